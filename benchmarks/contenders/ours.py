@@ -1,0 +1,117 @@
+"""BabyGPT. Variants: `command` (its defaults), `command-fp32`, `lightning` (the README's two lines), `lightning-bf16`.
+
+The command validates and saves only at the run's end here, since the others do neither in the measured region. Both doors
+read the text; that they see the very ids of the other contenders is checked.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from probe import Spec, StepProbe, autocasts, count_parameters, hugging_face_loss, read_spec, report
+from transformers import AutoModelForCausalLM
+
+from babygpt import BabyGPT, LLMDataModule
+
+_OUT = Path("out")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a door hands back: the trained model and how it computed."""
+
+    model: Any
+    arithmetic: str
+
+
+def command(spec: Spec, precision: str) -> Trained:
+    """`babygpt train` in this process, so that the probe sees its steps."""
+    import json
+
+    from babygpt.checkpoints import newest
+    from babygpt.cli import main as babygpt
+
+    arguments = {
+        "model.name": spec.model,
+        "data.path": spec.work / "train.txt",
+        "data.val_path": spec.work / "held_out.txt",
+        "data.block": spec.block,
+        "data.global_batch_size": spec.batch,
+        "optim.lr": spec.learning_rate,
+        "budget.steps": spec.steps,
+        "validate.every_steps": spec.steps,
+        "checkpoint.every_steps": spec.steps,
+        "seed": spec.seed,
+        "machine.precision": precision,
+        "out": _OUT,
+    }
+    code = babygpt(["train", *(word for name, value in arguments.items() for word in (f"--{name}", str(value)))])
+    if code:
+        raise SystemExit(code)
+    plan = json.loads((_OUT / "machine.json").read_text(encoding="utf-8"))
+    plan = plan.get("plan", plan)
+    model = AutoModelForCausalLM.from_pretrained(newest(_OUT / "checkpoints"))
+    compiled = ", compiled" if plan["compile"] else ""
+    return Trained(model, f"{autocasts(plan['precision'] == 'bf16-mixed')}{compiled}, micro-batch {plan['micro_batch']}")
+
+
+def lightning(spec: Spec, precision: str | None) -> Trained:
+    """Plain `L.Trainer` on `BabyGPT` and `LLMDataModule`."""
+    data = LLMDataModule(
+        model_name=spec.model,
+        batch_size=spec.micro_batch,
+        path=str(spec.work / "train.txt"),
+        val_path=str(spec.work / "held_out.txt"),
+        block=spec.block,
+        seed=spec.seed,
+    )
+    model = BabyGPT(model_name=spec.model, lr=spec.learning_rate)
+    trainer = L.Trainer(
+        max_steps=spec.steps,
+        accelerator="auto",
+        devices=1,
+        accumulate_grad_batches=spec.accumulate,
+        precision=precision,  # type: ignore[arg-type]
+    )
+    trainer.fit(model, datamodule=data)
+    _same_ids(spec, data)
+    return Trained(model.model, autocasts(precision == "bf16-mixed"))
+
+
+def _same_ids(spec: Spec, data: LLMDataModule) -> None:
+    store = data.prepared.train
+    expected = np.load(spec.work / "train.npy")
+    if store.num_tokens != len(expected) or not np.array_equal(store.ids(0, store.num_tokens), expected):
+        raise SystemExit("the text gave other token ids than the other contenders read")
+
+
+def main() -> None:
+    """Trains for the spec's steps and reports."""
+    spec = read_spec()
+    os.environ["BABYGPT_CACHE"] = str(spec.work / "babygpt-cache")
+    probe = StepProbe(spec)
+    doors = {
+        "command": lambda: command(spec, "auto"),
+        "command-fp32": lambda: command(spec, "32-true"),
+        "lightning": lambda: lightning(spec, None),
+        "lightning-bf16": lambda: lightning(spec, "bf16-mixed"),
+    }
+    trained = doors[spec.variant]()
+    model = trained.model.to(torch.float32)
+    report(
+        spec,
+        probe,
+        held_out=hugging_face_loss(model, spec),
+        parameters=count_parameters(model),
+        arithmetic=trained.arithmetic,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""TRL `SFTTrainer`. Variants: `default` (bf16 and gradient checkpointing on), `lean` (without gradient checkpointing)."""
+
+from __future__ import annotations
+
+from datasets import Dataset
+from probe import StepProbe, autocasts, count_parameters, hugging_face_loss, read_spec, report
+from transformers import AutoTokenizer
+from trl import SFTConfig, SFTTrainer
+
+
+def main() -> None:
+    """Trains for the spec's steps and reports."""
+    spec = read_spec()
+    probe = StepProbe(spec)
+    extra = {"gradient_checkpointing": False} if spec.variant == "lean" else {}
+    trainer = SFTTrainer(
+        model=spec.model,
+        args=SFTConfig(
+            output_dir="out",
+            max_steps=spec.steps,
+            per_device_train_batch_size=spec.micro_batch,
+            gradient_accumulation_steps=spec.accumulate,
+            learning_rate=spec.learning_rate,
+            max_length=spec.block,
+            seed=spec.seed,
+            **extra,
+        ),
+        train_dataset=Dataset.from_dict({"input_ids": spec.train_windows()}),
+        processing_class=AutoTokenizer.from_pretrained(spec.model),
+    )
+    trainer.train()
+    checkpointing = ", gradient checkpointing" if trainer.args.gradient_checkpointing else ""
+    # Training may have replaced the forward by one that keeps no logits, so the loss is measured on what it saved.
+    model = _saved(trainer)
+    report(
+        spec,
+        probe,
+        held_out=hugging_face_loss(model, spec),
+        parameters=count_parameters(model),
+        arithmetic=autocasts(trainer.args.bf16) + checkpointing,
+    )
+
+
+def _saved(trainer: SFTTrainer):  # type: ignore[no-untyped-def]
+    from transformers import AutoModelForCausalLM
+
+    trainer.save_model("out/final")
+    return AutoModelForCausalLM.from_pretrained("out/final")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,358 @@
+"""Checkpoints: a Hugging Face model folder with what resuming needs beside it. No Lightning here.
+
+    step-000120/
+      config.json model.safetensors tokenizer.json generation_config.json   as `save_pretrained` writes them
+      training/optimizer.safetensors    every tensor of the training state but the model's weights
+      training/state.json               the rest of it, and the dtypes and shapes of the weights
+      manifest.json                     sizes, checksums and facts; written last
+
+1. `publish` writes one, whole or not at all.
+2. `load_state` gives the same state back, tensor for tensor.
+3. `discover`, `newest` and `best` read what is on the disk.
+4. `keep` deletes what is superseded, after the new has been read back whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from babygpt.errors import CheckpointError
+from babygpt.files import (
+    ensure_space,
+    free_name,
+    publish_folder,
+    read_manifest,
+    remove_folder,
+    remove_partials,
+    verify_folder,
+    write_json_atomic,
+    write_text_atomic,
+)
+from babygpt.model.weights import PREFIX, comes_back, describe, load_weights, save_weights, split_state_dict
+from babygpt.state import decode, encode
+
+__all__ = [
+    "Found",
+    "best",
+    "best_name",
+    "copy_checkpoint",
+    "decode",
+    "discover",
+    "encode",
+    "keep",
+    "link_last",
+    "load_state",
+    "newest",
+    "publish",
+    "resolve",
+    "step_name",
+]
+
+_TENSORS, _STATE = "training/optimizer.safetensors", "training/state.json"
+_FORMAT = 1
+_LAST = "last"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint on the disk, by its manifest; its other files have not been looked at.
+
+    Args:
+        path: of the folder.
+        step: optimiser steps completed.
+        facts: the manifest's; `val_loss` in nats a target token, or None.
+    """
+
+    path: Path
+    step: int
+    facts: dict[str, Any]
+
+
+def step_name(step: int) -> str:
+    """The name of a checkpoint kept for being new."""
+    return f"step-{step:06d}"
+
+
+def best_name(val_loss: float) -> str:
+    """The name of a checkpoint kept for its validation loss."""
+    return f"babygpt-{val_loss:.2f}"
+
+
+# -- writing ---------------------------------------------------------------------------------------
+
+
+def publish(
+    parent: Path,
+    name: str,
+    *,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    state: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    replace: bool = False,
+) -> Path:
+    """Writes a checkpoint.
+
+    Args:
+        parent: the folder of checkpoints; made if missing.
+        name: of the checkpoint; when taken, `-v1`, ... is appended.
+        model: whose `save_pretrained` writes the weights.
+        tokenizer: written beside it, if given.
+        state: a Lightning checkpoint; its `state_dict` names the weights `model.*`. It is left unchanged.
+        facts: for the manifest: `step`, `val_loss` (or None), `data_fingerprint`, ...; versions are added.
+        replace: take the place of what has the name.
+
+    Returns:
+        The checkpoint's path.
+
+    Raises:
+        SpaceError: less than twice the checkpoint's size is free, or the disk filled up.
+        InputError: the name is none, or the parent cannot be written to.
+        CheckpointError: the state is not this model's.
+        TypeError: the state holds something that has no exact form; the message gives its path.
+    """
+    weights, rest = split_state_dict(state["state_dict"], model)
+    extra = {
+        PREFIX + key: value for key, value in weights.items() if not comes_back(key, weights, model)
+    } | rest
+    encoded, tensors = encode({**state, "state_dict": extra})
+    document = {"format": _FORMAT, "state": encoded, "weights": describe(weights)}
+    ensure_space(parent, 2 * (_bytes(weights) + _bytes(tensors)), f"the checkpoint {name}")
+
+    def fill(folder: Path) -> None:
+        save_weights(folder, weights, model)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
+        (folder / "training").mkdir()
+        save_file(tensors, folder / _TENSORS)
+        write_json_atomic(folder / _STATE, document)
+
+    return publish_folder(parent, name, fill, {**facts, "versions": _versions()}, replace=replace)
+
+
+def copy_checkpoint(source: Path, name: str) -> Path:
+    """Publishes a checkpoint once more beside itself; its tensors take no second room where hard links work.
+
+    Raises:
+        CheckpointError: the source is damaged.
+    """
+    manifest = read_manifest(source)
+
+    def fill(folder: Path) -> None:
+        for relative in manifest.files:
+            target = folder / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.suffix == ".safetensors":
+                with suppress(OSError, NotImplementedError):
+                    os.link(source / relative, target)
+                    continue
+            shutil.copyfile(source / relative, target)
+
+    return publish_folder(source.parent, name, fill, manifest.facts, expected=manifest.files)
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def load_state(folder: Path, *, verify: bool = True) -> dict[str, Any]:
+    """Reads back the state that `publish` was given.
+
+    Args:
+        folder: a checkpoint, or the `last` beside it.
+        verify: compare every byte with the manifest first.
+
+    Returns:
+        An equal state: every tensor bit for bit in its dtype, on the CPU, numbers exact.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or holds a model only.
+    """
+    folder = resolve(folder)
+    if (folder / "config.json").is_file() and not (folder / _STATE).is_file():
+        raise CheckpointError(
+            "is a model, and has nothing to resume from",
+            where=str(folder),
+            hint="Start a new run from it by giving it as model.name",
+        )
+    if verify:
+        verify_folder(folder)
+    try:
+        document = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+        if document["format"] != _FORMAT:
+            what = f"{_STATE} has format {document['format']!r}, and this version reads {_FORMAT}"
+            raise CheckpointError(what, where=str(folder), hint="Use the version of BabyGPT that wrote it")
+        state = decode(document["state"], _read_tensors(folder / _TENSORS))
+        extra, described = state["state_dict"], document["weights"]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"the training state cannot be read ({error!r})", where=str(folder)) from error
+    weights = load_weights(folder)
+    for key, expected in described.items():
+        weights[key] = extra.get(PREFIX + key, weights.get(key))
+        if describe(weights)[key] != expected:
+            raise CheckpointError(f"the weight {key} is not as it was saved, {expected}", where=str(folder))
+    state["state_dict"] = {PREFIX + key: weights[key] for key in described} | extra
+    return dict(state)
+
+
+def resolve(path: Path) -> Path:
+    """The folder a path stands for: itself, or the one that a one-line file `last` names."""
+    if path.is_file() and path.stat().st_size < 512:
+        with suppress(UnicodeDecodeError):
+            lines = path.read_text(encoding="utf-8").splitlines()
+            target = path.parent / Path(lines[0]).name if len(lines) == 1 else path
+            return target if target.is_dir() else path
+    return path
+
+
+def discover(parent: Path) -> list[Found]:
+    """Every checkpoint of a folder, the newest first; of one step, `step-*` first, then the later written.
+
+    Links, hidden and unfinished folders are no checkpoints. Only manifests are read.
+    """
+    found = []
+    for path in _folders(parent):
+        with suppress(CheckpointError):
+            found.append(_found(path))
+
+    def age(checkpoint: Found) -> tuple[int, bool, int]:
+        path = checkpoint.path
+        return checkpoint.step, path.name.startswith("step-"), (path / "manifest.json").stat().st_mtime_ns
+
+    return sorted(found, key=age, reverse=True)
+
+
+def newest(parent: Path, say: Say) -> Path | None:
+    """The newest checkpoint that is whole and can be resumed from, or None.
+
+    Args:
+        parent: the folder of checkpoints; it may be missing.
+        say: is told of each folder that is passed over, and why.
+    """
+    for path in _folders(parent):
+        try:
+            _found(path)
+        except CheckpointError as error:
+            say(f"{path.name} is passed over: {error}")
+    for checkpoint in discover(parent):
+        try:
+            if _STATE not in verify_folder(checkpoint.path).files:
+                raise CheckpointError("has nothing to resume from", where=str(checkpoint.path))
+        except CheckpointError as error:
+            say(f"{checkpoint.path.name} is passed over: {error}")
+        else:
+            return checkpoint.path
+    return None
+
+
+def best(parent: Path) -> Found | None:
+    """Of the checkpoints named `babygpt-*`, the one of the least validation loss; of equals the earlier."""
+    named = [f for f in discover(parent) if f.path.name.startswith("babygpt-")]
+    rated = [f for f in named if type(f.facts.get("val_loss")) in (int, float)]
+    return min(rated, key=lambda f: (f.facts["val_loss"], f.step), default=None)
+
+
+# -- keeping ---------------------------------------------------------------------------------------
+
+
+def keep(parent: Path, *, newest: int = 2, say: Say) -> None:
+    """Deletes the `step-*` beyond the newest ones and the `babygpt-*` that are not the best.
+
+    Nothing goes before what supersedes it has been read back whole: the newest `step-*`, or the best. To be
+    called by the only process that writes here: it also clears up what a killed one left half-written.
+
+    Args:
+        parent: the folder of checkpoints.
+        newest: how many `step-*` stay; at least one always does.
+        say: is told of damage found, and of what could not be deleted.
+    """
+    remove_partials(parent)
+    steps = [f for f in discover(parent) if f.path.name.startswith("step-")]
+    while len(steps) > max(newest, 1) and not _is_whole(steps[0], say):
+        steps.pop(0)
+    top = best(parent)
+    doomed = steps[max(newest, 1) :]
+    if top is not None:
+        worse = [f for f in discover(parent) if f.path.name.startswith("babygpt-") and f.path != top.path]
+        doomed += worse if worse and _is_whole(top, say) else []
+    for checkpoint in doomed:
+        try:
+            remove_folder(checkpoint.path)
+        except OSError as error:
+            say(f"{checkpoint.path.name} cannot be deleted ({error})")
+
+
+def link_last(parent: Path, target: Path) -> None:
+    """Points `last` at a checkpoint beside it: a relative link, or a one-line file where links fail."""
+    last, fresh = parent / _LAST, parent / f".partial-{_LAST}-{os.getpid()}"
+    if last.is_dir() and not last.is_symlink():  # a copying tool has followed the link
+        last.rename(free_name(parent / f"{_LAST}-v1"))
+    try:
+        fresh.unlink(missing_ok=True)
+        os.symlink(target.name, fresh, target_is_directory=True)
+        os.replace(fresh, last)
+    except (OSError, NotImplementedError):
+        write_text_atomic(last, target.name + "\n")
+
+
+# -- inside ----------------------------------------------------------------------------------------
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    with safe_open(path, framework="pt", device="cpu") as file:
+        # Copies: views of the file would tie the optimiser to it for as long as it lives.
+        return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+
+
+def _folders(parent: Path) -> Iterator[Path]:
+    if not parent.is_dir():
+        return
+    for path in sorted(parent.iterdir()):
+        if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
+            yield path
+
+
+def _found(path: Path) -> Found:
+    facts = read_manifest(path).facts
+    if type(facts.get("step")) is not int:
+        raise CheckpointError("the manifest gives no step", where=str(path))
+    return Found(path, facts["step"], facts)
+
+
+def _is_whole(checkpoint: Found, say: Say) -> bool:
+    try:
+        verify_folder(checkpoint.path)
+    except CheckpointError as error:
+        say(f"{checkpoint.path.name} is damaged, so that older ones are kept: {error}")
+        return False
+    return True
+
+
+def _bytes(values: Mapping[str, Any]) -> int:
+    """Of the tensors among the values, shared memory counted once."""
+    tensors = [value for value in values.values() if isinstance(value, torch.Tensor)]
+    return sum({tensor.untyped_storage().data_ptr(): tensor.nbytes for tensor in tensors}.values())
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in ("babygpt", "torch", "transformers", "lightning", "safetensors"):
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions

@@ -1,0 +1,187 @@
+"""Self-checks at the start of training: cheap, numeric, on the very model and batch about to be trained.
+
+Each finds a fault that otherwise shows only as a model that learned the wrong thing, and says what it means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from babygpt.errors import CheckError
+from babygpt.model.attention import model_inputs, packing_leak
+from babygpt.model.loss import Head, count_targets, sum_nll
+
+__all__ = ["StepContext", "check_model", "check_schedule"]
+
+_ROWS, _COLUMNS = 2, 128
+# Two correct implementations differ by the order of summation: about sqrt(vocabulary) roundings of 6e-8.
+_LOSS_TOLERANCE = 1e-4
+# A leak moves logits by their own size; rounding of an isolated document moves them by about 1e-6.
+_LEAK_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What is about to be trained on.
+
+    Args:
+        batch: a micro-batch on the model's device: int64 [micro_batch, block] tensors.
+        tokenizer: of the data.
+        block: tokens of a window.
+        isolated: whether documents are packed side by side without seeing one another.
+    """
+
+    batch: dict[str, torch.Tensor]
+    tokenizer: PreTrainedTokenizerBase
+    block: int
+    isolated: bool
+
+
+def check_model(model: PreTrainedModel, head: Head | None, context: StepContext) -> None:
+    """Runs every check that needs the model.
+
+    Raises:
+        CheckError: what is wrong and what to do.
+    """
+    _check_vocabulary(model, context)
+    _check_positions(model, context.block)
+    _check_targets(context)
+    _check_padding(context)
+    _check_tied(model)
+    was_training = model.training
+    model.eval()
+    try:
+        if context.isolated:
+            _check_leak(model)
+        _check_label_shift(model, head, context.batch)
+    finally:
+        model.train(was_training)
+
+
+def check_schedule(multipliers: Sequence[float], name: str) -> None:
+    """The learning rate changes from step to step.
+
+    Args:
+        multipliers: of the first steps.
+        name: the schedule's; `constant` is allowed to stay.
+
+    Raises:
+        CheckError: it does not.
+    """
+    if name != "constant" and len(multipliers) > 1 and len(set(multipliers)) == 1 and name != "wsd":
+        raise CheckError(
+            f"the {name} schedule gives the same learning rate at every step",
+            where="schedule",
+            hint="It must step every optimiser step over the run's length; check warmup and the budget",
+        )
+
+
+def _check_vocabulary(model: PreTrainedModel, context: StepContext) -> None:
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    entries, largest = len(context.tokenizer), int(context.batch["input_ids"].max())
+    if entries > rows or largest >= rows:
+        raise CheckError(
+            f"the tokenizer has {entries:,} entries (largest id in the batch: {largest:,}) and the model only"
+            f" {rows:,} embeddings: the tokenizer does not belong to the model",
+            where="data.tokenizer",
+            hint="Leave data.tokenizer at auto, or give the tokenizer the model was made with",
+        )
+
+
+def _check_positions(model: PreTrainedModel, block: int) -> None:
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None and block > positions:
+        raise CheckError(
+            f"a block of {block} tokens is longer than the model's {positions} positions",
+            where="data.block",
+            hint=f"Give {positions} or less",
+        )
+
+
+def _check_targets(context: StepContext) -> None:
+    if int(count_targets(context.batch["labels"])) == 0:
+        raise CheckError(
+            "every target of the first batch is masked, so that its loss would be 0/0",
+            where="data",
+            hint="Look for prompts without completions, or conversations without an assistant's turn",
+        )
+
+
+def _check_padding(context: StepContext) -> None:
+    mask, labels, ids = context.batch.get("attention_mask"), context.batch["labels"], context.batch["input_ids"]
+    if mask is None:
+        return
+    if bool(((mask == 0) & (labels != -100)).any()):
+        raise CheckError(
+            "padding is inside the loss", where="labels", hint="Labels are -100 wherever attention_mask is 0"
+        )
+    eos = context.tokenizer.eos_token_id
+    real_end = (ids == eos) & (mask == 1)
+    real_end[:, 0] = False
+    if bool((labels != -100)[mask == 1].float().mean() > 0.9) and bool((real_end & (labels == -100)).any()):
+        raise CheckError(
+            "end-of-text is masked inside the text, so that the model would never learn to stop",
+            where="labels",
+            hint="Mask padding by length, never by token id",
+        )
+
+
+def _check_tied(model: PreTrainedModel) -> None:
+    if not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
+        return
+    output: Any = model.get_output_embeddings()
+    if output is not None and output.weight is not model.get_input_embeddings().weight:
+        raise CheckError(
+            "the configuration ties the head to the embeddings, but they are two tensors",
+            where="model",
+            hint="Call model.tie_weights() after changing either",
+        )
+
+
+@torch.no_grad()
+def _check_leak(model: PreTrainedModel) -> None:
+    leak = packing_leak(model, int(model.get_input_embeddings().weight.shape[0]))
+    if not leak <= _LEAK_TOLERANCE:
+        raise CheckError(
+            f"changing one packed document moves the next one's logits by {leak:.3g}: this model's attention lets"
+            " documents see each other",
+            where="data.packing",
+            hint="Use data.packing stream or padded with this model, or model.attention eager if it has that",
+        )
+
+
+@torch.no_grad()
+def _check_label_shift(model: PreTrainedModel, head: Head | None, batch: dict[str, torch.Tensor]) -> None:
+    rows = (batch["labels"][:, 1:_COLUMNS] != -100).any(dim=1).nonzero().flatten()[:_ROWS]
+    if len(rows) == 0:
+        return
+    small = {k: v[rows, :_COLUMNS] for k, v in batch.items()}
+    inputs = model_inputs(small, isolated="position_ids" in small)
+    ours = sum_nll(model, inputs, small["labels"], head) / count_targets(small["labels"])
+    with _without_transformers_advice():
+        theirs = model(**inputs, labels=small["labels"]).loss
+    if not torch.allclose(ours.float(), theirs.float(), rtol=_LOSS_TOLERANCE, atol=_LOSS_TOLERANCE):
+        raise CheckError(
+            f"our loss on the first batch is {float(ours):.6f} and the model's own is {float(theirs):.6f}:"
+            " labels are shifted differently, or the model's loss is not the mean over next tokens",
+            where="model",
+            hint="Please report this model",
+        )
+
+
+@contextmanager
+def _without_transformers_advice() -> Iterator[None]:
+    """The model's own loss function warns of a config field that only names itself."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)

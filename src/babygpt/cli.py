@@ -1,0 +1,273 @@
+"""The command: arguments -> verb -> exit code. The only place that prints results or exits.
+
+    0    done
+    1    a failure of ours, with its traceback
+    2    bad input or usage, one plain message on standard error
+    128+n  stopped by signal n, after saving: 143 for SIGTERM, 130 for Ctrl-C
+
+A verb's file, and torch with it, is imported once its arguments are known to be right.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import io
+import json
+import math
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from babygpt import __version__
+from babygpt.arguments import Syntax, parse
+from babygpt.errors import InputError, RecipeError, Stopped
+from babygpt.settings import EvalSettings, GenerateSettings, TrainSettings, VerifySettings
+
+__all__ = ["main"]
+
+
+class Result(Protocol):
+    """What a verb returns."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For programs."""
+
+    def lines(self) -> list[str]:
+        """For people."""
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb of the command.
+
+    Args:
+        home: the function that does it, as module:name.
+        syntax: how it is called.
+    """
+
+    home: str
+    syntax: Syntax[Any]
+
+    @property
+    def summary(self) -> str:
+        """One line for the list of verbs."""
+        return str(self.syntax.settings.__doc__).splitlines()[0]
+
+
+_ON_THIS_MACHINE = (
+    "micro_batch",
+    "precision",
+    "activation_checkpointing",
+    "compile",
+    "workers",
+    "devices",
+    "nodes",
+)
+_EVAL_IGNORES = (
+    *(f"machine.{name}" for name in (*_ON_THIS_MACHINE, "strategy")),
+    *(f"data.{name}" for name in ("val_path", "val_fraction", "tokenizer", "global_batch_size")),
+)
+
+VERBS: dict[str, Verb] = {
+    "train": Verb(
+        "babygpt.train:train",
+        Syntax(
+            "babygpt train",
+            TrainSettings,
+            left_out=("given",),
+            one_of="budget",
+            takes_config=True,
+            examples=(
+                "babygpt train",
+                "babygpt train --data.path notes.txt --budget.minutes 10 --out runs/notes",
+                "babygpt train --model.name path/to/model --data.path chat.jsonl --optim.lr 2e-5",
+                "babygpt train --config runs/notes/recipe.yaml --seed 1 --out runs/again",
+                "babygpt train --resume runs/notes",
+            ),
+        ),
+    ),
+    "eval": Verb(
+        "babygpt.evaluate:evaluate",
+        Syntax(
+            "babygpt eval",
+            EvalSettings,
+            positional="checkpoint",
+            left_out=_EVAL_IGNORES,
+            examples=(
+                "babygpt eval runs/notes/checkpoints/last",
+                "babygpt eval path/to/model --data.path book.txt --json",
+            ),
+        ),
+    ),
+    "generate": Verb(
+        "babygpt.generate:generate",
+        Syntax(
+            "babygpt generate",
+            GenerateSettings,
+            positional="checkpoint",
+            examples=(
+                'babygpt generate runs/notes/checkpoints/last --prompt "Once"',
+                'babygpt generate path/to/model --prompt "2 + 2 =" --temperature 0 --max_new_tokens 5',
+            ),
+        ),
+    ),
+    "checkpoint verify": Verb(
+        "babygpt.verify:verify",
+        Syntax(
+            "babygpt checkpoint verify",
+            VerifySettings,
+            positional="path",
+            examples=(
+                "babygpt checkpoint verify runs/notes/checkpoints/last",
+                "babygpt checkpoint verify runs/notes",
+            ),
+        ),
+    ),
+}
+
+_OTHER_VERBS = {
+    "chat": "generate",
+    "evaluate": "eval",
+    "finetune": "train",
+    "fit": "train",
+    "pretrain": "train",
+    "resume": "train --resume",
+    "sample": "generate",
+    "test": "eval",
+    "validate": "eval",
+    "verify": "checkpoint verify",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line.
+
+    Args:
+        argv: the arguments, without the command's own name; by default the process's.
+
+    Returns:
+        The exit code; nothing is raised.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        # A model may write what the terminal cannot show.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    prog = "babygpt"
+    try:
+        name, rest = _choose(arguments)
+        if name is None:
+            return 0
+        prog = VERBS[name].syntax.prog
+        _run(VERBS[name], rest)
+        return 0
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except InputError as error:
+        return _say(prog, str(error), 2)
+    except Stopped as error:
+        return _say(prog, str(error), 128 + error.signum)
+    except KeyboardInterrupt:
+        return _say(prog, "interrupted", 130)
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter would complain once more when it flushes.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        return _say(prog, f"failed: {type(error).__name__}: {error}", 1)
+
+
+def _say(prog: str, message: str, code: int) -> int:
+    print(f"{prog}: {message}", file=sys.stderr)
+    return code
+
+
+# -- which verb ----------------------------------------------------------------------------------------------
+
+
+def _choose(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The verb and its arguments; no verb if the command itself was asked something, and has answered."""
+    for words in (2, 1):
+        name = " ".join(arguments[:words])
+        if name in VERBS:
+            return name, arguments[words:]
+    first = arguments[0] if arguments else ""
+    inside = [name for name in VERBS if name.startswith(f"{first} ")]
+    if first in ("-h", "--help") or (inside and arguments[1:2] in (["-h"], ["--help"])):
+        print(_help(), flush=True)
+        return None, []
+    if first == "--version":
+        print(f"babygpt {__version__}", flush=True)
+        return None, []
+    every = ", ".join(VERBS)
+    if not first:
+        raise RecipeError("no verb is given", hint=f"There are {every}; babygpt --help says more")
+    if first.startswith("-"):
+        raise RecipeError(f"{first} stands before the verb", hint=f"Begin with one of {every}")
+    close = difflib.get_close_matches(first, [*VERBS, *_OTHER_VERBS], n=1)
+    meant = inside or [_OTHER_VERBS.get(c, c) for c in close]
+    hint = f"Did you mean babygpt {meant[0]}" if meant else f"There are {every}"
+    raise RecipeError(f"there is no verb {' '.join(arguments[:2]) if inside else first}", hint=hint)
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    return "\n".join(
+        [
+            "usage: babygpt VERB [arguments]",
+            "",
+            "Train and fine-tune any Hugging Face causal language model: one recipe, any machine.",
+            "",
+            "verbs:",
+            *(f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items()),
+            "",
+            "babygpt VERB --help lists a verb's arguments; babygpt --version says which this is.",
+            "With nothing else said, babygpt train trains a small model for three minutes, offline.",
+        ]
+    )
+
+
+# -- running it ----------------------------------------------------------------------------------------------
+
+
+def _run(verb: Verb, arguments: list[str]) -> None:
+    parsed = parse(verb.syntax, arguments)
+    settings: Any = parsed.settings
+    if isinstance(settings, TrainSettings):
+        settings = replace(settings, given=parsed.given)
+    module, _, function = verb.home.partition(":")
+    result: Result = getattr(importlib.import_module(module), function)(settings)
+    if _is_first_process():
+        _print(result, as_json=settings.json)
+
+
+def _is_first_process() -> bool:
+    """Whether this process speaks for all that do the same run."""
+    return all(os.environ.get(n, "0") == "0" for n in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+
+
+def _print(result: Result, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(_finite(result.to_dict()), allow_nan=False), flush=True)
+    elif sys.stdout.isatty():
+        from rich.console import Console
+
+        console = Console()
+        for line in result.lines():
+            console.print(line, markup=False, emoji=False, soft_wrap=True)
+    else:
+        print("\n".join(result.lines()), flush=True)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity and no NaN: they become null."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,15 @@
+"""Text to batches, a file a stage.
+
+    sources     paths                  -> Document: text, spans or messages
+    tokenizers  names and texts        -> a tokenizer, loaded or trained
+    encoding    Document               -> Encoded: ids, target mask, bytes
+    arrow       Encoded                -> TokenStore: memory-mapped ids, offsets, manifest
+    store       a data recipe          -> PreparedData: split, tokenised, cached
+    packing     document offsets       -> Windows: pieces of the flat ids
+    order       (seed, step)           -> window numbers
+    batches     window numbers         -> tensors, and the true target count of any step
+    module      all of it              -> LLMDataModule
+
+Everything up to the batches is a pure function of the text and the recipe: ranks, workers and micro-batches
+only slice it.
+"""

@@ -1,0 +1,149 @@
+"""Windows to tensors, and which windows each rank's micro-batches hold.
+
+A step's windows are laid out in slots: slot p = micro * (world_size * micro_batch) + rank * micro_batch + row
+holds the step's p-th window. Slots beyond the step's windows are empty rows (-1) that hold no target, so every
+rank runs the same number of micro-batches and shapes never change. Ranks, micro-batches and workers slice the
+order and never alter it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from babygpt.data.arrow import TokenStore
+from babygpt.data.order import Order
+from babygpt.data.packing import Packing, Windows, pack
+from babygpt.errors import RecipeError
+
+__all__ = ["EMPTY_ROW", "IGNORE_INDEX", "BatchPlan", "WindowDataset", "make_batch"]
+
+EMPTY_ROW = -1  # in place of a window number
+IGNORE_INDEX = -100  # label of a token that is no target: what the models of transformers ignore
+
+Int64s = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """The windows of each (step, micro-batch, rank), and the true target count of each step.
+
+    Attributes:
+        order: which windows each optimiser step holds.
+        windows: the windows themselves, for their target counts.
+        micro_batch: rows of one forward pass on one rank.
+        world_size: number of ranks.
+    """
+
+    order: Order
+    windows: Windows
+    micro_batch: int
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.micro_batch < 1 or self.world_size < 1:
+            raise RecipeError(
+                f"a micro-batch of {self.micro_batch} rows on {self.world_size} ranks holds nothing",
+                where="machine.micro_batch",
+            )
+        assert self.order.num_windows == len(self.windows)
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches of one optimiser step: the same on every rank and in every step."""
+        return -(-self.order.global_batch_size // (self.micro_batch * self.world_size))
+
+    def rows(self, step: int, micro: int, rank: int = 0) -> Int64s:
+        """Window numbers of a micro-batch, int64 [micro_batch]; `EMPTY_ROW` (-1) beyond the step's last."""
+        if not (0 <= micro < self.micro_batches and 0 <= rank < self.world_size):
+            raise ValueError(f"no micro-batch {micro} on rank {rank} in this plan")
+        step_windows = self.order.windows_of(step)
+        first = (micro * self.world_size + rank) * self.micro_batch
+        rows = np.full(self.micro_batch, EMPTY_ROW, dtype=np.int64)
+        held = step_windows[first : first + self.micro_batch]
+        rows[: len(held)] = held
+        return rows
+
+    def step_targets(self, step: int) -> int:
+        """Target tokens of step `step`, all ranks and micro-batches: what the summed loss is divided by."""
+        return int(self.windows.targets[self.order.windows_of(step)].sum())
+
+
+def make_batch(store: TokenStore, windows: Windows, rows: Int64s, pad_id: int) -> dict[str, torch.Tensor]:
+    """Read windows into tensors ready for `model(**batch)`.
+
+    Args:
+        store: the tokens.
+        windows: where each window's pieces lie in the store.
+        rows: int [micro_batch] window numbers; `EMPTY_ROW` (-1) makes a row without targets.
+        pad_id: id put behind the tokens. Any valid id will do: padding is told by length, never by id.
+
+    Returns:
+        int64 tensors [micro_batch, block]: `input_ids`, `labels` (-100 where a token is no target, else the
+        token itself; models shift them) and, when packed in isolation, `position_ids` that restart with every
+        piece, else `attention_mask`. The labels' targets number exactly `windows.targets[rows].sum()`.
+    """
+    shape = (len(rows), windows.block)
+    input_ids = np.full(shape, pad_id, dtype=np.int64)
+    labels = np.full(shape, IGNORE_INDEX, dtype=np.int64)
+    # 1 on an empty row's first position: a row that may attend to nothing gives NaN in the softmax.
+    attention_mask = np.zeros(shape, dtype=np.int64)
+    attention_mask[:, 0] = 1
+    position_ids = np.empty(shape if windows.isolated else (0, 0), dtype=np.int64)
+    for row, window in enumerate(rows.tolist()):
+        at = 0
+        if window != EMPTY_ROW:
+            for piece in range(int(windows.offsets[window]), int(windows.offsets[window + 1])):
+                start, length = int(windows.starts[piece]), int(windows.lengths[piece])
+                ids = store.ids(start, length)
+                input_ids[row, at : at + length] = ids
+                _fill_labels(labels[row, at : at + length], store, start, ids)
+                if windows.isolated:
+                    position_ids[row, at : at + length] = np.arange(length)
+                at += length
+        if windows.isolated:
+            # What is left is a piece of its own, which no document attends to.
+            position_ids[row, at:] = np.arange(windows.block - at)
+        attention_mask[row, :at] = 1
+    batch = {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
+    if windows.isolated:
+        batch["position_ids"] = torch.from_numpy(position_ids)
+    else:
+        batch["attention_mask"] = torch.from_numpy(attention_mask)
+    return batch
+
+
+def _fill_labels(labels: Int64s, store: TokenStore, start: int, ids: npt.NDArray[np.unsignedinteger]) -> None:
+    """Labels of one piece: every target but its first token, which nothing in the piece predicts."""
+    if store.has_targets:
+        is_target = store.target_mask(start + 1, len(ids) - 1)
+        labels[1:] = np.where(is_target, ids[1:].astype(np.int64), IGNORE_INDEX)
+    else:
+        labels[1:] = ids[1:]
+
+
+class WindowDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+    """Window numbers to a whole micro-batch: give the loader rows as its sampler and no collation.
+
+    Picklable: the store goes to a worker as its folder and is mapped again there.
+    """
+
+    def __init__(self, store: TokenStore, windows: Windows, pad_id: int) -> None:
+        self.store, self.windows, self.pad_id = store, windows, pad_id
+
+    @classmethod
+    def of(
+        cls, store: TokenStore, block: int, packing: Packing, pad_id: int, *, may_be_short: bool = False
+    ) -> WindowDataset:
+        """Pack a whole store; arguments and errors as of `packing.pack`."""
+        windows = pack(store.offsets, block, packing, store.target_cumsum(), may_be_short=may_be_short)
+        return cls(store, windows, pad_id)
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, rows: Int64s) -> dict[str, torch.Tensor]:
+        return make_batch(self.store, self.windows, np.atleast_1d(rows), self.pad_id)

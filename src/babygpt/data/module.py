@@ -1,0 +1,388 @@
+"""LLMDataModule: token stores to exact batches, under Lightning.
+
+1. `prepare_data` builds (or finds) the token stores, once a node.
+2. `setup` packs them into windows and lays the windows out over steps, ranks and micro-batches.
+3. `train_dataloader` yields micro-batches, beginning at the trainer's completed optimiser steps; nothing but that
+   number decides the position, so a resumed run needs no loader state.
+4. `step_targets(step)` gives the true number of target tokens of a whole optimiser step, over every rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
+
+from babygpt.data.arrow import TokenStore
+from babygpt.data.batches import BatchPlan, WindowDataset
+from babygpt.data.order import Order
+from babygpt.data.packing import Windows, pack
+from babygpt.data.store import PreparedData, prepare
+from babygpt.errors import CheckpointError, RecipeError
+from babygpt.hub import model_config
+from babygpt.recipe import DataRecipe
+
+__all__ = ["DEFAULT_BLOCK", "VALIDATION_TOKENS", "LLMDataModule", "ValidationPlan", "resolve_block"]
+
+DEFAULT_BLOCK = 512
+VALIDATION_TOKENS = 32_768
+_VALIDATION_SEED = 0
+
+
+def resolve_block(block: int | str, model_name: str, revision: str | None = None) -> int:
+    """The window length in tokens: as asked, or the model's positions but at most `DEFAULT_BLOCK`.
+
+    Raises:
+        RecipeError: the block is longer than the model's positions.
+    """
+    positions = model_config(model_name, revision=revision).get("max_position_embeddings")
+    if block == "auto":
+        return min(DEFAULT_BLOCK, positions or DEFAULT_BLOCK)
+    if positions is not None and int(block) > positions:
+        raise RecipeError(
+            f"a block of {block} tokens is longer than the {positions} positions of {model_name}",
+            where="data.block",
+            hint=f"Give {positions} or less",
+        )
+    return int(block)
+
+
+@dataclass(frozen=True)
+class ValidationPlan:
+    """Which validation windows are read: a fixed sample in a fixed order, whatever the batch size.
+
+    Args:
+        num_windows: windows of the validation store.
+        limit: at most so many are read (None: all).
+    """
+
+    num_windows: int
+    limit: int | None
+
+    def window_ids(self) -> np.ndarray:
+        """int64 [read]: the windows read, in order."""
+        read = self.num_windows if self.limit is None else min(self.limit, self.num_windows)
+        if read == self.num_windows:
+            return np.arange(read, dtype=np.int64)
+        return Order(self.num_windows, self.num_windows, _VALIDATION_SEED).windows_of(0)[:read]
+
+    def rows(self, micro_batch: int, rank: int, world_size: int) -> list[np.ndarray]:
+        """The rows of each batch of one rank; every rank has the same number of batches, filled with -1."""
+        ids = self.window_ids()
+        slots = micro_batch * world_size
+        batches = -(-len(ids) // slots)
+        padded = np.full(batches * slots, -1, dtype=np.int64)
+        padded[: len(ids)] = ids
+        return list(padded.reshape(batches, world_size, micro_batch)[:, rank])
+
+
+class _EpochLoader:
+    """What Lightning iterates: sized as a whole epoch, begun wherever the completed steps say.
+
+    A plain wrapper, because under DDP Lightning puts a sampler of its own into a bare DataLoader. The empty state
+    tells Lightning that the loader resumes by itself, as it does: from the number of completed steps.
+    """
+
+    def __init__(self, loader: DataLoader[Any], length: int) -> None:
+        self._loader = loader
+        self._length = length
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        return iter(self._loader)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        del state_dict
+
+
+class _StepRows:
+    """The rows of every micro-batch from the trainer's current step to the end of its epoch."""
+
+    def __init__(self, module: LLMDataModule) -> None:
+        self._module = module
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        module = self._module
+        plan = module.plan
+        first = module.completed_steps
+        last = (first // plan.order.steps_per_epoch + 1) * plan.order.steps_per_epoch
+        for step in range(first, last):
+            for micro in range(plan.micro_batches):
+                yield plan.rows(step, micro, module.rank)
+
+
+class LLMDataModule(L.LightningDataModule):
+    """Text to batches ready for `model(**batch)`: `input_ids`, `labels` and a mask or positions, int64 [micro_batch, block].
+
+    Args:
+        model_name: whose tokenizer and positions are used: hub name, local folder, or `preset:NAME`.
+        batch_size: windows of one micro-batch on one device.
+        path: files, folders, hub data sets or `builtin:python`, `builtin:prose`.
+        field: the text column of `.jsonl` and data sets.
+        val_path: validation data; empty means a share of `path` is held out.
+        val_fraction: that share.
+        tokenizer: `auto`, `train:N`, a folder or a hub name.
+        block: tokens of a window.
+        packing: `stream`, `isolated` or `padded`.
+        global_batch_size: windows of one optimiser step over all ranks and micro-batches; left out, it is
+            `batch_size` x devices x the trainer's `accumulate_grad_batches`.
+        val_batches: how many batches of `global_batch_size` windows a validation reads; `auto` is about
+            32,768 tokens, None is all.
+        workers: loader processes.
+        seed: of the data order.
+        revision: of a hub model or tokenizer.
+        cache: where token stores are kept.
+
+    Raises:
+        DataError, TokenizerError, RecipeError: the data cannot be used; the message says why and what to do.
+    """
+
+    def __init__(
+        self,
+        model_name: str = "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T",
+        batch_size: int = 8,
+        *,
+        path: str | tuple[str, ...] | list[str] = "builtin:python",
+        field: str = "auto",
+        val_path: str | tuple[str, ...] | list[str] = (),
+        val_fraction: float = 0.05,
+        tokenizer: str = "auto",
+        block: int | str = "auto",
+        packing: str = "stream",
+        global_batch_size: int | None = None,
+        val_batches: int | str | None = "auto",
+        workers: int = 0,
+        seed: int = 0,
+        revision: str | None = None,
+        cache: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise RecipeError(f"must be at least 1, not {batch_size}", where="batch_size")
+        self.model_name, self.revision = model_name, revision
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.block = resolve_block(block, model_name, revision)
+        self.recipe = DataRecipe(
+            path=(path,) if isinstance(path, str) else tuple(path),
+            field=field,
+            val_path=(val_path,) if isinstance(val_path, str) else tuple(val_path),
+            val_fraction=val_fraction,
+            tokenizer=tokenizer,
+            block=self.block,
+            packing=packing,  # type: ignore[arg-type]
+            global_batch_size=global_batch_size or "auto",
+        )
+        self._global_batch_size, self._val_batches = global_batch_size, val_batches
+        self._cache = Path(cache) if cache is not None else None
+        self._prepared: PreparedData | None = None
+        self._train: WindowDataset | None = None
+        self._val: WindowDataset | None = None
+        self._plan: BatchPlan | None = None
+
+    # -- Lightning's hooks ---------------------------------------------------------------------------------------
+
+    def prepare_data(self) -> None:
+        """Builds the token stores, or finds them in the cache."""
+        _ = self.prepared
+
+    def setup(self, stage: str | None = None) -> None:
+        """Packs the stores into windows and lays them out for this trainer.
+
+        Raises:
+            DataError: there are fewer tokens than one window.
+            RecipeError: the trainer's accumulation does not give the recipe's global batch.
+        """
+        del stage
+        if self._train is None:
+            data = self.prepared
+            pad_id = pad_id_of(data.tokenizer)
+            self._train = self._windows_of(data.train, pad_id)
+            self._val = self._windows_of(data.val, pad_id, may_be_short=True)
+        self._plan = self._lay_out(self._train.windows)
+
+    def train_dataloader(self) -> _EpochLoader:
+        """Micro-batches of this rank, sized as one whole epoch."""
+        plan = self.plan
+        return _EpochLoader(
+            self._loader(self._train, _StepRows(self)), plan.order.steps_per_epoch * plan.micro_batches
+        )
+
+    def val_dataloader(self) -> _EpochLoader:
+        """Validation batches of this rank."""
+        rows = self.validation.rows(self.batch_size, self.rank, self.world_size)
+        return _EpochLoader(self._loader(self._val, rows), len(rows))
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Drops a mask that is all ones, while looking at it costs no wait for a device."""
+        del dataloader_idx
+        if isinstance(batch, dict) and "attention_mask" in batch and bool(batch["attention_mask"].all()):
+            return {k: v for k, v in batch.items() if k != "attention_mask"}
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must agree with for its position to mean the same data."""
+        return self.identity() if self._plan is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compares a checkpoint's data with this one's.
+
+        Raises:
+            CheckpointError: they differ, with each difference.
+        """
+        here = self.identity()
+        wrong = [f"{k} is {here[k]} here and was {v}" for k, v in state_dict.items() if here.get(k, v) != v]
+        if wrong:
+            raise CheckpointError(
+                f"the checkpoint was trained on other data or in another order: {'; '.join(wrong)}",
+                hint="Give the data and batch size it was trained with, or start a new run from it as model name",
+            )
+
+    # -- what a step needs ---------------------------------------------------------------------------------------
+
+    @property
+    def prepared(self) -> PreparedData:
+        """The token stores and the tokenizer."""
+        if self._prepared is None:
+            self._prepared = prepare(
+                self.recipe, model_name=self.model_name, revision=self.revision, cache=self._cache
+            )
+        return self._prepared
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the data."""
+        return self.prepared.tokenizer
+
+    @property
+    def plan(self) -> BatchPlan:
+        """Which windows each step, rank and micro-batch takes."""
+        if self._plan is None:
+            raise RuntimeError("LLMDataModule.setup() has not been called")
+        return self._plan
+
+    @property
+    def validation(self) -> ValidationPlan:
+        """Which validation windows are read."""
+        assert self._val is not None, "setup() comes first"
+        size = self.plan.order.global_batch_size
+        batches = self._val_batches
+        if batches == "auto":
+            batches = max(1, -(-VALIDATION_TOKENS // (size * self.block)))
+        return ValidationPlan(len(self._val.windows), None if batches is None else int(batches) * size)
+
+    @property
+    def isolated(self) -> bool:
+        """Whether documents are packed without seeing one another."""
+        return self.recipe.packing == "isolated"
+
+    @property
+    def rank(self) -> int:
+        """This process's rank."""
+        return self.trainer.global_rank if self.trainer is not None else 0
+
+    @property
+    def world_size(self) -> int:
+        """The number of processes."""
+        return self.trainer.world_size if self.trainer is not None else 1
+
+    @property
+    def completed_steps(self) -> int:
+        """Optimiser steps completed: the one thing that decides the data position."""
+        return self.trainer.global_step if self.trainer is not None else 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in which every training window comes once."""
+        return self.plan.order.steps_per_epoch
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches of one rank in one optimiser step: the trainer's `accumulate_grad_batches`."""
+        return self.plan.micro_batches
+
+    def step_targets(self, step: int) -> int:
+        """Target tokens of a whole optimiser step, over all ranks and micro-batches."""
+        return self.plan.step_targets(step)
+
+    @property
+    def limited_steps_per_epoch(self) -> int:
+        """`steps_per_epoch`, or what the trainer's `limit_train_batches` leaves of it."""
+        if self.trainer is None:
+            return self.steps_per_epoch
+        limit = self.trainer.limit_train_batches
+        whole = self.steps_per_epoch * self.micro_batches
+        batches = min(limit, whole) if isinstance(limit, int) else int(limit * whole)
+        return int(batches // self.micro_batches)
+
+    def micro_batch(self, number: int) -> dict[str, torch.Tensor]:
+        """The micro-batch of a number, counted from the run's first; 0 is what the self-checks look at."""
+        assert self._train is not None, "setup() comes first"
+        step, micro = divmod(number, self.plan.micro_batches)
+        return self._train[self.plan.rows(step, micro, self.rank)]
+
+    @property
+    def bytes_per_target(self) -> float:
+        """UTF-8 bytes of validation text for each target token: bits per byte = loss / ln 2 / this."""
+        return self.prepared.val.manifest.bytes_per_target
+
+    def identity(self) -> dict[str, Any]:
+        """The values that make data and order what they are."""
+        return {
+            "data_fingerprint": self.prepared.fingerprint,
+            "block": self.block,
+            "packing": self.recipe.packing,
+            "global_batch_size": self.plan.order.global_batch_size,
+            "seed": self.seed,
+        }
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _windows_of(self, store: TokenStore, pad_id: int, *, may_be_short: bool = False) -> WindowDataset:
+        windows = pack(
+            store.offsets, self.block, self.recipe.packing, store.target_cumsum(), may_be_short=may_be_short
+        )
+        return WindowDataset(store, windows, pad_id)
+
+    def _lay_out(self, windows: Windows) -> BatchPlan:
+        accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else None
+        if self.trainer is not None and self.trainer.overfit_batches:
+            raise RecipeError(
+                "overfit_batches would repeat batches behind the plan's back",
+                where="overfit_batches",
+                hint="Give a small data file and many epochs instead",
+            )
+        size = self._global_batch_size or self.batch_size * self.world_size * (accumulate or 1)
+        plan = BatchPlan(Order(len(windows), size, self.seed), windows, self.batch_size, self.world_size)
+        if accumulate is not None and accumulate != plan.micro_batches:
+            raise RecipeError(
+                f"{size} windows a step on {self.world_size} device(s) with {self.batch_size} at a time are"
+                f" {plan.micro_batches} micro-batches, but the trainer accumulates {accumulate}",
+                where="accumulate_grad_batches",
+                hint=f"Give the trainer accumulate_grad_batches={plan.micro_batches}",
+            )
+        return plan
+
+    def _loader(self, dataset: WindowDataset | None, rows: Any) -> DataLoader[Any]:
+        assert dataset is not None, "setup() comes first"
+        on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return DataLoader(dataset, batch_size=None, sampler=rows, num_workers=self.workers, pin_memory=on_cuda)
+
+
+def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that fills short windows; labels mask it by length, so that it may well be end-of-text."""
+    for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if isinstance(candidate, int):
+            return candidate
+    return 0

@@ -1,0 +1,110 @@
+"""(seed, step) to window numbers: a pure function, so any step can be entered and nothing need be saved.
+
+Each epoch is a permutation of the windows, drawn by a keyed Feistel network: a number of 2h bits is cut into
+two halves, and 8 rounds replace (left, right) by (right, left xor F(right, key)). Whatever F is, that is a
+bijection of 0 .. 4**h - 1. Numbers of at least `num_windows` are sent through the network again until they
+fall inside (cycle walking), which keeps the bijection; since 4**h < 4 * num_windows, that takes below four
+passes on average. F is the finaliser of splitmix64, in plain integer arithmetic: the order depends on no
+library's random generator, version, rank, worker or micro-batch. Cost: O(global_batch_size) a step, no
+memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from babygpt.errors import DataError, RecipeError
+
+__all__ = ["Order", "permute"]
+
+_ROUNDS = 8
+_MASK = (1 << 64) - 1
+UInt64s = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Order:
+    """The windows of every optimiser step.
+
+    Attributes:
+        num_windows: windows of one epoch, at least 1.
+        global_batch_size: windows of one optimiser step, over all ranks and micro-batches.
+        seed: any integer; the recipe's.
+    """
+
+    num_windows: int
+    global_batch_size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.num_windows < 1:
+            raise DataError("the data makes no window", hint="Give more text or a smaller data.block")
+        if self.global_batch_size < 1:
+            raise RecipeError(f"{self.global_batch_size} is below 1", where="data.global_batch_size")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of one epoch; the last may hold fewer windows than the others."""
+        return -(-self.num_windows // self.global_batch_size)
+
+    def windows_of(self, step: int) -> npt.NDArray[np.int64]:
+        """Window numbers of optimiser step `step`, counted from 0 over all epochs.
+
+        Returns:
+            int64 [global_batch_size], or fewer in an epoch's last step; each window is in exactly one step of
+            an epoch.
+        """
+        if step < 0:
+            raise ValueError(f"step {step} is below 0")
+        epoch, inside = divmod(step, self.steps_per_epoch)
+        first = inside * self.global_batch_size
+        last = min(first + self.global_batch_size, self.num_windows)
+        return permute(np.arange(first, last, dtype=np.int64), self.num_windows, self.seed, epoch)
+
+
+def permute(positions: npt.NDArray[np.int64], size: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """Where a keyed permutation of 0 .. size - 1 sends `positions`.
+
+    Args:
+        positions: int64 [any], each from 0 to size - 1.
+        size: elements permuted, at least 1 and below 2**62.
+        seed: key; taken modulo 2**64.
+        epoch: second key, at least 0: another permutation for each.
+    """
+    half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
+    keys = _round_keys(seed, epoch)
+    out = _feistel(positions.astype(np.uint64), half, keys)
+    while (outside := out >= np.uint64(size)).any():
+        out[outside] = _feistel(out[outside], half, keys)
+    return out.astype(np.int64)
+
+
+def _feistel(numbers: UInt64s, half: np.uint64, keys: list[np.uint64]) -> UInt64s:
+    low = np.uint64((1 << int(half)) - 1)
+    left, right = numbers >> half, numbers & low
+    for key in keys:
+        left, right = right, left ^ (_mix(right ^ key) & low)
+    return (left << half) | right
+
+
+def _mix(numbers: UInt64s) -> UInt64s:
+    """Finaliser of splitmix64 (Steele, Lea and Flood 2014), wrapping modulo 2**64 as arrays of uint64 do."""
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
+
+
+def _round_keys(seed: int, epoch: int) -> list[np.uint64]:
+    """A key a round; seed and epoch go in one after the other, so (1, 0) and (0, 1) share nothing."""
+    state = np.array([seed & _MASK], dtype=np.uint64)
+    golden = np.array([0x9E3779B97F4A7C15], dtype=np.uint64)
+    state = _mix(state + golden)
+    state = _mix(state ^ np.array([epoch & _MASK], dtype=np.uint64))
+    keys = []
+    for _ in range(_ROUNDS):
+        state = state + golden
+        keys.append(_mix(state)[0])
+    return keys

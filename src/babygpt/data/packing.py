@@ -1,0 +1,224 @@
+"""Document lengths to windows: pure arithmetic on arrays, no text and no tensors.
+
+Three packings, all over one flat array of N tokens:
+
+    stream    windows of `block` tokens that overlap by one: window w starts at w * (block - 1). A window's
+              first token is context only, so every token but the stream's very first is a target exactly
+              once. O(windows).
+    isolated  whole documents packed best-fit-decreasing, none attending to another. A document longer than
+              `block` is cut into pieces that overlap by one token, so every token but the document's first is
+              a target exactly once.
+    padded    the same pieces, one a window.
+
+Windows without a single target (masked data) are left out: they would cost a forward pass and teach nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from babygpt.errors import DataError
+
+__all__ = ["Packing", "Windows", "isolated_windows", "pack", "padded_windows", "stream_windows"]
+
+Packing = Literal["stream", "isolated", "padded"]
+Int64s = npt.NDArray[np.int64]
+Counts = npt.NDArray[Any]  # any integer dtype
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Which tokens of the flat array each window holds.
+
+    Attributes:
+        block: tokens of a full window.
+        isolated: whether the pieces of a window must not attend to each other.
+        starts: int64 [pieces], first token of each piece in the flat array.
+        lengths: int64 [pieces], tokens of each piece.
+        offsets: int64 [windows + 1]; the pieces of window w are offsets[w]:offsets[w + 1].
+        targets: int64 [windows], tokens of each window that the loss counts; a piece's first token never is
+            one.
+    """
+
+    block: int
+    isolated: bool
+    starts: Int64s
+    lengths: Int64s
+    offsets: Int64s
+    targets: Int64s
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+def pack(
+    document_offsets: Counts,
+    block: int,
+    packing: Packing,
+    target_mask_cumsum: Counts | None = None,
+    *,
+    may_be_short: bool = False,
+) -> Windows:
+    """Pack documents into windows.
+
+    Args:
+        document_offsets: integers [documents + 1], from 0 to the number of tokens.
+        block: tokens of a window, at least 2.
+        packing: `stream`, `isolated` or `padded`.
+        target_mask_cumsum: integers [tokens + 1], the number of target tokens before each position; None
+            means that every token is a target.
+        may_be_short: accept fewer tokens than one window under `stream` (validation data may be small).
+
+    Raises:
+        DataError: the block is below 2, the tokens do not fill one window, or nothing is a target.
+    """
+    if block < 2:
+        raise DataError(f"a window of {block} tokens has no target", where="data.block", hint="Use 2 or more")
+    offsets = np.asarray(document_offsets, dtype=np.int64)
+    num_tokens = int(offsets[-1])
+    if packing == "stream":
+        if num_tokens < block and not may_be_short:
+            raise DataError(
+                f"the data has {num_tokens} tokens, one window needs {block}",
+                where="data.block",
+                hint="Give more text or a smaller data.block",
+            )
+        windows = stream_windows(num_tokens, block, target_mask_cumsum)
+    elif packing == "isolated":
+        windows = isolated_windows(offsets, block, target_mask_cumsum)
+    elif packing == "padded":
+        windows = padded_windows(offsets, block, target_mask_cumsum)
+    else:
+        raise DataError(
+            f"unknown packing {packing!r}", where="data.packing", hint="Use stream, isolated or padded"
+        )
+    if len(windows) == 0:
+        raise DataError(
+            f"not one of the {num_tokens} tokens is a target",
+            where="data",
+            hint="A document needs two tokens or more, and masked data a completion or an assistant's turn",
+        )
+    return windows
+
+
+def stream_windows(num_tokens: int, block: int, target_mask_cumsum: Counts | None = None) -> Windows:
+    """Windows over the joined stream; the last may be shorter than `block`, never below 2 tokens."""
+    count = max(0, -(-(num_tokens - 1) // (block - 1)))
+    starts = np.arange(count, dtype=np.int64) * (block - 1)
+    lengths = np.minimum(block, num_tokens - starts)
+    return _one_piece_each(block, *_with_targets(starts, lengths, target_mask_cumsum))
+
+
+def padded_windows(document_offsets: Counts, block: int, target_mask_cumsum: Counts | None = None) -> Windows:
+    """One document, or one piece of a long one, a window."""
+    starts, lengths = _pieces(np.asarray(document_offsets, dtype=np.int64), block)
+    return _one_piece_each(block, *_with_targets(starts, lengths, target_mask_cumsum))
+
+
+def isolated_windows(
+    document_offsets: Counts, block: int, target_mask_cumsum: Counts | None = None
+) -> Windows:
+    """Whole documents, or pieces of long ones, best-fit-decreasing; in a window in the data's order."""
+    pieces = _pieces(np.asarray(document_offsets, dtype=np.int64), block)
+    starts, lengths, targets = _with_targets(*pieces, target_mask_cumsum)
+    window_of = _best_fit_decreasing(lengths, block)
+    num_windows = int(window_of.max()) + 1 if len(window_of) else 0
+    by_window = np.argsort(window_of, kind="stable")
+    offsets = np.zeros(num_windows + 1, dtype=np.int64)
+    np.cumsum(np.bincount(window_of, minlength=num_windows), out=offsets[1:])
+    targets_before = np.concatenate([[0], np.cumsum(targets[by_window])])
+    return Windows(
+        block=block,
+        isolated=True,
+        starts=starts[by_window],
+        lengths=lengths[by_window],
+        offsets=offsets,
+        targets=np.diff(targets_before[offsets]),
+    )
+
+
+def _one_piece_each(block: int, starts: Int64s, lengths: Int64s, targets: Int64s) -> Windows:
+    offsets = np.arange(len(starts) + 1, dtype=np.int64)
+    return Windows(
+        block=block, isolated=False, starts=starts, lengths=lengths, offsets=offsets, targets=targets
+    )
+
+
+def _pieces(document_offsets: Int64s, block: int) -> tuple[Int64s, Int64s]:
+    """Cut each document into pieces of at most `block` tokens that overlap by one: starts, lengths."""
+    lengths = np.diff(document_offsets)
+    # A document of n tokens has n - 1 targets and a piece covers block - 1 of them: documents of 0 or 1
+    # tokens get no piece.
+    counts = np.maximum(0, -(-(lengths - 1) // (block - 1)))
+    document = np.repeat(np.arange(len(lengths)), counts)
+    first_piece = np.cumsum(counts) - counts
+    inside = (np.arange(len(document)) - first_piece[document]) * (block - 1)
+    return document_offsets[document] + inside, np.minimum(block, lengths[document] - inside)
+
+
+def _with_targets(
+    starts: Int64s, lengths: Int64s, target_mask_cumsum: Counts | None
+) -> tuple[Int64s, Int64s, Int64s]:
+    """Count each piece's targets (its first token is none) and leave out the pieces that have none."""
+    if target_mask_cumsum is None:
+        return starts, lengths, lengths - 1
+    before = np.asarray(target_mask_cumsum)
+    # Widened before the subtraction: the cumulative counts may be unsigned.
+    targets = before[starts + lengths].astype(np.int64) - before[starts + 1].astype(np.int64)
+    kept = targets > 0
+    return starts[kept], lengths[kept], targets[kept]
+
+
+def _best_fit_decreasing(lengths: Int64s, block: int) -> Int64s:
+    """Window of each piece: longest pieces first, each into the fullest window that still has room.
+
+    All pieces of one length are placed together. If r is the smallest room that fits length n, then a window
+    with room r goes on being the best fit until it has taken r // n pieces, so windows of equal room are
+    filled in bulk: at most one step of the loop for every (length, room) met, and never more steps than
+    pieces. Deterministic; ties go to the window opened or moved to that room last.
+
+    Args:
+        lengths: int64 [pieces], each from 1 to `block`.
+    """
+    by_length = np.argsort(-lengths, kind="stable")
+    window_of = np.empty(len(lengths), dtype=np.int64)
+    with_room: dict[int, list[Int64s]] = {}  # room -> stacked runs of window numbers
+    rooms = 0  # bit r is set when with_room[r] is not empty: finds the smallest fitting room in one operation
+    num_windows = 0
+    sizes, counts = np.unique(lengths, return_counts=True)
+    placed = 0
+    for size, count in zip(sizes[::-1].tolist(), counts[::-1].tolist(), strict=True):
+        left = count
+        while left:
+            fitting = rooms >> size
+            if fitting:
+                room = size + (fitting & -fitting).bit_length() - 1
+                run = with_room[room].pop()
+                if not with_room[room]:
+                    rooms &= ~(1 << room)
+            else:
+                room = block
+                needed = -(-left // (room // size))
+                run = np.arange(num_windows, num_windows + needed, dtype=np.int64)
+                num_windows += needed
+            per_window = room // size
+            full = min(len(run), left // per_window)
+            taken = np.repeat(run[:full], per_window)
+            moved = [(room - per_window * size, run[:full])]
+            rest = min(left - len(taken), per_window - 1) if full < len(run) else 0
+            if rest:
+                taken = np.concatenate([taken, np.repeat(run[full : full + 1], rest)])
+                moved.append((room - rest * size, run[full : full + 1]))
+            moved.append((room, run[full + (rest > 0) :]))
+            window_of[by_length[placed : placed + len(taken)]] = taken
+            placed += len(taken)
+            left -= len(taken)
+            for new_room, windows in moved:
+                if len(windows) and new_room:
+                    with_room.setdefault(new_room, []).append(windows)
+                    rooms |= 1 << new_room
+    return window_of

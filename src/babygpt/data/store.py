@@ -1,0 +1,318 @@
+"""A data recipe to two token stores, training and validation, built once and kept in a cache.
+
+1. Read every document once for the hash of its content, and split by it.
+2. Load the tokenizer, or train one on the training documents.
+3. Read again, encode, and write both stores.
+4. Publish the folder whole under a name that its content decides: the same files with the same settings,
+   wherever they lie, are never tokenised twice, and two processes at once cannot disturb each other.
+
+    CACHE/data/KEY/   train/  val/  tokenizer/  manifest.json
+
+Memory is that of one batch of text and 8 bytes a document, however large the data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from babygpt.data.arrow import FORMAT_VERSION, StoreManifest, StoreWriter, TokenStore, open_store
+from babygpt.data.encoding import encode
+from babygpt.data.sources import Document, content_hash, identity, read_documents
+from babygpt.data.split import MIN_DOCUMENTS, choose, copy_split
+from babygpt.data.tokenizers import load_tokenizer, tokenizer_identity, train_tokenizer, vocabulary_size
+from babygpt.errors import CheckpointError, DataError, TokenizerError
+from babygpt.files import publish_folder, read_manifest, remove_folder
+from babygpt.recipe import DataRecipe, preset_config
+
+__all__ = ["PreparedData", "StoreManifest", "TokenStore", "default_cache", "open_store", "prepare"]
+
+Progress = Callable[[str, int, int], None]
+
+_SAMPLE_BYTES = 10_000_000  # of text a tokenizer is trained on: 2 s for 8,192 entries
+_SAMPLE_CHARS = 16_384  # of one excerpt, when there is more text than that
+_AUTO_VOCABULARY = 8192  # for `auto` with a model that is not decided yet
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """What training needs of the data.
+
+    Attributes:
+        train, val: the stores; no validation document is in `train` unless `val_path` brought it.
+        tokenizer: what encoded both.
+        notes: sentences for people: how it was split, what was reused.
+        fingerprint: sha256 of both stores' fingerprints.
+    """
+
+    train: TokenStore
+    val: TokenStore
+    tokenizer: PreTrainedTokenizerBase
+    notes: tuple[str, ...]
+    fingerprint: str
+
+
+def default_cache() -> Path:
+    """`$BABYGPT_CACHE`, else `$XDG_CACHE_HOME/babygpt`, else `~/.cache/babygpt`."""
+    if own := os.environ.get("BABYGPT_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "babygpt"
+
+
+def prepare(
+    recipe: DataRecipe,
+    *,
+    model_name: str,
+    revision: str | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> PreparedData:
+    """Build the stores, or find them in the cache. Safe for several processes at once.
+
+    Args:
+        recipe: paths, field, split and tokenizer; block, packing and batch size do not matter here.
+        model_name: whose tokenizer `auto` means; for `preset:NAME` one is trained, as large as the preset's
+            vocabulary.
+        revision: of a hub model.
+        cache: folder of the cache; `default_cache()` if None.
+        progress: called with (stage, documents done, documents in all or 0).
+
+    Raises:
+        DataError: something is missing, malformed or too short.
+        TokenizerError, ModelError: the tokenizer is missing or unfit.
+        SpaceError: the disk is full.
+    """
+    source = _tokenizer_source(recipe.tokenizer, model_name)
+    tokenizer = None
+    if isinstance(source, str):
+        tokenizer = load_tokenizer(source, revision=revision if recipe.tokenizer == "auto" else None)
+    parent = (cache or default_cache()) / "data"
+    key = _key(recipe, source, tokenizer)
+    folder = parent / key
+    if (reused := _open(folder, f"tokenised data reused from {folder}")) is not None:
+        return reused
+    builder = _Builder(recipe, source, tokenizer, progress or (lambda stage, done, total: None))
+    damaged = folder.exists()  # and could not be opened
+    path = publish_folder(parent, key, builder.fill, builder.facts, replace=damaged)
+    if path != folder and (theirs := _open(folder)) is not None:
+        remove_folder(path)  # another process was first
+        return theirs
+    built = _open(path)
+    assert built is not None
+    return built
+
+
+def _open(folder: Path, note: str | None = None) -> PreparedData | None:
+    """The prepared data of a cached folder; None when it is not there or damaged."""
+    try:
+        notes = read_manifest(folder).facts["notes"]
+        train, val = open_store(folder / "train"), open_store(folder / "val")
+        tokenizer = load_tokenizer(folder / "tokenizer")
+    except (CheckpointError, DataError, TokenizerError, KeyError):
+        return None
+    both = f"{train.manifest.fingerprint} {val.manifest.fingerprint}"
+    return PreparedData(
+        train, val, tokenizer, (*notes, *([note] if note else [])), hashlib.sha256(both.encode()).hexdigest()
+    )
+
+
+def _tokenizer_source(name: str, model_name: str) -> str | int:
+    """What to load, or the vocabulary of what to train."""
+    if name == "auto":
+        if model_name == "auto":
+            return _AUTO_VOCABULARY
+        if model_name.startswith("preset:"):
+            return int(preset_config(model_name)["vocab_size"])
+        return model_name
+    if not name.startswith("train:"):
+        return name
+    return int(name.removeprefix("train:"))  # the recipe has checked it
+
+
+def _key(recipe: DataRecipe, source: str | int, tokenizer: PreTrainedTokenizerBase | None) -> str:
+    if tokenizer is not None:
+        which = tokenizer_identity(tokenizer)
+    else:
+        which = f"train:{source}:{_SAMPLE_BYTES}:{_SAMPLE_CHARS}:{version('tokenizers')}"
+    held_out = identity(recipe.val_path) if recipe.val_path else recipe.val_fraction
+    parts = [FORMAT_VERSION, identity(recipe.path), recipe.field, held_out, which]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+class _Builder:
+    """One build: `fill` writes a folder and leaves in `facts` what is to be told about it."""
+
+    def __init__(
+        self,
+        recipe: DataRecipe,
+        source: str | int,
+        tokenizer: PreTrainedTokenizerBase | None,
+        progress: Progress,
+    ) -> None:
+        self._recipe, self._source, self._tokenizer, self._progress = recipe, source, tokenizer, progress
+        self._notes: list[str] = []
+        self.facts: dict[str, list[str]] = {"notes": self._notes}
+
+    def fill(self, folder: Path) -> None:
+        """Write train/, val/ and tokenizer/ into an empty folder."""
+        recipe = self._recipe
+        hashes, num_bytes = self._scan()
+        is_val = np.zeros(len(hashes), dtype=np.bool_)
+        in_tail = False
+        if not recipe.val_path:
+            distinct = len(np.unique(hashes))
+            in_tail = distinct < MIN_DOCUMENTS
+            if not in_tail:
+                is_val = choose(hashes, recipe.val_fraction)
+                self._notes.append(
+                    f"validation: {is_val.sum()} of {len(hashes)} documents, chosen by their content"
+                )
+            else:
+                self._notes.append(
+                    f"validation: the last {recipe.val_fraction:.0%} of the tokens, because there are only"
+                    f" {distinct} different documents (from {MIN_DOCUMENTS} on, whole documents are held out)"
+                )
+        train_bytes = num_bytes[~is_val]
+        tokenizer = self._tokenizer or self._train_tokenizer(is_val, train_bytes, in_tail)
+        tokenizer.save_pretrained(folder / "tokenizer")
+        self._write(folder, tokenizer, hashes, is_val, in_tail)
+
+    def _documents(self, stage: str, total: int) -> Iterator[Document]:
+        for number, document in enumerate(read_documents(self._recipe.path, field=self._recipe.field)):
+            yield document
+            self._progress(stage, number + 1, total)
+
+    def _scan(self) -> tuple[np.ndarray, np.ndarray]:
+        """Content hash (uint64) and UTF-8 bytes (int64) of each document."""
+        hashes, sizes = array("Q"), array("q")
+        for document in self._documents("reading", 0):
+            hashes.append(content_hash(document))
+            sizes.append(len(_text_of(document).encode()))
+        return np.frombuffer(hashes, dtype=np.uint64), np.frombuffer(sizes, dtype=np.int64)
+
+    def _train_tokenizer(
+        self, is_val: np.ndarray, sizes: np.ndarray, in_tail: bool
+    ) -> PreTrainedTokenizerBase:
+        fraction = self._recipe.val_fraction
+        total = int(sizes.sum())
+        # Where the tail of the tokens is held out, its first byte is not known before there are tokens: stay
+        # well away.
+        readable = int(total * (1 - fraction) ** 2) if in_tail else total
+        assert isinstance(self._source, int)
+        texts = _excerpts(
+            (
+                d
+                for d, held_out in zip(self._documents("sampling", len(is_val)), is_val, strict=True)
+                if not held_out
+            ),
+            readable,
+        )
+        tokenizer = train_tokenizer(texts, self._source)
+        share = (
+            f"{min(_SAMPLE_BYTES, readable) / 1e6:.1f} MB of " if readable > _SAMPLE_BYTES or in_tail else ""
+        )
+        self._notes.append(
+            f"tokenizer: {len(tokenizer)} entries from {share}the {total / 1e6:.1f} MB of training text"
+        )
+        return tokenizer
+
+    def _write(
+        self,
+        folder: Path,
+        tokenizer: PreTrainedTokenizerBase,
+        hashes: np.ndarray,
+        is_val: np.ndarray,
+        in_tail: bool,
+    ) -> None:
+        eos = tokenizer.eos_token_id
+        which = tokenizer_identity(tokenizer)
+        size = vocabulary_size(tokenizer)
+
+        def writer(name: str) -> StoreWriter:
+            return StoreWriter(
+                folder / name,
+                vocab_size=size,
+                eos_id=eos if isinstance(eos, int) else -1,
+                tokenizer_identity=which,
+            )
+
+        documents = self._documents("encoding", len(hashes))
+        if in_tail:
+            sizes = array("q")
+            with writer("whole") as whole:
+                for encoded in encode(documents, tokenizer):
+                    whole.add(encoded.ids, encoded.is_target, encoded.num_bytes)
+                    sizes.append(encoded.num_bytes)
+            with writer("train") as train, writer("val") as val:
+                store = open_store(folder / "whole")
+                copy_split(store, sizes, self._recipe.val_fraction, train, val, tokenizer)
+            del store
+            shutil.rmtree(folder / "whole")
+            return
+        with writer("train") as train, writer("val") as val:
+            for number, encoded in enumerate(encode(documents, tokenizer)):
+                if encoded.content_hash != int(hashes[number]):
+                    raise DataError("the data changed while it was read", where=str(self._recipe.path))
+                target = val if is_val[number] else train
+                target.add(encoded.ids, encoded.is_target, encoded.num_bytes)
+            if self._recipe.val_path:
+                self._write_given_validation(val, tokenizer, hashes)
+
+    def _write_given_validation(
+        self, val: StoreWriter, tokenizer: PreTrainedTokenizerBase, hashes: np.ndarray
+    ) -> None:
+        documents = read_documents(self._recipe.val_path, field=self._recipe.field)
+        trained_on = np.unique(hashes)
+        shared = 0
+        for encoded in encode(documents, tokenizer):
+            wanted = np.uint64(encoded.content_hash)
+            at = int(np.searchsorted(trained_on, wanted))
+            shared += at < len(trained_on) and trained_on[at] == wanted
+            val.add(encoded.ids, encoded.is_target, encoded.num_bytes)
+        self._notes.append(
+            f"validation: the {val.num_documents} documents of data.val_path;"
+            f" {shared or 'none'} of them also {'stands' if shared == 1 else 'stand'} in the training data"
+        )
+
+
+def _text_of(document: Document) -> str:
+    if document.text is not None:
+        return document.text
+    if document.spans is not None:
+        return "".join(span.text for span in document.spans)
+    contents = (message.get("content") for message in document.messages or ())
+    return "\n".join(content for content in contents if isinstance(content, str))
+
+
+def _excerpts(documents: Iterator[Document], readable: int) -> Iterator[str]:
+    """Text to train a tokenizer on: the first `readable` bytes, or excerpts from all over them.
+
+    Which excerpts is decided by a hash of what they are and where they stand: the same on every run.
+    """
+    wanted = _SAMPLE_BYTES / max(1, readable)
+    left, room = readable, _SAMPLE_BYTES
+    for document in documents:
+        text = _text_of(document)
+        for start in range(0, len(text), _SAMPLE_CHARS):
+            excerpt = text[start : start + _SAMPLE_CHARS]
+            size = len(excerpt.encode())
+            if left < size:
+                excerpt = excerpt.encode()[:left].decode(errors="ignore")
+                size = left
+            if not excerpt or room < size:
+                return
+            left -= size
+            digest = hashlib.blake2b(excerpt.encode(), digest_size=8, salt=start.to_bytes(8, "big")).digest()
+            if wanted >= 1 or int.from_bytes(digest, "big") < wanted * 2**64:
+                room -= size
+                yield excerpt

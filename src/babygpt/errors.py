@@ -1,0 +1,95 @@
+"""The exceptions of the package.
+
+    BabyGPTError
+    ├── InputError (also a ValueError)   the user can mend it: the command exits with 2
+    │   ├── RecipeError                  a field of the recipe, or a command line
+    │   ├── DataError                    a file, a record, a field, a split
+    │   ├── TokenizerError               a tokenizer that is missing or does not fit
+    │   ├── ModelError                   a model that is missing, unknown or unfit
+    │   ├── MachineError                 something this computer does not have
+    │   ├── CheckpointError              a checkpoint or run folder that is damaged or foreign
+    │   ├── SpaceError                   a disk that is full or about to be
+    │   └── CheckError                   a self-check that failed on the very model and batch
+    └── Stopped                          a signal asked the run to stop, and it has saved
+
+Every message says what was wrong, where, and what to do. Anything else that escapes is a bug of ours.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BabyGPTError",
+    "CheckError",
+    "CheckpointError",
+    "DataError",
+    "InputError",
+    "MachineError",
+    "ModelError",
+    "RecipeError",
+    "SpaceError",
+    "Stopped",
+    "TokenizerError",
+]
+
+
+class BabyGPTError(Exception):
+    """Everything this package raises on purpose."""
+
+
+class InputError(BabyGPTError, ValueError):
+    """Something the user gave is wrong; the message alone must be enough to mend it.
+
+    Args:
+        what: what is wrong, a sentence without its full stop.
+        where: the file, field or line it was found in.
+        hint: what to do about it, a sentence without its full stop.
+    """
+
+    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
+        self.what, self.where, self.hint = what, where, hint
+        message = f"{where}: {what}" if where else what
+        super().__init__(f"{message}. {hint}." if hint else f"{message}.")
+
+
+class RecipeError(InputError):
+    """A field of the recipe, or the command line, is wrong."""
+
+
+class DataError(InputError):
+    """A file, a record, a field or a split of the data is wrong."""
+
+
+class TokenizerError(InputError):
+    """A tokenizer is missing or does not belong to the model or data."""
+
+
+class ModelError(InputError):
+    """A model is missing, unknown or unfit for what is asked."""
+
+
+class MachineError(InputError):
+    """The computer has not what the plan asks for."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint or run folder is damaged, unfinished or belongs to something else."""
+
+
+class SpaceError(InputError):
+    """A disk is full or has too little room for what is about to be written."""
+
+
+class CheckError(InputError):
+    """A self-check failed on the very model and batch about to be trained."""
+
+
+class Stopped(BabyGPTError):
+    """A signal asked the run to stop; it stopped at a step's end, after saving.
+
+    Args:
+        signum: the signal's number; the command exits with 128 + signum.
+    """
+
+    def __init__(self, signum: int) -> None:
+        self.signum = signum
+        super().__init__(f"stopped by signal {signum}")

@@ -1,0 +1,393 @@
+"""Files that are whole or not there: atomic writes, checksums, manifests, folders published once.
+
+Publishing a folder: fill a hidden one beside it, flush every file to the disk, write `manifest.json` last,
+rename, flush the parent. A folder without a valid manifest was never finished, and no visible name is ever
+half-written. Replacing a folder takes two renames; `remove_partials` puts the old one back if the machine
+died between them. Each file is read once more to be hashed, from the page cache.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from babygpt.errors import CheckpointError, InputError, SpaceError
+
+__all__ = [
+    "MANIFEST",
+    "FileEntry",
+    "Manifest",
+    "check_name",
+    "ensure_space",
+    "free_bytes",
+    "free_name",
+    "fsync_dir",
+    "fsync_file",
+    "publish_folder",
+    "read_manifest",
+    "remove_folder",
+    "remove_partials",
+    "sha256_of",
+    "verify_folder",
+    "write_json_atomic",
+    "write_text_atomic",
+]
+
+MANIFEST = "manifest.json"
+_FORMAT = 1
+_PARTIAL, _REPLACED = ".partial-", ".replaced-"
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_NO_RIGHT = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file as it was written: its size in bytes and the hex digits of its SHA-256."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a published folder holds.
+
+    Args:
+        facts: what the publisher says about it; plain JSON values.
+        files: every file but the manifest, by its POSIX path inside.
+    """
+
+    facts: dict[str, Any]
+    files: dict[str, FileEntry]
+
+
+# -- single files ----------------------------------------------------------------------------------
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, as hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync_file(path: Path) -> None:
+    """Returns once the file's bytes are on the disk."""
+    with open(path, "r+b" if os.name == "nt" else "rb") as file:  # only Windows asks for the right to write
+        os.fsync(file.fileno())
+
+
+def fsync_dir(path: Path) -> None:
+    """Returns once the folder's names are on the disk; does nothing where folders cannot be flushed."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Writes UTF-8 text, so that the path holds the old text or the new; may raise SpaceError, InputError."""
+    partial = _beside(path, _PARTIAL)
+    with _plain_errors(path.parent):
+        try:
+            with open(partial, "x", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        fsync_dir(path.parent)
+
+
+def write_json_atomic(path: Path, value: Any) -> None:
+    """Writes one JSON value as `write_text_atomic` does; a number that is not finite becomes null."""
+    write_text_atomic(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+# -- space -----------------------------------------------------------------------------------------
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes this user may still write where the path is, or would be."""
+    place = path.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def ensure_space(path: Path, needed: int, what: str) -> None:
+    """Makes sure of room before it is written to.
+
+    Raises:
+        SpaceError: fewer than `needed` bytes are free where the path is, or would be.
+    """
+    free = free_bytes(path)
+    if free < needed:
+        what = f"{what} needs {_size(needed)}, and {_size(free)} is free"
+        raise SpaceError(what, where=str(path), hint="Free some space, or choose a folder on another disk")
+
+
+# -- folders ---------------------------------------------------------------------------------------
+
+
+def check_name(name: str) -> str:
+    """The name, if it can stand for one visible entry of a folder.
+
+    Raises:
+        InputError: it is empty, hidden, or leads elsewhere.
+    """
+    if not name or name.startswith(".") or any(c in name for c in "/\\:\0\n\r"):
+        raise InputError(f"{name!r} is no name for a folder", hint="Use letters, digits, '-', '_' and '='")
+    return name
+
+
+def free_name(path: Path) -> Path:
+    """The path, or the first with `-v1`, `-v2`, ... behind that is not in use."""
+    candidate, version = path, 0
+    while os.path.lexists(candidate):
+        version += 1
+        candidate = path.with_name(f"{path.name}-v{version}")
+    return candidate
+
+
+def publish_folder(
+    parent: Path,
+    name: str,
+    fill: Callable[[Path], None],
+    facts: Mapping[str, Any],
+    *,
+    replace: bool = False,
+    expected: Mapping[str, FileEntry] | None = None,
+) -> Path:
+    """Makes a folder appear whole under its name, or not at all.
+
+    Args:
+        parent: where it goes; made if missing.
+        name: of the folder; when taken, `-v1`, `-v2`, ... is appended.
+        fill: writes the files into the empty folder it is given.
+        facts: for the manifest; plain JSON values.
+        replace: take the place of what has the name, which is deleted afterwards.
+        expected: files that must come out exactly so.
+
+    Returns:
+        The folder's path.
+
+    Raises:
+        SpaceError: the disk is full.
+        InputError: the name is none, or the parent cannot be written to.
+        CheckpointError: the files are not the expected ones.
+    """
+    check_name(name)
+    partial = _beside(parent / name, _PARTIAL)
+    with _plain_errors(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+        try:
+            fill(partial)
+            files = _flush(partial)
+            if expected is not None and files != dict(expected):
+                wrong = sorted(k for k in {*files, *expected} if files.get(k) != expected.get(k))
+                raise CheckpointError(f"{wrong[0]} is not what its manifest says", where=str(parent / name))
+            entries = {path: asdict(entry) for path, entry in files.items()}
+            write_json_atomic(partial / MANIFEST, {"format": _FORMAT, "facts": dict(facts), "files": entries})
+            path = _swap(partial, parent / name) if replace else _rename_to_free(partial, parent / name)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        fsync_dir(parent)
+    return path
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a published folder, its files not looked at.
+
+    Raises:
+        CheckpointError: there is none, or it is not one of ours.
+    """
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        facts = dict(content["facts"])
+        if content["format"] != _FORMAT:
+            what = f"the manifest's format is {content['format']!r}, and this version reads {_FORMAT}"
+            raise CheckpointError(what, where=str(folder), hint="Use the version of BabyGPT that wrote it")
+        files = {name: _entry(name, value) for name, value in content["files"].items()}
+    except CheckpointError:
+        raise
+    except FileNotFoundError as error:
+        what = f"has no {MANIFEST}: it was never finished" if folder.is_dir() else "is no folder"
+        raise CheckpointError(what, where=str(folder)) from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"the manifest cannot be read ({error})", where=str(path)) from error
+    return Manifest(facts, files)
+
+
+def verify_folder(folder: Path) -> Manifest:
+    """Reads every byte of a published folder and compares it with the manifest; files beyond it are let be.
+
+    Raises:
+        CheckpointError: names the first file that is missing, of another size, damaged or outside.
+    """
+    manifest = read_manifest(folder)
+    root = folder.resolve()
+    paths = {name: folder / name for name in manifest.files}
+    try:
+        for name, path in paths.items():
+            if not path.is_file():
+                raise CheckpointError(f"{name} is missing", where=str(folder))
+            if not path.resolve().is_relative_to(root):
+                raise CheckpointError(f"{name} is a link that leads out of the folder", where=str(folder))
+            size, whole = path.stat().st_size, manifest.files[name].size
+            if size != whole:
+                raise CheckpointError(f"{name} has {size:,} bytes instead of {whole:,}", where=str(folder))
+        for name, path in paths.items():
+            if sha256_of(path) != manifest.files[name].sha256:
+                raise CheckpointError(f"{name} is damaged: its checksum differs", where=str(folder))
+    except OSError as error:
+        raise CheckpointError(f"cannot be read ({error})", where=str(folder)) from error
+    return manifest
+
+
+def remove_folder(path: Path) -> None:
+    """Deletes a folder in such a way that no reader finds half of it; of a link, only the link."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+        return
+    doomed = _beside(path, _PARTIAL)
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def remove_partials(parent: Path) -> None:
+    """Clears up what a killed process left; not to be called while another one publishes here."""
+    if not parent.is_dir():
+        return
+    for path in sorted(parent.iterdir()):
+        if path.name.startswith(_REPLACED):
+            home = path.with_name(path.name.removeprefix(_REPLACED).rpartition("-")[0])
+            if not os.path.lexists(home):
+                path.rename(home)
+                continue
+        if path.name.startswith((_PARTIAL, _REPLACED)):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+# -- inside ----------------------------------------------------------------------------------------
+
+
+def _beside(path: Path, prefix: str) -> Path:
+    return path.with_name(f"{prefix}{path.name}-{secrets.token_hex(4)}")
+
+
+def _flush(folder: Path) -> dict[str, FileEntry]:
+    """Flushes everything below the folder to the disk and hashes it."""
+    files = {}
+    for place, _, names in os.walk(folder):
+        for name in sorted(names):
+            path = Path(place, name)
+            fsync_file(path)
+            files[path.relative_to(folder).as_posix()] = FileEntry(path.stat().st_size, sha256_of(path))
+        fsync_dir(Path(place))
+    return dict(sorted(files.items()))
+
+
+def _rename_to_free(source: Path, target: Path) -> Path:
+    while True:
+        path = free_name(target)
+        try:
+            return source.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):  # taken in between
+                raise
+
+
+def _swap(source: Path, target: Path) -> Path:
+    if not os.path.lexists(target):
+        return _rename_to_free(source, target)
+    aside = _beside(target, _REPLACED)
+    target.rename(aside)
+    try:
+        source.rename(target)
+    except BaseException:
+        aside.rename(target)
+        raise
+    fsync_dir(target.parent)
+    remove_folder(aside)
+    return target
+
+
+def _entry(name: str, value: Any) -> FileEntry:
+    """Checks one line of a manifest; a path that leads out of the folder is an attack or a bug."""
+    path = PurePosixPath(name)
+    if (
+        path.is_absolute()
+        or ".." in path.parts
+        or not path.parts
+        or "\\" in name
+        or PureWindowsPath(name).drive
+    ):
+        raise ValueError(f"{name!r} is not inside the folder")
+    size, digest = value["size"], value["sha256"]
+    if type(size) is not int or size < 0 or not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ValueError(f"the entry of {name} is malformed")
+    return FileEntry(size, digest)
+
+
+@contextmanager
+def _plain_errors(place: Path) -> Iterator[None]:
+    """Turns a full disk or a missing right, whichever library met it, into one message for the user."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        number = _errno_of(error)
+        if number in _NO_SPACE:
+            what = f"no space left on the device: {_size(free_bytes(place))} is free, and more was needed"
+            raise SpaceError(
+                what, where=str(place), hint="Free some space; what was finished is kept"
+            ) from error
+        if number in _NO_RIGHT:
+            what = f"cannot be written to ({os.strerror(number).lower()})"
+            raise InputError(what, where=str(place), hint="Choose a folder this user may write to") from error
+        raise
+
+
+def _errno_of(error: Exception) -> int | None:
+    """The system's error number; libraries written in Rust give it in their message only."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

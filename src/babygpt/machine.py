@@ -1,0 +1,189 @@
+"""What this computer is, what the user asks of it, and the plan of a run on it: data and detection, no policy."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from typing import Literal
+
+from babygpt.errors import MachineError
+
+__all__ = ["MachineFacts", "MachinePlan", "MachineRequest", "detect", "memory_available"]
+
+
+@dataclass(frozen=True)
+class MachineRequest:
+    """How this computer is to do the work; none of it changes what is learned.
+
+    Args:
+        device: what computes; auto takes the fastest there is.
+        precision: number format of the arithmetic (the weights stay fp32, fp64 under 64-true); auto takes bf16 where
+            the hardware has it.
+        micro_batch: sequences of one forward pass on one device; auto takes what fits.
+        activation_checkpointing: recompute activations instead of keeping them; auto only where they would not fit.
+        compile: compile the model's blocks with torch.compile.
+        workers: loader processes of each device.
+        devices: how many devices of this computer work together; auto takes all GPUs.
+        nodes: how many computers work together.
+        strategy: how devices share the work; ddp gives each the whole model.
+
+    Raises:
+        MachineError: a number is out of range.
+    """
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "bf16-mixed", "16-mixed", "32-true", "64-true"] = "auto"
+    micro_batch: int | Literal["auto"] = "auto"
+    activation_checkpointing: bool | Literal["auto"] = "auto"
+    compile: bool | Literal["auto"] = "auto"
+    workers: int | Literal["auto"] = "auto"
+    devices: int | Literal["auto"] = "auto"
+    nodes: int = 1
+    strategy: Literal["auto", "ddp"] = "auto"
+
+    def __post_init__(self) -> None:
+        for name, least in (("micro_batch", 1), ("workers", 0), ("devices", 1), ("nodes", 1)):
+            value = getattr(self, name)
+            if value == "auto" and name != "nodes":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise MachineError(
+                    f"{value!r} is not a whole number of at least {least}", where=f"machine.{name}"
+                )
+
+
+@dataclass(frozen=True)
+class MachinePlan:
+    """How this computer does the work, every field decided; the fields are those of `MachineRequest`.
+
+    Args:
+        device: `cpu`, `cuda` or `mps`.
+        precision: Lightning's name of it.
+        micro_batch: sequences of one forward pass on one device.
+        activation_checkpointing: whether activations are recomputed.
+        compile: whether the model's blocks are compiled.
+        workers: loader processes of each device.
+        devices: of this computer.
+        nodes: computers.
+        strategy: `auto` for one device, `ddp` for more.
+    """
+
+    device: str
+    precision: str
+    micro_batch: int
+    activation_checkpointing: bool
+    compile: bool
+    workers: int
+    devices: int
+    nodes: int
+    strategy: str
+
+
+@dataclass(frozen=True)
+class MachineFacts:
+    """What this computer is.
+
+    Args:
+        name: processor or GPU, as the system calls it.
+        devices: kinds there are, the fastest first; `cpu` is always among them.
+        cuda_count: GPUs.
+        cores: processor cores this process may use.
+        threads: of torch's arithmetic on the CPU.
+        memory_bytes: of the computer.
+        bf16_devices: kinds whose hardware multiplies in bf16.
+    """
+
+    name: str
+    devices: tuple[str, ...]
+    cuda_count: int
+    cores: int
+    threads: int
+    memory_bytes: int
+    bf16_devices: tuple[str, ...]
+
+    @property
+    def device(self) -> str:
+        """The fastest kind."""
+        return self.devices[0]
+
+    def bf16(self, device: str) -> bool:
+        """Whether a kind of device multiplies in bf16 in hardware; elsewhere bf16 is many times slower than fp32."""
+        return device in self.bf16_devices
+
+    def describe(self) -> str:
+        """For people: one line."""
+        what = f"{self.cuda_count} x {self.name}" if self.cuda_count else f"{self.name}, {self.cores} cores"
+        return f"{what}, {self.memory_bytes / 2**30:.0f} GiB"
+
+
+def detect() -> MachineFacts:
+    """Looks at this computer."""
+    import torch
+
+    devices, bf16 = ["cpu"], ["cpu"] if _cpu_has_bf16() else []
+    name, cuda = _cpu_name(), 0
+    if torch.backends.mps.is_available():
+        devices.insert(0, "mps")
+    if torch.cuda.is_available():
+        devices.insert(0, "cuda")
+        cuda, name = torch.cuda.device_count(), torch.cuda.get_device_name(0)
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            bf16.append("cuda")
+    return MachineFacts(
+        name=name,
+        devices=tuple(devices),
+        cuda_count=cuda,
+        cores=_cores(),
+        threads=torch.get_num_threads(),
+        memory_bytes=_memory_total(),
+        bf16_devices=tuple(bf16),
+    )
+
+
+def memory_available(device: str) -> int:
+    """Bytes that a run may take on a kind of device: free on a GPU, available on a CPU."""
+    import torch
+
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    if device == "mps":
+        return int(torch.mps.recommended_max_memory())
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass  # not Linux
+    return _memory_total() // 2
+
+
+def _cpu_has_bf16() -> bool:
+    import torch
+
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in names)
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _memory_total() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 8 * 2**30  # a system that does not say: what a small laptop has
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()

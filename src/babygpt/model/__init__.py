@@ -1,0 +1,1 @@
+"""A model and the work of one step: loading, attention, summed loss, and what it costs."""

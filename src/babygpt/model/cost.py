@@ -1,0 +1,199 @@
+"""Parameters, FLOPs and bytes of a step: pure arithmetic on a configuration.
+
+Only the parameter count needs the model, built on the meta device: shapes without memory.
+
+FLOPs of a token, forward and backward, after Kaplan et al. (arXiv:2001.08361) with the attention term of
+Chowdhery et al. (arXiv:2204.02311): 6 * N + 12 * layers * width * block. N holds every parameter that is
+multiplied: the head, tied or not, and of a mixture of experts the active share; looking up an embedding costs
+nothing. The attention term counts whole rows, as is usual, although causal kernels compute half of them.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+
+from babygpt.model.attention import resolve_attention
+from babygpt.model.loss import LOGITS_BOUND
+
+__all__ = ["MemoryParts", "ModelCost", "memory_bytes", "model_cost"]
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """What a model is made of.
+
+    Args:
+        parameters: each counted once, tied ones too.
+        embedding_parameters: of the look-up tables (tokens and learned positions).
+        multiplied_parameters: per token: without look-ups, with the head, of experts the active ones.
+        layers: blocks.
+        width: of the hidden states.
+        heads: of attention.
+        attention_width: heads times their width.
+        kv_width: key-value heads times their width.
+        mlp_width: of the hidden layer of the blocks' perceptrons.
+        gated: whether those have a gate beside the up-projection.
+        vocabulary: rows of the head.
+    """
+
+    parameters: int
+    embedding_parameters: int
+    multiplied_parameters: int
+    layers: int
+    width: int
+    heads: int
+    attention_width: int
+    kv_width: int
+    mlp_width: int
+    gated: bool
+    vocabulary: int
+
+    @property
+    def non_embedding_parameters(self) -> int:
+        """All but the look-up tables (a tied head is one of those)."""
+        return self.parameters - self.embedding_parameters
+
+    def flops_per_token(self, block: int) -> int:
+        """Floating-point operations of a token's forward and backward pass in windows of `block` tokens."""
+        return 6 * self.multiplied_parameters + 12 * self.layers * self.attention_width * block
+
+
+@dataclass(frozen=True)
+class MemoryParts:
+    """Predicted bytes of a training step on one device, by what they hold.
+
+    Args:
+        weights: fp32 masters.
+        gradients: fp32.
+        optimizer: AdamW's two fp32 moments.
+        activations: what the blocks keep for the backward pass, and low-precision copies of the weights.
+        logits: the head's output and its gradient at their largest.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        """All parts together."""
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+
+
+def model_cost(config: PreTrainedConfig) -> ModelCost:
+    """Counts a model of this configuration; the second call with an equal one is free."""
+    kind: Any = type(config)
+    return _model_cost(kind, json.dumps(config.to_dict(), sort_keys=True, default=str))
+
+
+@functools.lru_cache(maxsize=32)
+def _model_cost(config_class: Any, values: str) -> ModelCost:
+    config = config_class.from_dict(json.loads(values))
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(config))  # type: ignore[no-untyped-call]
+    tables = {id(m.weight): m.weight.numel() for m in model.modules() if isinstance(m, nn.Embedding)}
+    head = model.get_output_embeddings()
+    parameters = list(model.named_parameters())
+    share = _active_share(config)
+    multiplied = sum(
+        int(p.numel() * (share if ".experts." in name else 1))
+        for name, p in parameters
+        if id(p) not in tables
+    )
+    if head is not None and id(head.weight) in tables:
+        multiplied += head.weight.numel()
+    layers, width = _first(config, "num_hidden_layers"), _first(config, "hidden_size")
+    heads = _first(config, "num_attention_heads", default=1)
+    head_width = _first(config, "head_dim", default=width // heads)
+    mlp = _first(
+        config, "moe_intermediate_size", "intermediate_size", "n_inner", "ffn_dim", default=4 * width
+    )
+    return ModelCost(
+        parameters=sum(p.numel() for _, p in parameters),
+        embedding_parameters=sum(tables.values()),
+        multiplied_parameters=multiplied,
+        layers=layers,
+        width=width,
+        heads=heads,
+        attention_width=heads * head_width,
+        kv_width=_first(config, "num_key_value_heads", default=heads) * head_width,
+        mlp_width=mlp * _first(config, "num_experts_per_tok", default=1),
+        gated=any("gate_proj" in name or "gate_up_proj" in name for name, _ in parameters),
+        vocabulary=_first(config, "vocab_size") if head is None else int(head.weight.shape[0]),
+    )
+
+
+def _first(config: Any, *names: str, default: int | None = None) -> int:
+    for name in names:
+        value = getattr(config, name, None)
+        if isinstance(value, int):
+            return value
+    assert default is not None, f"{config.model_type} has none of {', '.join(names)}"
+    return default
+
+
+def _active_share(config: Any) -> float:
+    experts = _first(config, "num_local_experts", "num_experts", "n_routed_experts", default=1)
+    active = _first(config, "num_experts_per_tok", default=experts)
+    return active / experts
+
+
+def memory_bytes(
+    config: PreTrainedConfig,
+    micro_batch: int,
+    block: int,
+    *,
+    checkpointing: bool,
+    bf16: bool,
+    logits_bound: int = LOGITS_BOUND,
+) -> MemoryParts:
+    """An estimate of a training step's memory, for choosing a micro-batch.
+
+    Per token a block keeps the inputs of its norms, of its matrix products, of attention (queries, keys,
+    values and the output; eager attention its scores as well) and of the activation function. With activation
+    checkpointing each block keeps its input, and one block at a time everything. The residual stream and the
+    norms stay fp32 under mixed precision. Within a fifth of what GPT-2 and Llama keep.
+
+    Args:
+        config: of the model.
+        micro_batch: windows at a time.
+        block: tokens of a window.
+        checkpointing: whether blocks are computed again in the backward pass.
+        bf16: whether matrix products run in 16-bit mixed precision.
+        logits_bound: as in `sum_nll`.
+    """
+    cost = model_cost(config)
+    tokens, small = micro_batch * block, 2 if bf16 else 4
+    kept = _block_bytes(cost, small) * tokens
+    if config._attn_implementation == "eager" or resolve_attention(config, "stream", "auto") == "eager":
+        kept += (4 + small) * cost.heads * block * tokens
+    entrance = 4 * cost.width * tokens
+    activations = cost.layers * entrance + kept if checkpointing else cost.layers * kept
+    copies = small * cost.multiplied_parameters if bf16 else 0
+    piece = min(4 * tokens * cost.vocabulary, logits_bound)
+    # In fp32: the logits, their log-probabilities and the gradient; in the precision of the products: both
+    # again.
+    logits = 3 * piece + (2 * piece * small // 4 if bf16 else 0)
+    weights = 4 * cost.parameters
+    return MemoryParts(weights, weights, 2 * weights, activations + copies, logits)
+
+
+def _block_bytes(cost: ModelCost, small: int) -> int:
+    """Bytes that one block keeps for one token, eager attention's scores apart."""
+    # Llama's kind: RMS norms written in single operations keep their result too, and each of the five
+    # projections behind them keeps a low-precision copy of its input.
+    norms = 4 * cost.width * (4 if cost.gated else 2)
+    inputs = small * cost.width * (5 if cost.gated and small == 2 else 2)
+    attention = small * (2 * cost.attention_width + 2 * cost.kv_width)
+    mlp = small * cost.mlp_width * (4 if cost.gated else 2)
+    return norms + inputs + attention + mlp

@@ -1,0 +1,309 @@
+"""A preset, local folder or hub name to a causal language model, ready to train.
+
+Weights are fp32 masters whatever the checkpoint holds, every dropout is the recipe's, and the model is in
+train mode. No pickle is read and no code from a checkpoint runs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.utils import logging as transformers_logging
+
+from babygpt import hub
+from babygpt.errors import ModelError
+from babygpt.model.attention import resolve_attention
+from babygpt.recipe import preset_config
+
+__all__ = ["compile_blocks", "find_blocks", "load_config", "load_model", "set_activation_checkpointing"]
+
+PRESET = "preset:"
+
+_DROPOUT = re.compile(r"dropout|pdrop$")
+_NOT_A_DROPOUT = re.compile(r"summary|classifier")
+_SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+logger = logging.getLogger(__name__)
+
+# These parts of transformers carry no types, or wrong ones.
+_auto_model: Any = AutoModelForCausalLM
+_causal_classes: Any = MODEL_FOR_CAUSAL_LM_MAPPING
+_logging: Any = transformers_logging
+
+
+def load_model(
+    name: str,
+    *,
+    revision: str | None = None,
+    attention: str = "auto",
+    packing: str = "stream",
+    dropout: float = 0.0,
+    vocab_size: int | None = None,
+    seed: int = 0,
+) -> PreTrainedModel:
+    """A model with fp32 weights on the CPU, in train mode; global random numbers are left as they were.
+
+    Args:
+        name: `preset:NAME` for random weights, a local folder, or a hub name.
+        revision: of a hub name.
+        attention: `auto`, `sdpa`, `eager` or `flash_attention_2`.
+        packing: of the data, for an attention that isolates under `isolated`.
+        dropout: for every dropout of the model.
+        vocab_size: rows of a preset's embeddings instead of its own; pretrained models keep theirs.
+        seed: of a preset's weights.
+
+    Raises:
+        ModelError: the model is missing or damaged, needs pickle or code of its own, or is no causal language
+        model. RecipeError: an unknown preset.
+    """
+    folder = None if name.startswith(PRESET) else hub.fetch(name, revision=revision, what="model")
+    config = _preset(name, vocab_size) if folder is None else _read_config(folder, name)
+    _set_dropout(config, dropout)
+    chosen = resolve_attention(config, packing, attention)
+    with torch.random.fork_rng(devices=[]), _quiet():
+        # Only the CPU's generator: torch.manual_seed would also reach those of devices that are not restored.
+        torch.default_generator.manual_seed(seed)
+        if folder is None:
+            model: PreTrainedModel = _auto_model.from_config(
+                config, attn_implementation=chosen, dtype=torch.float32
+            )
+        else:
+            model = _read_weights(folder, name, config, chosen)
+    if model.loss_type is None:
+        # As transformers itself decides for such class names (GPT-2's), but without its warning.
+        model.loss_type = "ForCausalLM"
+    model.train()
+    return model
+
+
+def load_config(name: str, *, revision: str | None = None, vocab_size: int | None = None) -> PreTrainedConfig:
+    """The configuration alone, as `load_model` would use it but for dropout and attention.
+
+    Args:
+        name: `preset:NAME`, a local folder, or a hub name.
+        revision: of a hub name.
+        vocab_size: instead of a preset's own.
+
+    Raises:
+        ModelError: as `load_model`.
+        RecipeError: an unknown preset.
+    """
+    if name.startswith(PRESET):
+        return _preset(name, vocab_size)
+    return _read_config(hub.fetch(name, revision=revision, what="model"), name)
+
+
+def _preset(name: str, vocab_size: int | None) -> PreTrainedConfig:
+    values = dict(preset_config(name.removeprefix(PRESET)))
+    if vocab_size is not None:
+        values["vocab_size"] = vocab_size
+    config = AutoConfig.for_model(values.pop("model_type"), **values)
+    for field in _SPECIAL_IDS:
+        value = getattr(config, field, None)
+        if isinstance(value, int) and value >= config.vocab_size:
+            setattr(config, field, None)
+    return config
+
+
+def _read_config(folder: Path, name: str) -> PreTrainedConfig:
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        inside = any((folder / "checkpoints").glob("*/config.json"))
+        raise ModelError(
+            "the folder holds no config.json",
+            where=name,
+            hint="Give one of its checkpoints/*" if inside else "Give the folder of a Hugging Face model",
+        ) from None
+    except ValueError as error:
+        raise ModelError("config.json is not JSON", where=name, hint="The folder is damaged") from error
+    kind = values.get("model_type") if isinstance(values, dict) else None
+    if kind not in CONFIG_MAPPING:
+        own_code = isinstance(values, dict) and "auto_map" in values
+        raise ModelError(
+            f"its architecture ({kind}) is code in the repository, and no code from a checkpoint is ever run"
+            if own_code
+            else f"the installed transformers does not know its architecture ({kind})",
+            where=name,
+            hint="Choose a model that transformers has built in"
+            + ("" if own_code else ", or upgrade transformers"),
+        )
+    if values.get("quantization_config"):
+        raise ModelError(
+            "the weights are quantised and cannot be trained",
+            where=name,
+            hint="Give the model it was quantised from",
+        )
+    try:
+        with _quiet():
+            config: PreTrainedConfig = AutoConfig.from_pretrained(
+                folder, trust_remote_code=False, local_files_only=True
+            )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(f"config.json cannot be used: {_first_line(error)}", where=name) from error
+    _require_causal(config, name)
+    return config
+
+
+def _require_causal(config: PreTrainedConfig, name: str) -> None:
+    architectures = config.architectures or []
+    causal = None
+    if type(config) in _causal_classes:
+        causal = _causal_classes[type(config)].__name__
+    if config.get_text_config() is not config:
+        raise ModelError(
+            f"{config.model_type} is a model of several kinds of input",
+            where=name,
+            hint="Give a text-only model",
+        )
+    if causal is None or (architectures and causal not in architectures):
+        what = ", ".join(architectures) or config.model_type
+        raise ModelError(
+            f"{what} is not a causal language model", where=name, hint="Give one that predicts next tokens"
+        )
+
+
+def _read_weights(folder: Path, name: str, config: PreTrainedConfig, attention: str) -> PreTrainedModel:
+    if not any(folder.glob("*.safetensors")):
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth"))
+        raise ModelError(
+            "its weights are pickled, and no pickle is ever loaded"
+            if pickled
+            else "the folder holds no weights",
+            where=name,
+            hint="Give a model with model.safetensors",
+        )
+    try:
+        model, info = _auto_model.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            attn_implementation=attention,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        # Damaged safetensors, shapes that differ, shards that are missing: each raises a type of its own.
+        raise ModelError(f"the weights cannot be loaded: {_first_line(error)}", where=name) from error
+    broken = sorted(info["missing_keys"]) + sorted(str(k[0]) for k in info["mismatched_keys"])
+    if broken:
+        raise ModelError(
+            f"{len(broken)} weights of the model are not in its files ({', '.join(broken[:3])}"
+            f"{', ...' if len(broken) > 3 else ''}) and would start at random",
+            where=name,
+            hint="The folder is incomplete, or its weights belong to another architecture",
+        )
+    unexpected = sorted(info["unexpected_keys"])
+    if unexpected:
+        logger.warning(
+            "%s: %d weights are not part of the model: %s", name, len(unexpected), ", ".join(unexpected[:3])
+        )
+    return model  # type: ignore[no-any-return]
+
+
+def _set_dropout(config: PreTrainedConfig, dropout: float) -> None:
+    """Sets every dropout field, also of nested configurations; those of classifiers are none of ours."""
+    for field, value in list(vars(config).items()):
+        if isinstance(value, PreTrainedConfig):
+            _set_dropout(value, dropout)
+        elif type(value) in (int, float) and _DROPOUT.search(field) and not _NOT_A_DROPOUT.search(field):
+            setattr(config, field, float(dropout))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no reports of transformers: what matters in them is raised or logged here."""
+    level, bars = _logging.get_verbosity(), _logging.is_progress_bar_enabled()
+    _logging.set_verbosity_error()
+    _logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        _logging.set_verbosity(level)
+        if bars:
+            _logging.enable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def set_activation_checkpointing(model: PreTrainedModel, on: bool) -> None:
+    """Keeps each block's input only and computes the block again in the backward pass, or stops doing so.
+
+    Raises:
+        ModelError: the model cannot do it.
+    """
+    # Transformers renamed it in 5.23.
+    kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    if not on:
+        getattr(model, f"{kind}_checkpointing_disable")()
+        return
+    if not model.supports_gradient_checkpointing:
+        raise ModelError(
+            f"{type(model).__name__} has no activation checkpointing",
+            where="machine.activation_checkpointing",
+            hint="Set it to false and use a smaller micro-batch",
+        )
+    getattr(model, f"{kind}_checkpointing_enable")({"use_reentrant": False})
+
+
+def find_blocks(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """The decoder blocks by name: the list of `num_hidden_layers` modules, or that of most parameters."""
+    lists = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
+    if not lists:
+        return {}
+    layers = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+
+    def rank(item: tuple[str, nn.ModuleList]) -> tuple[bool, int]:
+        return len(item[1]) == layers, sum(p.numel() for p in item[1].parameters())
+
+    name, blocks = max(lists, key=rank)
+    return {f"{name}.{index}": block for index, block in enumerate(blocks)}
+
+
+def compile_blocks(model: PreTrainedModel) -> list[str]:
+    """Compiles each block by itself, in place: parameter names stay, and masks are still built in eager code.
+
+    Returns:
+        The names of the compiled blocks; none, and a warning in the log, where this platform has no working
+        compiler.
+    """
+    blocks = find_blocks(model)
+    device = next(model.parameters()).device
+    reason = _compiler_fault(device) if blocks else "it has no list of blocks"
+    if reason is not None:
+        logger.warning("not compiled, going on without: %s", reason)
+        return []
+    for block in blocks.values():
+        block.compile()
+    return list(blocks)
+
+
+def _compiler_fault(device: torch.device) -> str | None:
+    """Why torch.compile does not work here, found by compiling a line of code; None where it does."""
+
+    def line(x: torch.Tensor) -> torch.Tensor:
+        return (x * 2).tanh()
+
+    try:
+        given = torch.ones(8, device=device)
+        compiled: Any = torch.compile(line, dynamic=False)
+        right = torch.allclose(compiled(given), line(given))
+    except Exception as error:
+        # A missing C++ compiler, an unsupported Python or platform: whatever it is, training goes on.
+        return _first_line(error)
+    return None if right else "its result differs from the eager one"

@@ -1,0 +1,303 @@
+"""Recipe + machine facts -> a resolved recipe and the plan of this computer, each choice with its reason.
+
+The recipe is resolved first, from the model and the data alone wherever that is possible; the plan never changes it.
+Only two choices of the recipe look at the machine, and both are written down resolved: the model of a run that names
+none, and the steps that a budget in minutes buys here.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+from babygpt.data.batches import BatchPlan
+from babygpt.errors import MachineError, RecipeError
+from babygpt.machine import MachineFacts, MachinePlan, MachineRequest, memory_available
+from babygpt.model.attention import model_inputs
+from babygpt.model.cost import MemoryParts, memory_bytes, model_cost
+from babygpt.model.loss import find_head, sum_nll
+from babygpt.optim.groups import DEFAULT_RULES, parameter_groups
+from babygpt.optim.optimizers import build_optimizer
+from babygpt.recipe import Budget, Recipe
+
+__all__ = [
+    "Planned",
+    "StepTime",
+    "choose_model",
+    "measure_step",
+    "resolve_plan",
+    "resolve_recipe",
+    "resolve_steps",
+    "should_checkpoint_activations",
+]
+
+# Presets by device: the largest that learns something to look at in the default three minutes.
+_MODEL_FOR = {"cpu": "preset:gpt2-4m", "mps": "preset:gpt2-11m", "cuda": "preset:gpt2-124m"}
+_DEFAULT_MINUTES = 3.0
+_SHARE_OF_MEMORY = 0.7
+# A micro-batch of more tokens than this no longer gains on a CPU, whose caches it leaves.
+_CPU_TOKENS = 4096
+_VALIDATIONS = 8
+_MEASURED_STEPS = 3
+# Of the time that a budget in minutes leaves to training; the rest covers what the short measurement did not see.
+_SAFETY = 0.97
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A machine plan and why it is so.
+
+    Args:
+        plan: every field resolved.
+        reasons: a line for each choice.
+        memory: predicted bytes by part.
+    """
+
+    plan: MachinePlan
+    reasons: tuple[str, ...]
+    memory: MemoryParts
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds measured on this machine.
+
+    Args:
+        step: of an optimiser step.
+        forward: of a micro-batch without gradients.
+    """
+
+    step: float
+    forward: float
+
+
+def choose_model(name: str, facts: MachineFacts) -> str:
+    """The model of a run: as named, or the preset for this kind of device."""
+    return _MODEL_FOR[facts.device] if name == "auto" else name
+
+
+def resolve_recipe(recipe: Recipe, *, model_name: str, parameters: int, block: int) -> Recipe:
+    """Replaces every `auto` but the budget's and the validation's, which need the number of steps.
+
+    Args:
+        recipe: as given.
+        model_name: the resolved name.
+        parameters: of the model.
+        block: the resolved window length.
+    """
+    scratch = model_name.startswith("preset:")
+    size: int | str = recipe.data.global_batch_size
+    if size == "auto":
+        tokens = 4096 if parameters < 2e7 else 16_384 if parameters < 1e8 else 65_536
+        size = max(1, tokens // block) if scratch else max(1, 8192 // block)
+    lr: float | str = recipe.optim.lr
+    if lr == "auto":
+        # From scratch the best rate falls with size: about 6e-4 at 124 M, growing as the inverse root below it.
+        lr = float(f"{min(4e-3, 6e-4 * math.sqrt(124e6 / parameters)):.1e}") if scratch else 5e-5
+    return replace(
+        recipe,
+        model=replace(recipe.model, name=model_name),
+        data=replace(recipe.data, block=block, global_batch_size=int(size)),
+        optim=replace(recipe.optim, lr=float(lr)),
+    )
+
+
+def resolve_steps(
+    recipe: Recipe, layout: BatchPlan, validation_batches: int, seconds: StepTime | None
+) -> Recipe:
+    """Turns the budget into steps, and what follows from it.
+
+    Args:
+        recipe: resolved but for budget and validation.
+        layout: the steps' windows, for their token counts.
+        validation_batches: micro-batches of one validation.
+        seconds: measured, for a budget in minutes.
+
+    Raises:
+        RecipeError: the budget buys no step.
+    """
+    budget, validations = recipe.budget, _VALIDATIONS + 1
+    if budget.steps is not None:
+        steps = budget.steps
+    elif budget.tokens is not None:
+        steps = max(1, math.ceil(budget.tokens / max(1, layout.step_targets(0))))
+    elif budget.epochs is not None:
+        steps = max(1, round(budget.epochs * layout.order.steps_per_epoch))
+    else:
+        assert seconds is not None, "a budget in minutes is measured first"
+        minutes = budget.minutes if budget.minutes is not None else _DEFAULT_MINUTES
+        training = 60 * minutes * _SAFETY - validations * validation_batches * seconds.forward
+        steps = int(training / seconds.step)
+        if steps < 1:
+            raise RecipeError(
+                f"{minutes:g} minutes are too short: a step takes {seconds.step:.2f} s and the validations"
+                f" {validations * validation_batches * seconds.forward:.0f} s",
+                where="budget.minutes",
+                hint="Give more minutes, or a smaller model",
+            )
+    every = recipe.validate.every_steps
+    return replace(
+        recipe,
+        budget=Budget(steps=steps),
+        validate=replace(
+            recipe.validate, every_steps=math.ceil(steps / _VALIDATIONS) if every == "auto" else every
+        ),
+    )
+
+
+def needs_measuring(budget: Budget) -> bool:
+    """Whether the budget is given in minutes, or not at all."""
+    return budget.steps is None and budget.tokens is None and budget.epochs is None
+
+
+def should_checkpoint_activations(
+    config: PretrainedConfig, micro_batch: int, block: int, device: torch.device
+) -> bool:
+    """Whether a step without activation checkpointing would not fit into the device's memory."""
+    parts = memory_bytes(config, micro_batch, block, checkpointing=False, bf16=False)
+    return parts.total > _SHARE_OF_MEMORY * memory_available(device.type)
+
+
+def resolve_plan(request: MachineRequest, facts: MachineFacts, recipe: Recipe, config: Any) -> Planned:
+    """The plan of this computer: as asked, or the fastest that fits.
+
+    Args:
+        request: what the user asks; `auto` elsewhere.
+        facts: what the computer is.
+        recipe: resolved.
+        config: the model's configuration.
+
+    Raises:
+        MachineError: the computer has not what was asked.
+    """
+    reasons: list[str] = []
+    device = facts.device if request.device == "auto" else request.device
+    if device not in facts.devices:
+        raise MachineError(
+            f"this computer has no {device}",
+            where="machine.device",
+            hint=f"It has {', '.join(facts.devices)}",
+        )
+    devices = (facts.count(device) if device == "cuda" else 1) if request.devices == "auto" else request.devices
+    if device == "cuda" and devices > facts.count(device):
+        raise MachineError(
+            f"{devices} devices asked, {facts.count(device)} there", where="machine.devices", hint="Give fewer"
+        )
+    precision, why = _precision(request.precision, device, facts)
+    reasons.append(f"precision {precision}: {why}")
+    block, size = int(recipe.data.block), int(recipe.data.global_batch_size)
+    world = devices * request.nodes
+    per_rank = -(-size // world)
+    micro, checkpointing = _fit(request, config, per_rank, block, device, precision.startswith("bf16"))
+    memory = memory_bytes(config, micro, block, checkpointing=checkpointing, bf16=precision.startswith("bf16"))
+    reasons.append(
+        f"micro-batch {micro} of {per_rank} sequences a device and step: {memory.total / 2**30:.1f} GiB predicted,"
+        f" {memory_available(device) / 2**30:.1f} GiB free"
+    )
+    reasons.append(f"activation checkpointing {'on: it would not fit without' if checkpointing else 'off: it fits'}")
+    plan = MachinePlan(
+        device=device,
+        precision=precision,
+        micro_batch=micro,
+        activation_checkpointing=checkpointing,
+        compile=False if request.compile == "auto" else request.compile,
+        workers=(2 if device == "cuda" else 0) if request.workers == "auto" else request.workers,
+        devices=devices,
+        nodes=request.nodes,
+        strategy="ddp" if world > 1 else "auto",
+    )
+    return Planned(plan, tuple(reasons), memory)
+
+
+def _precision(asked: str, device: str, facts: MachineFacts) -> tuple[str, str]:
+    if asked != "auto":
+        if asked == "16-mixed" and device == "cpu":
+            raise MachineError(
+                "16-mixed needs a GPU", where="machine.precision", hint="Give bf16-mixed or 32-true, or auto"
+            )
+        return asked, "as asked"
+    if facts.bf16(device):
+        return "bf16-mixed", "the hardware has bf16"
+    if device == "cuda":
+        return "16-mixed", "a GPU without bf16: fp16 with loss scaling"
+    return "32-true", "no bf16 in this hardware, where it would be many times slower"
+
+
+def _fit(
+    request: MachineRequest, config: Any, per_rank: int, block: int, device: str, bf16: bool
+) -> tuple[int, bool]:
+    """The largest divisor of a rank's sequences that fits, and whether activations are checkpointed."""
+    room = _SHARE_OF_MEMORY * memory_available(device)
+    cap = max(1, _CPU_TOKENS // block) if device == "cpu" else per_rank
+    sizes = [s for s in range(per_rank, 0, -1) if per_rank % s == 0 and s <= cap]
+    if request.micro_batch != "auto":
+        sizes = [min(request.micro_batch, per_rank)]
+    asked = request.activation_checkpointing
+    for checkpointing in (False, True) if asked == "auto" else (asked,):
+        for size in sizes:
+            if memory_bytes(config, size, block, checkpointing=checkpointing, bf16=bf16).total <= room:
+                return size, checkpointing
+    return sizes[-1], True if asked == "auto" else asked
+
+
+def measure_step(
+    model: PreTrainedModel,
+    batch: Callable[[int], dict[str, torch.Tensor]],
+    plan: MachinePlan,
+    micro_batches: int,
+) -> StepTime:
+    """Times a few real optimiser steps on this machine and puts the weights back, bit for bit.
+
+    Args:
+        model: in train mode, on the CPU; it comes back there.
+        batch: micro-batch of a number, on the CPU.
+        plan: device and precision.
+        micro_batches: of one optimiser step.
+    """
+    device = torch.device(plan.device)
+    before = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    model.to(device)
+    head = find_head(model)
+    optimizer = build_optimizer(parameter_groups(model, DEFAULT_RULES, 0.1), 1e-9, (0.9, 0.95))
+    bf16 = plan.precision in ("bf16-mixed", "16-mixed")
+
+    def micro(number: int) -> torch.Tensor:
+        data = {k: v.to(device) for k, v in batch(number).items()}
+        isolated = "position_ids" in data
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            return sum_nll(model, model_inputs(data, isolated=isolated), data["labels"], head)
+
+    def step(number: int) -> None:
+        for index in range(micro_batches):
+            (micro(number * micro_batches + index) / 1e3).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step(0)
+    step_seconds = [_timed(lambda n=n: step(n), device) for n in range(1, 1 + _MEASURED_STEPS)]  # type: ignore[misc]
+    with torch.no_grad():
+        forward = _timed(lambda: micro(0), device)
+    model.load_state_dict(before)
+    model.to("cpu")
+    for parameter in model.parameters():
+        parameter.grad = None
+    return StepTime(sorted(step_seconds)[_MEASURED_STEPS // 2], forward)
+
+
+def _timed(work: Callable[[], object], device: torch.device) -> float:
+    begun = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun
+
+
+def parameters_of(config: Any) -> int:
+    """Parameters of a model of this configuration, each counted once."""
+    return int(model_cost(config).parameters)

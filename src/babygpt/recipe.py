@@ -1,0 +1,368 @@
+"""The recipe: everything that decides what is learned, as frozen dataclasses, and its YAML file.
+
+How a computer does it is no part of it (`machine.py`): the same recipe learns the same anywhere. A field of
+`auto` is resolved before training and written resolved, so that a run's `recipe.yaml` alone reproduces it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from babygpt import fields
+from babygpt.errors import RecipeError
+from babygpt.files import write_text_atomic
+
+__all__ = [
+    "Auto",
+    "Budget",
+    "CheckpointPlan",
+    "DataRecipe",
+    "ModelRecipe",
+    "OptimRecipe",
+    "Recipe",
+    "ScheduleRecipe",
+    "ValidateRecipe",
+    "differences",
+    "from_dict",
+    "preset_config",
+    "preset_names",
+    "read_recipe",
+    "to_dict",
+    "write_recipe",
+]
+
+Auto = Literal["auto"]
+
+# 256 bytes and the end-of-text token: the smallest vocabulary of a byte-level tokenizer.
+_SMALLEST_VOCABULARY = 257
+
+
+# -- the fields ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """The model.
+
+    Args:
+        name: preset:NAME (random weights from a configuration that is shipped), a local folder or a hub name;
+            auto takes a preset of a size for this computer.
+        revision: branch, tag or commit of a hub name.
+        attention: which implementation of attention; auto takes the fastest that is right for the packing.
+        dropout: share of activations dropped in training, 0 to below 1.
+    """
+
+    name: str = "auto"
+    revision: str | None = None
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        fields.check_text("model.name", self.name)
+        if self.name.startswith("preset:"):
+            _known_preset(self.name.removeprefix("preset:"))
+        if self.revision is not None:
+            fields.check_text("model.revision", self.revision)
+        fields.check_number("model.dropout", self.dropout, least=0, below=1)
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """The data, its tokens and its windows.
+
+    Args:
+        path: .txt and .jsonl files, folders of them, hub data sets, builtin:python (the source of this
+            Python's own standard library) or builtin:prose (its manual's topics).
+        field: the field of a .jsonl record that holds the text; auto finds text, prompt and completion, or
+            messages.
+        val_path: text to validate on, in the same forms; none holds out a part of `path`.
+        val_fraction: share of the documents that is held out where `val_path` names none.
+        tokenizer: train:N (a new one of N entries), a folder or a hub name; auto takes the model's own.
+        block: tokens of one window; auto takes what suits the model.
+        packing: stream joins documents and cuts windows from the whole; isolated packs whole documents that
+            cannot see each other; padded gives each document a window.
+        global_batch_size: windows of one optimiser step, over all devices and micro-batches.
+    """
+
+    path: tuple[str, ...] = ("builtin:python",)
+    field: str = "auto"
+    val_path: tuple[str, ...] = ()
+    val_fraction: float = 0.05
+    tokenizer: str = "auto"
+    block: int | Auto = "auto"
+    packing: Literal["stream", "isolated", "padded"] = "stream"
+    global_batch_size: int | Auto = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("path", "val_path"):
+            object.__setattr__(self, name, fields.check_paths(f"data.{name}", getattr(self, name)))
+        fields.check_text("data.field", self.field)
+        fields.check_number("data.val_fraction", self.val_fraction, above=0, below=1)
+        fields.check_text("data.tokenizer", self.tokenizer)
+        if self.tokenizer.startswith("train:"):
+            _trained_size(self.tokenizer)
+        fields.check_whole("data.block", self.block, least=2, auto=True)
+        fields.check_whole("data.global_batch_size", self.global_batch_size, least=1, auto=True)
+
+
+@dataclass(frozen=True)
+class OptimRecipe:
+    """The optimiser.
+
+    Args:
+        name: which optimiser.
+        lr: the peak learning rate; auto takes one that suits the model's size.
+        weight_decay: of matrices; biases, norms and other vectors are not decayed.
+        betas: how slowly AdamW's two averages forget, 0 to below 1 each.
+        grad_clip: largest norm of the whole gradient; 0 clips nothing.
+    """
+
+    name: Literal["adamw"] = "adamw"
+    lr: float | Auto = "auto"
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    grad_clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.lr != "auto":
+            fields.check_number("optim.lr", self.lr, above=0)
+        fields.check_number("optim.weight_decay", self.weight_decay, least=0)
+        betas: Any = self.betas
+        if not isinstance(betas, list | tuple) or len(betas) != 2:
+            raise RecipeError(f"{betas!r} is not two numbers", where="optim.betas")
+        for beta in betas:
+            fields.check_number("optim.betas", beta, least=0, below=1)
+        object.__setattr__(self, "betas", tuple(betas))
+        fields.check_number("optim.grad_clip", self.grad_clip, least=0)
+
+
+@dataclass(frozen=True)
+class ScheduleRecipe:
+    """The learning rate's course over the run.
+
+    Args:
+        name: its shape after the warm-up; wsd stays at the peak and falls at the end.
+        warmup: length of the rise to the peak: a share of the run below 1, steps from 1 on.
+        final: the last rate as a share of the peak.
+    """
+
+    name: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
+    warmup: float = 0.02
+    final: float = 0.1
+
+    def __post_init__(self) -> None:
+        fields.check_number("schedule.warmup", self.warmup, least=0)
+        if self.warmup >= 1 and self.warmup != int(self.warmup):
+            raise RecipeError(
+                f"{self.warmup} is neither a share of the run nor a number of steps",
+                where="schedule.warmup",
+                hint="Give a number below 1, or a whole number of steps",
+            )
+        fields.check_number("schedule.final", self.final, least=0, most=1)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train: at most one of these; none is three minutes.
+
+    Args:
+        steps: optimiser steps.
+        tokens: target tokens.
+        epochs: passes over the training text.
+        minutes: of training on this computer; made into steps before the first one.
+    """
+
+    steps: int | None = None
+    tokens: int | None = None
+    epochs: float | None = None
+    minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("steps", "tokens", "epochs", "minutes") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise RecipeError(f"{' and '.join(given)} are given", where="budget", hint="Give one of them")
+        for name in given:
+            if name in ("steps", "tokens"):
+                fields.check_whole(f"budget.{name}", getattr(self, name), least=1)
+            else:
+                fields.check_number(f"budget.{name}", getattr(self, name), above=0)
+
+
+@dataclass(frozen=True)
+class ValidateRecipe:
+    """When and on how much to validate.
+
+    Args:
+        every_steps: optimiser steps between validations; auto validates eight times.
+        batches: of global_batch_size windows each; auto takes the whole validation text, or enough of it.
+    """
+
+    every_steps: int | Auto = "auto"
+    batches: int | Auto = "auto"
+
+    def __post_init__(self) -> None:
+        fields.check_whole("validate.every_steps", self.every_steps, least=1, auto=True)
+        fields.check_whole("validate.batches", self.batches, least=1, auto=True)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what is learned.
+
+    Args:
+        model: the model.
+        data: the data, its tokens and its windows.
+        optim: the optimiser.
+        schedule: the learning rate's course over the run.
+        budget: how long to train.
+        validate: when and on how much to validate.
+        seed: of initial weights, data order and dropout.
+
+    Raises:
+        RecipeError: a field is out of range; it is named.
+    """
+
+    model: ModelRecipe = field(default_factory=ModelRecipe)
+    data: DataRecipe = field(default_factory=DataRecipe)
+    optim: OptimRecipe = field(default_factory=OptimRecipe)
+    schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
+    budget: Budget = field(default_factory=Budget)
+    validate: ValidateRecipe = field(default_factory=ValidateRecipe)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.data.path:
+            raise RecipeError("names nothing to train on", where="data.path", hint="Give a file or folder")
+        fields.check_whole("seed", self.seed, least=0, most=2**32 - 1)
+
+
+@dataclass(frozen=True)
+class CheckpointPlan:
+    """When to save and what to keep; no part of the recipe.
+
+    Args:
+        every_steps: optimiser steps between checkpoints; auto saves at every validation, null leaves it to
+            every_minutes.
+        every_minutes: longest time between checkpoints; null leaves it to every_steps.
+        keep: how many of the newest are kept beside the best.
+    """
+
+    every_steps: int | Auto | None = "auto"
+    every_minutes: float | None = 10.0
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        if self.every_steps is not None:
+            fields.check_whole("checkpoint.every_steps", self.every_steps, least=1, auto=True)
+        if self.every_minutes is not None:
+            fields.check_number("checkpoint.every_minutes", self.every_minutes, above=0)
+        fields.check_whole("checkpoint.keep", self.keep, least=1)
+
+
+# -- presets and trained tokenizers --------------------------------------------------------------------------
+
+
+def _trained_size(tokenizer: str) -> None:
+    size = tokenizer.removeprefix("train:")
+    if not (size.isascii() and size.isdecimal() and int(size) >= _SMALLEST_VOCABULARY):
+        raise RecipeError(
+            f"{tokenizer!r} does not say how many entries to train",
+            where="data.tokenizer",
+            hint=f"Give train:N with N of at least {_SMALLEST_VOCABULARY}, such as train:8192",
+        )
+
+
+def preset_names() -> tuple[str, ...]:
+    """The model configurations that are shipped."""
+    folder = resources.files("babygpt") / "model" / "presets"
+    return tuple(sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json")))
+
+
+def preset_config(name: str) -> dict[str, Any]:
+    """A shipped Hugging Face model configuration.
+
+    Args:
+        name: with or without `preset:` before it.
+
+    Raises:
+        RecipeError: there is none of this name; the nearest is given.
+    """
+    name = name.removeprefix("preset:")
+    _known_preset(name)
+    text = (resources.files("babygpt") / "model" / "presets" / f"{name}.json").read_text(encoding="utf-8")
+    config: dict[str, Any] = json.loads(text)
+    return config
+
+
+def _known_preset(name: str) -> None:
+    names = preset_names()
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+        meant = f"Did you mean preset:{close[0]}? " if close else ""
+        raise RecipeError(
+            f"there is no preset {name!r}", where="model.name", hint=f"{meant}There are {', '.join(names)}"
+        )
+
+
+# -- plain values and YAML -----------------------------------------------------------------------------------
+
+
+class _Dumper(yaml.SafeDumper):
+    """Lists on one line, mappings in block form."""
+
+
+_Dumper.add_representer(list, lambda d, v: d.represent_sequence("tag:yaml.org,2002:seq", v, flow_style=True))
+
+_HEADER = "# The recipe of a BabyGPT run. Train it again: babygpt train --config recipe.yaml\n"
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """As nested plain values, every field named, lists for tuples."""
+    return fields.plain(recipe)
+
+
+def from_dict(values: dict[str, Any], where: str | None = None) -> Recipe:
+    """A recipe from nested plain values; fields left out take their defaults.
+
+    Args:
+        values: as of `to_dict`.
+        where: the file they come from, for the message.
+
+    Raises:
+        RecipeError: a field that there is not (with the nearest name), of another type or out of range.
+    """
+    return fields.build(Recipe, values, where)
+
+
+def read_recipe(path: Path | str) -> Recipe:
+    """The recipe in a YAML file.
+
+    Raises:
+        RecipeError: the file cannot be read, or a field in it is wrong; file and field are named.
+    """
+    return from_dict(fields.read_yaml(path), str(path))
+
+
+def write_recipe(path: Path | str, recipe: Recipe) -> None:
+    """Writes a recipe as YAML, every field, whole or not at all."""
+    text = yaml.dump(to_dict(recipe), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    write_text_atomic(Path(path), _HEADER + text)
+
+
+def differences(a: Recipe, b: Recipe) -> list[str]:
+    """Each field that differs, as "optim.lr: 0.001 there, 0.002 here" (`a` is there, `b` is here)."""
+    there, here = fields.flatten(to_dict(a)), fields.flatten(to_dict(b))
+    return [f"{n}: {_shown(there[n])} there, {_shown(here[n])} here" for n in there if there[n] != here[n]]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(str, value))}]"
+    return "null" if value is None else str(value)

@@ -1,0 +1,158 @@
+"""What each verb is asked: the recipe, the machine and the rest; the command line is made from these."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from babygpt.errors import RecipeError
+from babygpt.machine import MachineRequest
+from babygpt.recipe import (
+    Budget,
+    CheckpointPlan,
+    DataRecipe,
+    ModelRecipe,
+    OptimRecipe,
+    Recipe,
+    ScheduleRecipe,
+    ValidateRecipe,
+)
+
+__all__ = ["EvalSettings", "GenerateSettings", "TrainSettings", "VerifySettings"]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Train a model, or go on training one.
+
+    Args:
+        model: the model.
+        data: the data, its tokens and its windows.
+        optim: the optimiser.
+        schedule: the learning rate's course over the run.
+        budget: how long to train: at most one of these; none is three minutes.
+        validate: when and on how much to validate.
+        seed: of initial weights, data order and dropout.
+        machine: how this computer does it; never changes what is learned.
+        checkpoint: when to save and what to keep.
+        out: the run's folder; it must hold no run yet. By default a new one under runs/.
+        resume: a run's folder to go on with, by its own recipe.
+        json: print one JSON object on standard output and nothing else there.
+        given: the dotted names that were set on purpose, not left at their defaults.
+
+    Raises:
+        RecipeError: a field is out of range, or fields contradict each other.
+    """
+
+    model: ModelRecipe = field(default_factory=ModelRecipe)
+    data: DataRecipe = field(default_factory=DataRecipe)
+    optim: OptimRecipe = field(default_factory=OptimRecipe)
+    schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
+    budget: Budget = field(default_factory=Budget)
+    validate: ValidateRecipe = field(default_factory=ValidateRecipe)
+    seed: int = 0
+    machine: MachineRequest = field(default_factory=MachineRequest)
+    checkpoint: CheckpointPlan = field(default_factory=CheckpointPlan)
+    out: str | None = None
+    resume: str | None = None
+    json: bool = False
+    given: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("out", "resume"):
+            if getattr(self, name) == "":
+                raise RecipeError("'' is not a folder", where=name)
+        if self.out is not None and self.resume is not None:
+            raise RecipeError("a resumed run stays in its own folder", where="out", hint="Leave it out")
+        # Checks what only the recipe as a whole can tell.
+        _ = self.recipe
+
+    @property
+    def recipe(self) -> Recipe:
+        """The part that decides what is learned."""
+        return Recipe(self.model, self.data, self.optim, self.schedule, self.budget, self.validate, self.seed)
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """Measure loss, perplexity and bits per byte of a model on text.
+
+    Args:
+        checkpoint: a checkpoint or other model folder, or a hub name.
+        data: the text; by default what the checkpoint's own run was validated on.
+        machine: how this computer does it.
+        json: print one JSON object on standard output and nothing else there.
+
+    Raises:
+        RecipeError: no checkpoint is named.
+    """
+
+    checkpoint: str
+    data: DataRecipe = field(default_factory=lambda: DataRecipe(path=()))
+    machine: MachineRequest = field(default_factory=MachineRequest)
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        _named(self.checkpoint)
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """Let a model continue a text.
+
+    Args:
+        checkpoint: a checkpoint or other model folder, or a hub name.
+        prompt: the text to continue; without one the model begins a document of its own.
+        max_new_tokens: length of the continuation at most.
+        temperature: 0 always takes the likeliest token; 1 follows the model's probabilities.
+        top_p: share of the probability that tokens are drawn from.
+        seed: of the drawing.
+        json: print one JSON object on standard output and nothing else there.
+
+    Raises:
+        RecipeError: a field is out of range.
+    """
+
+    checkpoint: str
+    prompt: str = ""
+    max_new_tokens: int = 100
+    temperature: float = 0.8
+    top_p: float = 0.95
+    seed: int = 0
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        _named(self.checkpoint)
+        if self.max_new_tokens < 1:
+            raise RecipeError(f"{self.max_new_tokens} is not at least 1", where="max_new_tokens")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise RecipeError(f"{self.temperature} is not a number of at least 0", where="temperature")
+        if not 0 < self.top_p <= 1:
+            raise RecipeError(f"{self.top_p} is not above 0 and at most 1", where="top_p")
+        if not 0 <= self.seed < 2**32:
+            raise RecipeError(f"{self.seed} is not a whole number from 0 to {2**32 - 1}", where="seed")
+
+
+@dataclass(frozen=True)
+class VerifySettings:
+    """Check that a checkpoint is whole: every file there, of its size and checksum.
+
+    Args:
+        path: a checkpoint folder, or a run folder for all of its checkpoints.
+        json: print one JSON object on standard output and nothing else there.
+
+    Raises:
+        RecipeError: no folder is named.
+    """
+
+    path: str
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise RecipeError("'' is not a folder", where="path")
+
+
+def _named(checkpoint: str) -> None:
+    if not checkpoint:
+        raise RecipeError("'' is not a checkpoint", where="checkpoint")

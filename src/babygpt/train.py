@@ -1,0 +1,265 @@
+"""The verb `train`: settings in, a run folder and its result out.
+
+1. A new run resolves its recipe and plan, and writes both into its folder; a resumed one reads them there.
+2. Step 0 is validated, then Lightning's trainer runs to the budget's end.
+3. The result says what was reached and where everything is.
+
+Processes that Lightning starts for further devices come through here too: they read what the first one has written.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from rich.console import Console
+from transformers.utils import logging as transformers_logging
+
+from babygpt.checkpoints import best
+from babygpt.errors import SpaceError
+from babygpt.files import read_manifest
+from babygpt.settings import TrainSettings
+from babygpt.training.callbacks import ProgressView, RunFiles, Sampler, cut_after
+from babygpt.training.checkpoint_io import FolderCheckpointIO
+from babygpt.training.guards import SignalGuard
+from babygpt.training.module import BabyGPT
+from babygpt.training.saving import RunCheckpoints, SavePlan
+from babygpt.training.start import Run, begin, build_data, build_module, first_words, reopen, resume
+
+__all__ = ["RunResult", "train"]
+
+# How a process started for a further device learns which run it belongs to.
+_RUN, _FROM = "BABYGPT_RUN", "BABYGPT_RESUME_FROM"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run reached.
+
+    Args:
+        out: the run folder.
+        steps: optimiser steps completed.
+        tokens: target tokens trained on.
+        first_perplexity: of the validation at step 0; None in a resumed run.
+        val_loss: of the last validation, nats for each target token.
+        val_perplexity: exp of it.
+        val_bits_per_byte: of the validation text.
+        best: the checkpoint folder with the smallest validation loss.
+        sample: what the model wrote at the end, prompt included.
+        seconds: of this process, from its first step on.
+        already_finished: nothing was left to do.
+    """
+
+    out: str
+    steps: int
+    tokens: int
+    first_perplexity: float | None
+    val_loss: float | None
+    val_perplexity: float | None
+    val_bits_per_byte: float | None
+    best: str | None
+    sample: str
+    seconds: float
+    already_finished: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        if self.already_finished:
+            return [f"{self.out} is finished ({self.steps:,} steps); nothing was changed"]
+        rows = [("steps", f"{self.steps:,} ({self.tokens:,} tokens, {self.seconds:,.0f} s)")]
+        if self.val_perplexity is not None:
+            fell = ""
+            if self.first_perplexity:
+                fell = f", from {self.first_perplexity:,.1f}: {self.first_perplexity / self.val_perplexity:,.0f}x lower"
+            rows.append(("perplexity", f"{self.val_perplexity:,.2f} on held-out text{fell}"))
+        if self.val_bits_per_byte is not None:
+            rows.append(("bits per byte", f"{self.val_bits_per_byte:.3f}"))
+        rows += [("best", self.best or "none"), ("run folder", self.out)]
+        if self.best:
+            rows.append(("load it", f'AutoModelForCausalLM.from_pretrained("{self.best}")'))
+            rows.append(("go on", f'babygpt generate {self.best} --prompt "..."'))
+        lines = [f"{name:>14}  {value}" for name, value in rows]
+        return [*lines, "", "sample:", *(f"    {line}" for line in self.sample.splitlines())]
+
+
+def train(settings: TrainSettings) -> RunResult:
+    """Trains, or goes on training.
+
+    Raises:
+        InputError: something given is wrong; nothing is left half-written.
+        Stopped: a signal asked to stop, and the run has saved.
+    """
+    _quiet()
+    console = Console(stderr=True)
+    guard = SignalGuard()
+
+    def say(message: str) -> None:
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+    with guard.installed(), _messages_to(say):
+        try:
+            child = _child_of()
+            if child is not None:
+                return _fit(reopen(child, settings, _resumed_from()), guard, console)
+            run = resume(settings, say) if settings.resume else begin(settings, say)
+            os.environ[_RUN], os.environ[_FROM] = str(run.out), str(run.checkpoint or "")
+            return _fit(run, guard, console)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise SpaceError(
+                "no space left on the device",
+                where=str(error.filename or settings.out or settings.resume or "runs"),
+                hint="Free some space, then go on with --resume; the last whole checkpoint is kept",
+            ) from error
+        finally:
+            os.environ.pop(_RUN, None)
+            os.environ.pop(_FROM, None)
+
+
+def _child_of() -> Path | None:
+    """The run folder of the process that started this one for a further device."""
+    out = os.environ.get(_RUN)
+    return Path(out) if out and os.environ.get("LOCAL_RANK", "0") != "0" else None
+
+
+def _resumed_from() -> Path | None:
+    path = os.environ.get(_FROM)
+    return Path(path) if path else None
+
+
+# -- the fit ---------------------------------------------------------------------------------------------------------
+
+
+def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
+    done = _step_of(run.checkpoint)
+    if done >= run.steps:
+        return _finished(run, done)
+    data = build_data(run.recipe, batch_size=run.plan.micro_batch, workers=run.plan.workers)
+    module = build_module(run.recipe, run.plan, data)
+    files = RunFiles(run.out)
+    view = ProgressView(run.steps, console, files)
+    sampler = Sampler(run.out, data.tokenizer, first_words(data), view)
+    if _child_of() is None:
+        cut_after(run.out / "metrics.jsonl", done if run.checkpoint else -1)
+        cut_after(run.out / "samples.jsonl", done if run.checkpoint else -1)
+    saving = RunCheckpoints(_save_plan(run), guard, files.flush, lambda m: console.print(f"checkpoints: {m}", markup=False))
+    plan, recipe = run.plan, run.recipe
+    accumulate = -(-int(recipe.data.global_batch_size) // (plan.micro_batch * plan.devices * plan.nodes))
+    trainer = L.Trainer(
+        accelerator={"cuda": "gpu"}.get(plan.device, plan.device),
+        devices=plan.devices,
+        num_nodes=plan.nodes,
+        strategy=plan.strategy,
+        precision=plan.precision,  # type: ignore[arg-type]
+        max_steps=run.steps,
+        max_epochs=-1,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=recipe.optim.grad_clip or None,
+        val_check_interval=int(recipe.validate.every_steps) * accumulate,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=10,
+        use_distributed_sampler=False,
+        callbacks=[guard, files, view, sampler, saving],
+        plugins=[FolderCheckpointIO()],
+    )
+    if run.checkpoint is None:
+        trainer.validate(module, datamodule=data, verbose=False)
+        guard.raise_if_asked()
+    begun = time.monotonic()
+    trainer.fit(module, datamodule=data, ckpt_path=None if run.checkpoint is None else str(run.checkpoint))
+    return _result(run, files, sampler, module, time.monotonic() - begun)
+
+
+def _result(run: Run, files: RunFiles, sampler: Sampler, module: BabyGPT, seconds: float) -> RunResult:
+    first, last = files.validations[0], files.validations[-1]
+    found = best(run.checkpoints)
+    return RunResult(
+        out=str(run.out),
+        steps=run.steps,
+        tokens=module.meter.tokens,
+        first_perplexity=first["val_perplexity"] if first["step"] == 0 else None,
+        val_loss=last["val_loss"],
+        val_perplexity=last["val_perplexity"],
+        val_bits_per_byte=last.get("val_bits_per_byte"),
+        best=None if found is None else str(found.path),
+        sample=sampler.prompt + sampler.latest,
+        seconds=round(seconds, 2),
+    )
+
+
+def _finished(run: Run, steps: int) -> RunResult:
+    found = best(run.checkpoints)
+    loss = None if found is None else found.facts.get("val_loss")
+    perplexity = None if loss is None else math.exp(loss)
+    where = None if found is None else str(found.path)
+    return RunResult(str(run.out), steps, 0, None, loss, perplexity, None, where, "", 0.0, already_finished=True)
+
+
+def _step_of(checkpoint: Path | None) -> int:
+    return 0 if checkpoint is None else int(read_manifest(checkpoint).facts["step"])
+
+
+def _save_plan(run: Run) -> SavePlan:
+    every = run.settings.checkpoint.every_steps
+    validate_every = int(run.recipe.validate.every_steps)
+    return SavePlan(
+        folder=run.checkpoints,
+        total_steps=run.steps,
+        validate_every=validate_every,
+        every_steps=validate_every if every == "auto" else every,
+        every_minutes=run.settings.checkpoint.every_minutes,
+        keep=run.settings.checkpoint.keep,
+    )
+
+
+# -- what people see -------------------------------------------------------------------------------------------------
+
+
+def _quiet() -> None:
+    """Lightning's and transformers' own chatter gives way to ours."""
+    warnings.filterwarnings("ignore", module="lightning")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+@contextmanager
+def _messages_to(say: Callable[[str], None]) -> Iterator[None]:
+    """Sends the module's own messages to the console while a run lasts."""
+    logger = logging.getLogger("lightning.pytorch.babygpt")
+
+    class _Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(record.getMessage())
+
+    handler, level, propagate = _Handler(), logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate

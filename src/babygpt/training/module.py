@@ -1,0 +1,341 @@
+"""BabyGPT, the LightningModule: a step is model -> summed loss -> log.
+
+Everything that makes a step exact lives here and in `LLMDataModule`, so that plain `L.Trainer` use has it too:
+
+* the gradient is that of (summed loss / true target count of the whole step), for any accumulation and world size:
+  `training_step` returns sum_nll * accumulate * world / targets, and Lightning divides by `accumulate`, DDP by `world`;
+* random numbers (dropout) are seeded from (seed, step, micro-batch, rank), so resuming needs no generator state;
+* on resuming, Lightning's loop counters are derived from the number of completed optimiser steps.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, cast
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+
+from babygpt.checks import StepContext, check_model, check_schedule
+from babygpt.data.module import LLMDataModule
+from babygpt.model.attention import model_inputs, resolve_attention
+from babygpt.model.load import compile_blocks, load_model, set_activation_checkpointing
+from babygpt.model.loss import count_targets, find_head, sum_nll
+from babygpt.optim.groups import DEFAULT_RULES, Rule, parameter_groups
+from babygpt.optim.optimizers import build_optimizer
+from babygpt.optim.schedules import multiplier
+from babygpt.planner import should_checkpoint_activations
+from babygpt.training.checkpoint_io import PAYLOAD, FolderCheckpointIO, HFPayload
+from babygpt.training.meter import StepMeter, StepRecord
+from babygpt.training.position import loop_state_at
+from babygpt.training.watch import PerplexityWatch
+
+__all__ = ["BabyGPT"]
+
+logger = logging.getLogger("lightning.pytorch.babygpt")
+
+
+class BabyGPT(L.LightningModule):
+    """Any Hugging Face causal language model, trained exactly.
+
+    Args:
+        model_name: hub name, local folder (any checkpoint of ours included), or `preset:NAME` for random weights.
+        lr: peak learning rate of AdamW.
+        weight_decay: on the parameters the rules call decayed (matrices, by default).
+        betas: AdamW's.
+        schedule: `cosine`, `linear`, `wsd` or `constant`, stepping every optimiser step over the run's real length.
+        warmup: share of the run if below 1, else steps.
+        final: the last multiplier as a share of the peak.
+        dropout: every dropout of the model; 0 is right for pretraining.
+        attention: `auto`, `sdpa`, `eager` or `flash_attention_2`.
+        activation_checkpointing: True, False, or `auto`: only where memory demands it.
+        compile: compile the model's blocks.
+        revision: of a hub model.
+        vocab_size: overrides a preset's.
+        seed: of a preset's weights and of dropout.
+        rules: the weight-decay table; see `babygpt.optim.groups`.
+
+    Raises:
+        ModelError: the model is missing or unfit.
+    """
+
+    def __init__(
+        self,
+        model_name: str = "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T",
+        lr: float = 2e-4,
+        *,
+        weight_decay: float = 0.1,
+        betas: tuple[float, float] = (0.9, 0.95),
+        schedule: str = "cosine",
+        warmup: float = 0.02,
+        final: float = 0.1,
+        dropout: float = 0.0,
+        attention: str = "auto",
+        activation_checkpointing: bool | str = "auto",
+        compile: bool = False,
+        revision: str | None = None,
+        vocab_size: int | None = None,
+        seed: int = 0,
+        rules: Sequence[Rule] = DEFAULT_RULES,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["rules"])
+        self.model = load_model(
+            model_name,
+            revision=revision,
+            attention=attention,
+            dropout=dropout,
+            vocab_size=vocab_size,
+            seed=seed,
+        )
+        self.meter = StepMeter()
+        self._rules = tuple(rules)
+        self._head = find_head(self.model)
+        self._validation: list[torch.Tensor] = []
+        self._interval: list[StepRecord] = []
+        self._interval_over = False
+        self._said: set[str] = set()
+
+    # -- the model -----------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Passes through to the Hugging Face model."""
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
+
+    def setup(self, stage: str) -> None:
+        """Fits the model to the data module's packing and to the memory there is."""
+        data = self._data
+        if data is not None and data.isolated:
+            wanted = resolve_attention(self.model.config, "isolated", self.hparams["attention"])
+            if wanted != self.model.config._attn_implementation:
+                self._say(f"attention: {wanted}, since this model isolates packed documents with nothing else")
+                self.model.set_attn_implementation(wanted)
+        if stage != "fit":
+            return
+        on = self.hparams["activation_checkpointing"]
+        if on == "auto":
+            on = data is not None and should_checkpoint_activations(
+                self.model.config, data.batch_size, data.block, self.trainer.strategy.root_device
+            )
+        set_activation_checkpointing(self.model, bool(on))
+        if self.hparams["compile"]:
+            compile_blocks(self.model)
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        """The perplexity watch goes with the module through either door."""
+        return [PerplexityWatch()]
+
+    def on_fit_start(self) -> None:
+        """The self-checks, on the very model, data and schedule about to be trained."""
+        data = self._data
+        if data is not None:
+            device = next(self.model.parameters()).device
+            batch = {k: v.to(device) for k, v in data.micro_batch(0).items()}
+            context = StepContext(batch, data.tokenizer, data.block, data.isolated)
+            check_model(self.model, self._head, context)
+        total = self._total_steps()
+        if total is not None:
+            h = self.hparams
+            check_schedule(
+                [multiplier(h["schedule"], s, total, h["warmup"], h["final"]) for s in range(min(total, 3))],
+                h["schedule"],
+            )
+
+    # -- a step --------------------------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        """`from_pretrained` and a validation leave eval mode behind; Lightning would keep it."""
+        self.train()
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """One micro-batch: the summed loss over the whole step's target count, undoing Lightning's divisions."""
+        accumulate, step = self.trainer.accumulate_grad_batches, self.trainer.global_step
+        self._seed_step(step, batch_idx % accumulate)
+        nll = self._sum_nll(batch)
+        if self._data is None:
+            self._say(
+                "data: batches of another loader than LLMDataModule's; each micro-batch is divided by its own"
+                " targets, so that micro-batches of uneven lengths weigh the same"
+            )
+            targets = count_targets(batch["labels"])
+            self.meter.add(nll.detach(), targets)
+            return nll / targets.clamp(min=1)
+        self.meter.add(nll.detach())
+        return nll * (accumulate * self.trainer.world_size / self._data.step_targets(step))
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Any = None,
+    ) -> None:
+        """The update; then the step is closed in the meter."""
+        lr, step = optimizer.param_groups[0]["lr"], self.trainer.global_step
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.meter.finish_step(step + 1, None if self._data is None else self._data.step_targets(step), lr)
+        last = self.trainer.is_last_batch or step + 1 == self.trainer.max_steps
+        if last or (step + 1) % self.trainer.log_every_n_steps == 0:
+            self.flush()
+            self._interval_over = True
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Logs `train_loss` once an interval, weighted by its targets so that the epoch's mean is exact."""
+        del outputs, batch, batch_idx
+        if not self._interval_over:
+            return
+        self._interval_over = False
+        records, self._interval = self._interval, []
+        targets = sum(r.targets for r in records)
+        if targets:
+            self.log(
+                "train_loss",
+                sum(r.train_loss * r.targets for r in records) / targets,
+                on_step=True,
+                on_epoch=True,
+                prog_bar=True,
+                batch_size=targets,
+                sync_dist=self.trainer.world_size > 1,
+            )
+            self.log_dict({"lr": records[-1].lr, "grad_norm": records[-1].grad_norm}, batch_size=1)
+
+    def flush(self) -> None:
+        """Reads the meter now; every rank must call it at the same step."""
+        self._interval += self.meter.flush(self._reduce)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips by global norm with torch's own function, which also works with fused optimisers, and keeps the norm."""
+        del gradient_clip_algorithm
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf)
+        self.meter.set_grad_norm(norm.detach())
+
+    # -- validation ----------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Begins the sums anew."""
+        self._validation = []
+
+    def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+        """Adds a batch's summed loss and target count."""
+        del batch_idx
+        nll = self._sum_nll(batch)
+        self._validation.append(torch.stack([nll.detach().float(), count_targets(batch["labels"]).float()]))
+
+    def on_validation_epoch_end(self) -> None:
+        """Total loss over total targets, over every rank: independent of the batch size."""
+        if not self._validation:
+            return
+        nll, targets = self._reduce(torch.stack(self._validation).cpu().double().sum(dim=0)).tolist()
+        self._validation = []
+        if not targets:
+            return
+        loss = nll / targets
+        together = self.trainer.world_size > 1
+        self.log("val_loss", loss, prog_bar=True, sync_dist=together)
+        self.log("val_perplexity", math.exp(min(loss, 80.0)), prog_bar=True, sync_dist=together)
+        if self._data is not None:
+            bits = loss / math.log(2) / self._data.bytes_per_target
+            self.log("val_bits_per_byte", bits, sync_dist=together)
+
+    # -- the optimiser -------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW over the rule table's groups, and a schedule that steps every optimiser step."""
+        h = self.hparams
+        groups = parameter_groups(self.model, self._rules, h["weight_decay"])
+        fused = None if self.trainer.precision != "16-mixed" else False
+        optimizer = build_optimizer(groups, h["lr"], tuple(h["betas"]), fused=fused)
+        total = self._total_steps()
+        if total is None and h["schedule"] != "constant":
+            self._say(f"schedule: the run's length is not known, so that {h['schedule']} stays at its peak")
+
+        def rate(step: int) -> float:
+            name = h["schedule"] if total is not None else "constant"
+            return multiplier(name, step, total or 1_000_000_000, h["warmup"], h["final"])
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what our folders need; Lightning's own writer gets plain values only."""
+        checkpoint["babygpt"] = {"tokens": self.meter.tokens}
+        if isinstance(self.trainer.strategy.checkpoint_io, FolderCheckpointIO):
+            data = self._data
+            val_loss = self.trainer.callback_metrics.get("val_loss")
+            facts = {
+                "step": self.trainer.global_step,
+                "val_loss": None if val_loss is None else float(val_loss),
+                "data_fingerprint": None if data is None else data.identity()["data_fingerprint"],
+                "data": None if data is None else asdict(data.recipe),
+            }
+            checkpoint[PAYLOAD] = HFPayload(self.model, None if data is None else data.tokenizer, facts)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Derives Lightning's counters from the completed steps, whatever point the save was made at."""
+        self.meter = StepMeter(tokens=checkpoint.get("babygpt", {}).get("tokens", 0))
+        trainer = getattr(self, "_trainer", None)
+        data = self._data if trainer is not None else None
+        if data is None or trainer.state.fn != "fit":
+            return
+        checkpoint["loops"]["fit_loop"] = loop_state_at(
+            checkpoint["loops"]["fit_loop"], checkpoint["global_step"], data.steps_per_epoch, data.micro_batches
+        )
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    @property
+    def _data(self) -> LLMDataModule | None:
+        data = getattr(self.trainer, "datamodule", None)
+        return data if isinstance(data, LLMDataModule) else None
+
+    def _sum_nll(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        isolated = "position_ids" in batch
+        return sum_nll(self.model, model_inputs(batch, isolated=isolated), batch["labels"], self._head)
+
+    def _reduce(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sums over the ranks; every rank gets the sum."""
+        if self.trainer.world_size == 1:
+            return tensor
+        summed = self.trainer.strategy.reduce(tensor.to(self.device), reduce_op="sum")
+        return cast(torch.Tensor, summed)
+
+    def _seed_step(self, step: int, micro: int) -> None:
+        key = np.random.SeedSequence([self.hparams["seed"], step, micro, self.trainer.global_rank])
+        value = int(key.generate_state(1, np.uint64)[0]) >> 1
+        torch.manual_seed(value)
+        if micro == 0:
+            random.seed(value)
+            np.random.seed(value & 0xFFFFFFFF)
+
+    def _total_steps(self) -> int | None:
+        """Optimiser steps of the whole run; None where nothing bounds it."""
+        trainer, data = self.trainer, self._data
+        bounds = [trainer.max_steps] if trainer.max_steps != -1 else []
+        if trainer.max_epochs not in (None, -1) and data is not None:
+            bounds.append(trainer.max_epochs * data.limited_steps_per_epoch)  # type: ignore[operator]
+        return min(bounds) if bounds else None
+
+    def _say(self, message: str) -> None:
+        if message not in self._said and (self._trainer is None or self.trainer.is_global_zero):
+            self._said.add(message)
+            logger.info(message)

@@ -1,0 +1,223 @@
+"""A run's beginning: a new folder with its recipe and plan resolved, or an old one to go on with.
+
+Everything that is wrong with what the user gave is found here, before anything is written; the folder is made last.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from babygpt import planner
+from babygpt.checkpoints import newest
+from babygpt.data.module import LLMDataModule
+from babygpt.errors import CheckpointError, InputError, RecipeError
+from babygpt.files import ensure_space, write_json_atomic
+from babygpt.machine import MachinePlan, detect
+from babygpt.model.load import load_config
+from babygpt.recipe import Recipe, differences, read_recipe, write_recipe
+from babygpt.settings import TrainSettings
+from babygpt.training.module import BabyGPT
+
+__all__ = ["Run", "begin", "build_data", "build_module", "first_words", "reopen", "resume"]
+
+Say = Callable[[str], None]
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, its resolved recipe and plan, and where it goes on from."""
+
+    out: Path
+    recipe: Recipe
+    plan: MachinePlan
+    settings: TrainSettings
+    checkpoint: Path | None
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.out / "checkpoints"
+
+    @property
+    def steps(self) -> int:
+        assert self.recipe.budget.steps is not None
+        return self.recipe.budget.steps
+
+
+def reopen(out: Path, settings: TrainSettings, checkpoint: Path | None) -> Run:
+    """The run that another process has begun or resumed, as it wrote it down."""
+    plan = MachinePlan(**json.loads((out / "machine.json").read_text())["plan"])
+    return Run(out, read_recipe(out / "recipe.yaml"), plan, settings, checkpoint)
+
+
+# -- a new run -------------------------------------------------------------------------------------------------------
+
+
+def begin(settings: TrainSettings, say: Say) -> Run:
+    out = _new_folder(settings.out)
+    facts = detect()
+    recipe = settings.recipe
+    name = planner.choose_model(recipe.model.name, facts)
+    recipe = replace(recipe, model=replace(recipe.model, name=name))
+    data = build_data(recipe, batch_size=1)
+    for note in data.prepared.notes:
+        say(f"data: {note}")
+    module_config = _config(recipe, data)
+    parameters = planner.parameters_of(module_config)
+    recipe = planner.resolve_recipe(recipe, model_name=name, parameters=parameters, block=data.block)
+    planned = planner.resolve_plan(settings.machine, facts, recipe, module_config)
+    say(f"model: {name}, {parameters:,} parameters, on {facts.describe()}")
+    for reason in planned.reasons:
+        say(f"plan: {reason}")
+    ensure_space(out.parent, 3 * 12 * parameters, "the checkpoints of this run")
+    recipe = _with_steps(recipe, planned.plan, say)
+    out.mkdir(parents=True, exist_ok=True)
+    _write_machine(out, facts, planned.plan, planned.reasons)
+    write_recipe(out / "recipe.yaml", recipe)
+    say(f"run: {out}, {recipe.budget.steps:,} steps")
+    return Run(out, recipe, planned.plan, settings, None)
+
+
+def _with_steps(recipe: Recipe, plan: MachinePlan, say: Say) -> Recipe:
+    data = build_data(recipe, batch_size=plan.micro_batch)
+    data.setup()
+    seconds = None
+    if planner.needs_measuring(recipe.budget):
+        minutes = recipe.budget.minutes
+        say(f"budget: {minutes or 3:g} minutes{'' if minutes else ', since none was given'}; timing a few steps")
+        layout = data.plan
+        rows = [data.micro_batch(n) for n in range(4 * layout.micro_batches)]
+        seconds = planner.measure_step(
+            build_module(recipe, plan, data).model, lambda n: rows[n], plan, layout.micro_batches
+        )
+        say(f"budget: a step takes {seconds.step:.3f} s")
+    batches = len(data.validation.rows(plan.micro_batch, 0, 1))
+    recipe = planner.resolve_steps(recipe, data.plan, batches, seconds)
+    size = int(recipe.data.global_batch_size)
+    count = -(-len(data.validation.window_ids()) // size)
+    return replace(recipe, validate=replace(recipe.validate, batches=count))
+
+
+def _new_folder(asked: str | None) -> Path:
+    if asked is None:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        return Path("runs") / f"run-{stamp}"
+    out = Path(asked)
+    if out.exists() and not out.is_dir():
+        raise InputError("is a file, not a folder", where=str(out), hint="Give another --out")
+    if (out / "recipe.yaml").exists():
+        raise RecipeError(
+            "the folder already holds another run",
+            where=str(out),
+            hint=f"Go on with it by --resume {out}, or give another --out",
+        )
+    return out
+
+
+# -- a run that goes on ----------------------------------------------------------------------------------------------
+
+
+def resume(settings: TrainSettings, say: Say) -> Run:
+    from babygpt import planner
+    assert settings.resume is not None
+    out = Path(settings.resume)
+    if not (out / "recipe.yaml").is_file():
+        raise CheckpointError(
+            "is not a run folder: it has no recipe.yaml", where=str(out), hint="Give the folder that --out named"
+        )
+    recipe = read_recipe(out / "recipe.yaml")
+    asked = [f for f in settings.given if f.split(".")[0] not in ("machine", "checkpoint", "out", "resume", "json")]
+    wrong = [d for d in differences(recipe, settings.recipe) if d.split(":")[0] in asked]
+    if wrong:
+        raise RecipeError(
+            f"the run was begun with another recipe: {'; '.join(wrong)}",
+            where=str(out),
+            hint="Leave these fields out to go on, or start a new run with --out",
+        )
+    found = newest(out / "checkpoints", lambda message: say(f"resume: {message}"))
+    if found is None:
+        say("resume: no checkpoint was reached; beginning at step 0")
+    facts = detect()
+    data = build_data(recipe, batch_size=1)
+    planned = planner.resolve_plan(settings.machine, facts, recipe, _config(recipe, data))
+    for reason in planned.reasons:
+        say(f"plan: {reason}")
+    _write_machine(out, facts, planned.plan, planned.reasons)
+    return Run(out, recipe, planned.plan, settings, found)
+
+
+# -- the pieces ------------------------------------------------------------------------------------------------------
+
+
+def build_data(recipe: Recipe, batch_size: int, workers: int = 0) -> LLMDataModule:
+    data = recipe.data
+    size = data.global_batch_size
+    return LLMDataModule(
+        recipe.model.name,
+        batch_size,
+        path=data.path,
+        field=data.field,
+        val_path=data.val_path,
+        val_fraction=data.val_fraction,
+        tokenizer=data.tokenizer,
+        block=data.block,
+        packing=data.packing,
+        global_batch_size=None if size == "auto" else size,
+        val_batches=recipe.validate.batches,
+        workers=workers,
+        seed=recipe.seed,
+        revision=recipe.model.revision,
+    )
+
+
+def build_module(recipe: Recipe, plan: MachinePlan, data: LLMDataModule) -> BabyGPT:
+    return BabyGPT(
+        recipe.model.name,
+        float(recipe.optim.lr),
+        weight_decay=recipe.optim.weight_decay,
+        betas=recipe.optim.betas,
+        schedule=recipe.schedule.name,
+        warmup=recipe.schedule.warmup,
+        final=recipe.schedule.final,
+        dropout=recipe.model.dropout,
+        attention=recipe.model.attention,
+        activation_checkpointing=plan.activation_checkpointing,
+        compile=plan.compile,
+        revision=recipe.model.revision,
+        vocab_size=_vocab_size(recipe, data),
+        seed=recipe.seed,
+    )
+
+
+def _vocab_size(recipe: Recipe, data: LLMDataModule) -> int | None:
+    """A preset's vocabulary follows the tokenizer; a pretrained model's is its own."""
+    return len(data.tokenizer) if recipe.model.name.startswith("preset:") else None
+
+
+def _config(recipe: Recipe, data: LLMDataModule) -> Any:
+    return load_config(recipe.model.name, revision=recipe.model.revision, vocab_size=_vocab_size(recipe, data))
+
+
+def first_words(data: LLMDataModule) -> str:
+    """The first few tokens of a validation document: what a sample continues."""
+    ids = data.prepared.val.ids(0, min(8, data.prepared.val.num_tokens))
+    text = data.tokenizer.decode(ids.tolist(), skip_special_tokens=True)
+    return str(text)
+
+
+def _write_machine(out: Path, facts: Any, plan: MachinePlan, reasons: tuple[str, ...]) -> None:
+    value = {"plan": asdict(plan), "reasons": list(reasons), "facts": asdict(facts), "versions": _versions()}
+    write_json_atomic(out / "machine.json", value)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("babygpt", "torch", "transformers", "lightning", "tokenizers"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -1,0 +1,90 @@
+"""The verb `checkpoint verify`: whether every byte of a checkpoint, or of a run's, is as it was written."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from babygpt.errors import CheckpointError
+from babygpt.files import MANIFEST, verify_folder
+from babygpt.settings import VerifySettings
+
+__all__ = ["Verified", "VerifyResult", "verify"]
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A checkpoint that is whole.
+
+    Args:
+        path: of its folder.
+        step: optimiser steps completed; None where the manifest does not say.
+        files: how many, without the manifest.
+        bytes: of them together.
+    """
+
+    path: str
+    step: int | None
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """What was read and found whole.
+
+    Args:
+        path: as given.
+        checkpoints: each that was read.
+    """
+
+    path: str
+    checkpoints: tuple[Verified, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"path": self.path, "checkpoints": [asdict(c) for c in self.checkpoints]}
+
+    def lines(self) -> list[str]:
+        """For people: a line for each checkpoint."""
+        return [f"{c.path} is whole: {c.files} files, {c.bytes:,} bytes" for c in self.checkpoints]
+
+
+def verify(settings: VerifySettings) -> VerifyResult:
+    """Reads every byte of a checkpoint, or of every checkpoint of a run.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or one is missing files or damaged; each of these is named.
+    """
+    found, wrong = [], []
+    for folder in _checkpoints(Path(settings.path)):
+        try:
+            manifest = verify_folder(folder)
+        except CheckpointError as error:
+            wrong.append(error)
+            continue
+        step = manifest.facts.get("step")
+        size = sum(entry.size for entry in manifest.files.values())
+        found.append(Verified(str(folder), step, len(manifest.files), size))
+    if len(wrong) == 1:
+        raise wrong[0]
+    if wrong:
+        raise CheckpointError("; ".join(f"{e.where}: {e.what}" for e in wrong), where=settings.path)
+    return VerifyResult(settings.path, tuple(found))
+
+
+def _checkpoints(path: Path) -> list[Path]:
+    """The folders a path stands for: itself, or every checkpoint of a run."""
+    if path.is_file():  # `last` where links are not to be had
+        from babygpt.checkpoints import resolve
+
+        path = resolve(path)
+    if (path / MANIFEST).exists() or not path.is_dir():
+        return [path]
+    parent = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    # Hidden folders are being written; links lead to folders that are read anyway.
+    inside = sorted(p for p in parent.iterdir() if p.is_dir() and not p.is_symlink() and p.name[0] != ".")
+    if parent != path and not inside:
+        raise CheckpointError("holds no checkpoint yet", where=str(path))
+    return inside if parent != path or any((p / MANIFEST).exists() for p in inside) else [path]

@@ -1,0 +1,46 @@
+"""Small stores and tokenizers that the tests of this folder share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from babygpt.data.arrow import StoreWriter, TokenStore, open_store
+from babygpt.data.sources import read_documents
+from babygpt.data.tokenizers import train_tokenizer
+
+MakeStore = Callable[..., TokenStore]
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    texts = [document.text or "" for document in read_documents(["builtin:prose"])]
+    return train_tokenizer(texts, 1000)
+
+
+@pytest.fixture
+def make_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeStore:
+    """Documents (lists of ids), and masks or None, to a store cut into chunks of about `chunk` tokens."""
+    made = []
+
+    def make(
+        documents: Sequence[Sequence[int]],
+        masks: Sequence[Sequence[bool] | None] | None = None,
+        *,
+        chunk: int = 7,
+        vocab_size: int = 1000,
+    ) -> TokenStore:
+        monkeypatch.setattr("babygpt.data.arrow._BATCH_TOKENS", chunk)
+        folder = tmp_path / f"store{len(made)}"
+        made.append(folder)
+        with StoreWriter(folder, vocab_size=vocab_size, eos_id=0, tokenizer_identity="none") as writer:
+            for number, ids in enumerate(documents):
+                mask = masks[number] if masks else None
+                writer.add(np.array(ids), None if mask is None else np.array(mask, dtype=bool), 3 * len(ids))
+        return open_store(folder)
+
+    return make

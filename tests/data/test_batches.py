@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import pickle
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from babygpt.data.batches import EMPTY_ROW, BatchPlan, WindowDataset, make_batch
+from babygpt.data.order import Order
+from babygpt.data.packing import pack
+from babygpt.errors import RecipeError
+
+PAD = 999
+documents_drawn = st.lists(st.integers(1, 30), min_size=3, max_size=25)
+packings = st.sampled_from(["stream", "isolated", "padded"])
+lenient = partial(settings, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+
+def numbered(lengths, masked):
+    """Documents whose ids are their positions, so that a batch tells which tokens it holds; and masks."""
+    ends = np.cumsum(lengths)
+    documents = [list(range(end - length, end)) for end, length in zip(ends, lengths, strict=True)]
+    masks = [[p % 3 != 1 for p in document] for document in documents] if masked else None
+    return documents, masks
+
+
+@lenient(max_examples=60)
+@given(documents_drawn, st.integers(2, 12), packings, st.booleans(), st.integers(1, 9), st.data())
+def test_an_epoch_is_exact_whatever_the_layout(
+    make_store, lengths, block, packing, masked, batch, data
+) -> None:
+    documents, masks = numbered(lengths, masked)
+    store = make_store(documents, masks)
+    try:
+        windows = pack(store.offsets, block, packing, store.target_cumsum(), may_be_short=True)
+    except ValueError:
+        return  # nothing but documents of one token
+    order = Order(len(windows), batch, seed=data.draw(st.integers(0, 99)))
+    plan = BatchPlan(order, windows, data.draw(st.integers(1, 5)), data.draw(st.integers(1, 3)))
+    met: list[int] = []
+    for step in range(order.steps_per_epoch):
+        in_step, seen = 0, []
+        for micro in range(plan.micro_batches):
+            for rank in range(plan.world_size):
+                rows = plan.rows(step, micro, rank)
+                assert rows.shape == (plan.micro_batch,)
+                seen += rows.tolist()
+                made = make_batch(store, windows, rows, PAD)
+                labels = made["labels"]
+                assert labels.shape == (plan.micro_batch, block)
+                assert (labels[:, 0] == -100).all()
+                kept = labels[labels != -100]
+                assert (made["input_ids"][labels != -100] == kept).all()
+                met += kept.tolist()
+                in_step += len(kept)
+        assert in_step == plan.step_targets(step)
+        # In the order of slots, ranks and micro-batches give the step's windows and then only empty rows.
+        held = order.windows_of(step).tolist()
+        assert seen == held + [EMPTY_ROW] * (len(seen) - len(held))
+    firsts = {0} if packing == "stream" else {document[0] for document in documents}
+    everything = [p for document in documents for p in document if p not in firsts]
+    assert sorted(met) == [p for p in everything if not masked or p % 3 != 1]
+
+
+def test_a_stream_batch_in_full(make_store) -> None:
+    store = make_store([[10, 11, 12, 0], [20, 21, 0]])
+    windows = pack(store.offsets, 5, "stream")
+    made = make_batch(store, windows, np.array([0, 1, EMPTY_ROW]), PAD)
+    assert set(made) == {"input_ids", "attention_mask", "labels"}
+    assert all(tensor.dtype == torch.int64 for tensor in made.values())
+    assert made["input_ids"].tolist() == [[10, 11, 12, 0, 20], [20, 21, 0, PAD, PAD], [PAD] * 5]
+    assert made["labels"].tolist() == [
+        [-100, 11, 12, 0, 20],
+        [-100, 21, 0, -100, -100],
+        [-100] * 5,
+    ]
+    assert made["attention_mask"].tolist() == [[1] * 5, [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]]
+
+
+def test_padding_is_told_by_length_so_end_of_text_stays_a_target(make_store) -> None:
+    store = make_store([[10, 11, 0], [20, 0]])
+    windows = pack(store.offsets, 5, "padded")
+    made = make_batch(store, windows, np.array([0, 1]), 0)
+    assert made["input_ids"].tolist() == [[10, 11, 0, 0, 0], [20, 0, 0, 0, 0]]
+    assert made["labels"].tolist() == [[-100, 11, 0, -100, -100], [-100, 0, -100, -100, -100]]
+
+
+def test_an_isolated_batch_in_full(make_store) -> None:
+    store = make_store([[10, 11, 12, 13, 14, 15, 0], [20, 21, 0], [30, 0]])
+    windows = pack(store.offsets, 6, "isolated")
+    made = make_batch(store, windows, np.arange(len(windows)), PAD)
+    assert set(made) == {"input_ids", "position_ids", "labels"}
+    # The long document is cut with one token of overlap; its rest shares a window with the second document.
+    no = -100
+    assert made["input_ids"].tolist() == [
+        [10, 11, 12, 13, 14, 15],
+        [15, 0, 20, 21, 0, PAD],
+        [30, 0, PAD, PAD, PAD, PAD],
+    ]
+    assert made["position_ids"].tolist() == [[0, 1, 2, 3, 4, 5], [0, 1, 0, 1, 2, 0], [0, 1, 0, 1, 2, 3]]
+    assert made["labels"].tolist() == [
+        [no, 11, 12, 13, 14, 15],
+        [no, 0, no, 21, 0, no],
+        [no, 0, no, no, no, no],
+    ]
+
+
+def test_masks_reach_the_labels(make_store) -> None:
+    store = make_store([[10, 11, 12, 0]], [[False, False, True, True]])
+    windows = pack(store.offsets, 4, "padded", store.target_cumsum())
+    assert make_batch(store, windows, np.array([0]), 0)["labels"].tolist() == [[-100, -100, 12, 0]]
+
+
+def test_the_plan_fills_up_with_empty_rows(make_store) -> None:
+    store = make_store([list(range(100))])
+    windows = pack(store.offsets, 11, "stream")
+    plan = BatchPlan(Order(len(windows), 6, 0), windows, micro_batch=2, world_size=2)
+    assert len(windows) == 10
+    assert plan.micro_batches == 2
+    assert (plan.rows(1, 1, 1) == EMPTY_ROW).all()
+    with pytest.raises(ValueError, match="no micro-batch 2"):
+        plan.rows(0, 2, 0)
+    with pytest.raises(RecipeError):
+        BatchPlan(plan.order, windows, 0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_change_nothing(make_store, workers: int) -> None:
+    dataset = WindowDataset.of(make_store([list(range(200))]), 8, "stream", PAD)
+    plan = BatchPlan(Order(len(dataset), 8, 0), dataset.windows, 3)
+    rows = [plan.rows(step, micro) for step in range(3) for micro in range(plan.micro_batches)]
+    loader = DataLoader(dataset, batch_size=None, sampler=rows, num_workers=workers)
+    for loaded, wanted in zip(loader, rows, strict=True):
+        for name, tensor in make_batch(dataset.store, dataset.windows, wanted, PAD).items():
+            assert torch.equal(loaded[name], tensor)
+
+
+def test_the_dataset_is_picklable(make_store) -> None:
+    dataset = WindowDataset.of(make_store([list(range(50))]), 8, "stream", PAD)
+    content = pickle.dumps(dataset)
+    again = pickle.loads(content)
+    assert torch.equal(again[np.array([2])]["input_ids"], dataset[np.array([2])]["input_ids"])

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from babygpt.data import encoding
+from babygpt.data.encoding import Encoded, encode
+from babygpt.data.sources import Document, Span, content_hash, read_documents
+from babygpt.errors import TokenizerError
+
+
+@pytest.fixture(scope="module")
+def prose() -> list[str]:
+    return [document.text or "" for document in read_documents(["builtin:prose"])]
+
+
+@pytest.fixture(scope="module")
+def sentencepiece_like(prose: list[str]) -> PreTrainedTokenizerFast:
+    """As Llama 2's: nothing but a mark for spaces, also put at a text's start; BOS before, EOS behind."""
+    backend = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    backend.decoder = decoders.Sequence([decoders.Metaspace(prepend_scheme="first"), decoders.ByteFallback()])
+    special = ["<unk>", "<s>", "</s>"]
+    alphabet = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=1500, special_tokens=[*special, *alphabet], show_progress=False)
+    # Line by line: the real one has no entry with a line end in it, only its byte.
+    backend.train_from_iterator((line for text in prose for line in text.splitlines()), trainer)
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
+
+
+@pytest.fixture(scope="module")
+def trimming(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """As GPT-2's: offsets that leave out white space."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.post_processor = processors.ByteLevel(trim_offsets=True)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>")
+
+
+def one(document: Document, tokenizer: PreTrainedTokenizerBase) -> Encoded:
+    (encoded,) = encode([document], tokenizer)
+    return encoded
+
+
+def spans(prompt: str, completion: str) -> Document:
+    return Document("x", spans=(Span(prompt, False), Span(completion, True)))
+
+
+def test_text_ends_in_one_end_of_text(tokenizer) -> None:
+    document = Document("x", text="Some text, é.")
+    encoded = one(document, tokenizer)
+    assert encoded.ids.tolist() == [*tokenizer("Some text, é.")["input_ids"], 0]
+    assert encoded.is_target is None
+    assert encoded.num_bytes == 14
+    assert encoded.content_hash == content_hash(document)
+    assert (
+        one(Document("x", text="a<|endoftext|><|endoftext|>"), tokenizer).ids.tolist()
+        == one(Document("x", text="a"), tokenizer).ids.tolist()
+    )
+
+
+def test_bos_stays_and_the_tokenizers_own_eos_is_not_doubled(sentencepiece_like) -> None:
+    ids = one(Document("x", text="hello there"), sentencepiece_like).ids.tolist()
+    assert ids == sentencepiece_like("hello there")["input_ids"]
+    assert ids[0] == 1
+    assert ids.count(2) == 1
+
+
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=8))
+def test_documents_come_out_in_order_and_decode_to_themselves(tokenizer, texts: list[str]) -> None:
+    encoded = list(encode([Document(str(i), text=text) for i, text in enumerate(texts)], tokenizer))
+    back = [tokenizer.decode(e.ids[:-1], clean_up_tokenization_spaces=False) for e in encoded]
+    assert back == texts
+
+
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_a_prompt_has_the_ids_inference_gives_it(tokenizer, prompt: str, completion: str) -> None:
+    encoded = one(spans(prompt, completion), tokenizer)
+    assert encoded.is_target is not None
+    count = int((~encoded.is_target).sum())
+    assert not encoded.is_target[:count].any()
+    assert encoded.is_target[count:].all()
+    assert encoded.ids[:count].tolist() == tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    rest = tokenizer.decode(encoded.ids[count:-1], clean_up_tokenization_spaces=False)
+    assert rest == completion
+    assert encoded.ids[-1] == 0
+    assert encoded.num_bytes == len(completion.encode())
+
+
+@pytest.mark.parametrize("which", ["tokenizer", "trimming", "sentencepiece_like"])
+@pytest.mark.parametrize(
+    ("prompt", "completion"),
+    [
+        ("The value is", " used here"),
+        ("The value is ", "used here"),
+        ("Returns the va", "lue of it"),
+        ("", "x"),
+        ("x", ""),
+    ],
+)
+def test_a_token_never_straddles_the_border(request, which: str, prompt: str, completion: str) -> None:
+    used = request.getfixturevalue(which)
+    encoded = one(spans(prompt, completion), used)
+    assert encoded.is_target is not None
+    count = int((~encoded.is_target).sum())
+    alone = used(prompt, add_special_tokens=False)["input_ids"] if prompt else []
+    bos = [1] if which == "sentencepiece_like" else []
+    assert encoded.ids[:count].tolist() == bos + alone
+    assert encoded.is_target[-1]  # the model learns where to stop, even after nothing
+    assert encoded.ids[-1] == used.eos_token_id
+    if not prompt.endswith(" ") and completion.startswith(
+        " "
+    ):  # a natural border: the joint encoding is kept
+        assert (
+            encoded.ids[count:-1].tolist()
+            == used(prompt + completion, add_special_tokens=False)["input_ids"][len(alone) :]
+        )
+
+
+def test_several_spans_alternate(tokenizer) -> None:
+    parts = [("Q: one ", False), ("two", False), ("A: three", True), (" Q: four", False), ("A", True)]
+    encoded = one(Document("x", spans=tuple(Span(*part) for part in parts)), tokenizer)
+    mask = encoded.is_target
+    assert mask is not None
+    decode = lambda ids: tokenizer.decode(ids, clean_up_tokenization_spaces=False)  # noqa: E731
+    assert decode(encoded.ids[mask]) == "A: threeA<|endoftext|>"
+    assert decode(encoded.ids[~mask]) == "Q: one two Q: four"
+    last = one(Document("x", spans=(Span("a", True), Span("b", False))), tokenizer)
+    assert last.is_target is not None
+    assert last.is_target.tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("which", ["tokenizer", "trimming", "sentencepiece_like"])
+def test_a_long_text_is_cut_without_changing_a_token(request, monkeypatch, prose, which: str) -> None:
+    used = request.getfixturevalue(which)
+    text = ("\n".join(prose) + "\n\n\n  é漢字🤖\r\n\tend")[:150_000]
+    whole = used(text, add_special_tokens=False)["input_ids"]
+    for piece in (300, 5000):
+        monkeypatch.setattr(encoding, "_PIECE_CHARS", piece)
+        cut = encoding._encode_long(text, used.backend_tokenizer)
+        assert cut is not None
+        np.testing.assert_array_equal(cut, whole)
+    assert one(Document("x", text=text), used).ids.tolist()[-len(whole) - 1 : -1] == whole
+
+
+def test_cuts_survive_any_white_space(tokenizer, trimming, monkeypatch) -> None:
+    monkeypatch.setattr(encoding, "_PIECE_CHARS", 40)
+    monkeypatch.setattr(encoding, "_CONTEXT_CHARS", 30)
+    draw = random.Random(0)
+    for _ in range(60):
+        text = "".join(
+            draw.choice(["\n", "\n", " ", "a", "word", "é", ".", "\t", "\r\n", "🤖"]) for _ in range(400)
+        )
+        for used in (tokenizer, trimming):
+            wanted = used(text, add_special_tokens=False)["input_ids"]
+            assert encoding._encode_texts([text], used)[0].tolist() == wanted
+
+
+def test_a_tokenizer_that_cuts_would_break_is_given_the_whole(monkeypatch) -> None:
+    backend = Tokenizer(models.BPE(vocab={"a": 0, "\n": 1, "\na": 2}, merges=[("\n", "a")]))
+    used = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+    monkeypatch.setattr(encoding, "_PIECE_CHARS", 10)
+    text = "a\n" * 100 + "a"
+    assert encoding._encode_long(text, used.backend_tokenizer) is None
+    assert (
+        encoding._encode_texts([text], used)[0].tolist() == used(text, add_special_tokens=False)["input_ids"]
+    )
+
+
+def test_batches_do_not_matter(tokenizer, prose, monkeypatch) -> None:
+    documents = [Document(str(i), text=text[:500]) for i, text in enumerate(prose)]
+    documents[3] = spans("a prompt", " an answer")
+    wanted = [e.ids.tolist() for e in encode(documents, tokenizer)]
+    monkeypatch.setattr(encoding, "_BATCH_CHARS", 700)
+    assert [e.ids.tolist() for e in encode(documents, tokenizer)] == wanted
+    monkeypatch.setattr(encoding, "_BATCH_DOCUMENTS", 1)
+    assert [e.ids.tolist() for e in encode(iter(documents), tokenizer)] == wanted
+
+
+@settings(max_examples=5)
+@given(st.integers(1, 30))
+def test_a_tokenizers_own_truncation_is_switched_off(tokenizer, length: int) -> None:
+    tokenizer.backend_tokenizer.enable_truncation(length)
+    assert len(one(Document("x", text="word " * 100), tokenizer).ids) > 100
+
+
+def test_without_end_of_text_the_tokenizer_is_refused(tokenizer) -> None:
+    bare = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer)
+    with pytest.raises(TokenizerError, match="no end-of-text token"):
+        list(encode([Document("x", text="a")], bare))

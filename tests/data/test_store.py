@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import re
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from babygpt.data.store import PreparedData, default_cache, prepare
+from babygpt.errors import DataError, ModelError, TokenizerError
+from babygpt.recipe import DataRecipe, preset_config
+
+WORDS = [
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "zeta",
+    "eta",
+    "theta",
+    "iota",
+    "kappa",
+    "lambda",
+    "mu",
+]
+
+
+def sentence(number: int) -> str:
+    return f"Sentence {number}: " + " ".join(WORDS[(number * 7 + k * k) % 12] for k in range(20)) + "."
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for number in range(60):
+        (folder / f"{number:02}.txt").write_text(sentence(number))
+    return folder
+
+
+def build(
+    cache: Path, *paths: Path | str, model_name: str = "preset:gpt2-1m", **fields: object
+) -> PreparedData:
+    recipe = DataRecipe(path=tuple(map(str, paths)), **fields)  # type: ignore[arg-type]
+    return prepare(recipe, model_name=model_name, cache=cache)
+
+
+def texts_of(data: PreparedData, side: str) -> list[str]:
+    store = getattr(data, side)
+    decode = data.tokenizer.decode
+    return [
+        str(decode(store.document(n), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        for n in range(len(store))
+    ]
+
+
+def test_documents_are_split_by_content_and_nothing_is_lost(corpus: Path, tmp_path: Path) -> None:
+    (corpus / "zz.txt").write_text(sentence(3))  # a copy
+    data = build(tmp_path, corpus, val_fraction=0.3)
+    train, val = texts_of(data, "train"), texts_of(data, "val")
+    assert sorted(train + val) == sorted([sentence(n) for n in range(60)] + [sentence(3)])
+    assert not set(train) & set(val)
+    assert train == [t for t in [*map(sentence, range(60)), sentence(3)] if t in set(train)]  # order is kept
+    assert any(f"validation: {len(val)} of 61 documents" in note for note in data.notes)
+    target_bytes = data.val.manifest.bytes_per_target * data.val.manifest.num_targets
+    assert target_bytes == pytest.approx(sum(map(len, val)))
+    # Adding documents moves none from one side to the other.
+    (corpus / "new.txt").write_text("something else")
+    assert set(val) <= {*texts_of(build(tmp_path, corpus, val_fraction=0.3), "val"), "something else"}
+
+
+def test_few_documents_hold_out_the_last_tokens(tmp_path: Path) -> None:
+    text = "\n".join(map(sentence, range(300)))
+    (tmp_path / "a.txt").write_text(text)
+    data = build(tmp_path, tmp_path / "a.txt", val_fraction=0.1)
+    assert texts_of(data, "train")[0] + texts_of(data, "val")[0] == text
+    whole = data.train.num_tokens + data.val.num_tokens
+    assert data.val.num_tokens == round(0.1 * whole)
+    assert data.val.manifest.bytes_per_target * data.val.num_tokens == pytest.approx(
+        len(texts_of(data, "val")[0])
+    )
+    assert any(
+        "the last 10% of the tokens" in note and "only 1 different document" in note for note in data.notes
+    )
+    assert not (data.train.folder.parent / "whole").exists()
+    copies = tmp_path / "copies.jsonl"
+    copies.write_text((json.dumps({"text": text[:2000]}) + "\n") * 50)
+    assert any("only 1 different" in note for note in build(tmp_path, copies).notes)
+
+
+def test_given_validation_is_taken_and_its_overlap_told(corpus: Path, tmp_path: Path) -> None:
+    val = tmp_path / "val.jsonl"
+    val.write_text("".join(json.dumps({"text": t}) + "\n" for t in (sentence(1), "new", sentence(2))))
+    data = build(tmp_path, corpus, val_path=(str(val),))
+    assert texts_of(data, "val") == [sentence(1), "new", sentence(2)]
+    assert len(data.train) == 60
+    assert any("the 3 documents of data.val_path; 2 of them also stand" in note for note in data.notes)
+
+
+def test_the_tokenizer_is_trained_on_training_text_only(corpus: Path, tmp_path: Path) -> None:
+    val = tmp_path / "val.txt"
+    val.write_text("zyzzyva " * 500)
+    data = build(tmp_path, corpus, val_path=(str(val),), tokenizer="train:400")
+    assert not any("zyz" in entry for entry in data.tokenizer.get_vocab())
+    (tmp_path / "tail.txt").write_text("\n".join(map(sentence, range(300))) + "zyzzyva " * 100)
+    tail = build(tmp_path, tmp_path / "tail.txt", val_fraction=0.3, tokenizer="train:400")
+    assert not any("zyz" in entry for entry in tail.tokenizer.get_vocab())
+    assert len(tail.tokenizer) <= 400
+    assert any(note.startswith("tokenizer: ") for note in tail.notes)
+
+
+def test_auto_fits_the_preset_and_ids_fit_the_vocabulary(tmp_path: Path) -> None:
+    data = build(tmp_path, "builtin:prose", model_name="preset:gpt2-1m")
+    assert len(data.tokenizer) <= preset_config("gpt2-1m")["vocab_size"]
+    assert int(data.train.ids(0, data.train.num_tokens).max()) < len(data.tokenizer)
+    assert AutoTokenizer.from_pretrained(data.train.folder.parent / "tokenizer").eos_token_id == 0
+    assert data.train.manifest.eos_id == 0
+
+
+def test_a_models_own_tokenizer_is_used(
+    tokenizer: PreTrainedTokenizerFast, corpus: Path, tmp_path: Path
+) -> None:
+    tokenizer.save_pretrained(tmp_path / "model")
+    named = build(tmp_path, corpus, model_name=str(tmp_path / "model"))
+    given = build(tmp_path, corpus, tokenizer=str(tmp_path / "model"))
+    assert named.fingerprint == given.fingerprint
+    assert named.train.folder == given.train.folder
+    assert named.train.document(0)[:-1].tolist() == tokenizer(texts_of(named, "train")[0])["input_ids"]
+    with pytest.raises(ModelError, match="no such folder"):
+        build(tmp_path, corpus, model_name="./missing")
+    with pytest.raises(TokenizerError, match="no usable tokenizer"):
+        build(tmp_path, corpus, model_name=str(corpus))
+
+
+def test_the_cache_is_keyed_by_content(corpus: Path, tmp_path: Path) -> None:
+    first = build(tmp_path, corpus)
+    assert not any("reused" in note for note in first.notes)
+    again = build(tmp_path, corpus)
+    assert again.train.folder == first.train.folder
+    assert again.fingerprint == first.fingerprint
+    assert again.notes[:-1] == first.notes
+    assert "reused" in again.notes[-1]
+    moved = corpus.rename(tmp_path / "moved")
+    assert "reused" in build(tmp_path, moved).notes[-1]
+    keys = {first.train.folder}
+    for fields in ({"val_fraction": 0.2}, {"tokenizer": "train:300"}, {"tokenizer": "train:301"}):
+        keys.add(build(tmp_path, moved, **fields).train.folder)
+    (moved / "00.txt").write_text("changed")
+    keys.add(build(tmp_path, moved).train.folder)
+    assert len(keys) == 5
+    assert sorted(p.name for p in (tmp_path / "data").iterdir()) == sorted(k.parent.name for k in keys)
+
+
+def test_packing_and_block_do_not_matter_to_the_cache(corpus: Path, tmp_path: Path) -> None:
+    one = build(tmp_path, corpus, block=16, packing="isolated")
+    assert one.train.folder == build(tmp_path, corpus, block=32, global_batch_size=4).train.folder
+
+
+def test_a_damaged_cache_is_built_again(corpus: Path, tmp_path: Path) -> None:
+    first = build(tmp_path, corpus)
+    (first.train.folder / "data-00000-of-00001.arrow").write_bytes(b"x")
+    again = build(tmp_path, corpus)
+    assert again.fingerprint == first.fingerprint
+    assert again.train.folder == first.train.folder
+    shutil.rmtree(again.val.folder)
+    assert build(tmp_path, corpus).val.num_tokens == first.val.num_tokens
+
+
+def test_masks_and_plain_text_mix(tmp_path: Path) -> None:
+    rows = [{"text": sentence(n)} for n in range(30)]
+    rows += [{"prompt": f"What is {n}?", "completion": f" It is {WORDS[n % 12]}."} for n in range(30)]
+    (tmp_path / "mixed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = build(tmp_path, tmp_path / "mixed.jsonl", val_fraction=0.2)
+    assert data.train.has_targets
+    borders = list(pairwise(data.train.offsets.tolist()))
+    kinds = [bool(data.train.target_mask(start, end - start).all()) for start, end in borders]
+    assert any(kinds)
+    assert not all(kinds)
+    target_bytes = 0
+    for n, (start, end) in enumerate(borders):
+        mask = data.train.target_mask(start, end - start)
+        text = str(data.tokenizer.decode(data.train.document(n)[mask], skip_special_tokens=True))
+        assert kinds[n] or re.fullmatch(r" It is \w+\.", text)
+        target_bytes += len(text)
+    manifest = data.train.manifest
+    assert manifest.bytes_per_target * manifest.num_targets == pytest.approx(target_bytes)
+
+
+def test_progress_is_told(corpus: Path, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    prepare(
+        DataRecipe(path=(str(corpus),)),
+        model_name="preset:gpt2-1m",
+        cache=tmp_path,
+        progress=lambda stage, done, total: told.append((stage, done, total)),
+    )
+    assert told[-1] == ("encoding", 60, 60)
+    assert [stage for stage, done, _ in told if done == 60] == ["reading", "sampling", "encoding"]
+
+
+def test_a_failure_leaves_nothing_behind(corpus: Path, tmp_path: Path) -> None:
+    bad = corpus / "zz.jsonl"
+    bad.write_text('{"messages": [{"role": "user", "content": "hi"}]}\n')
+    with pytest.raises(DataError, match=r"zz\.jsonl:1: .*no chat template"):
+        build(tmp_path / "cache", corpus)
+    assert list((tmp_path / "cache" / "data").iterdir()) == []
+    (tmp_path / "tiny.txt").write_text("a")
+    with pytest.raises(DataError, match="too few to train on"):
+        build(tmp_path / "cache", tmp_path / "tiny.txt")
+
+
+def _build(corpus: Path, cache: Path, barrier: object, results: object) -> None:
+    barrier.wait()  # type: ignore[attr-defined]
+    results.put(build(cache, corpus).fingerprint)  # type: ignore[attr-defined]
+
+
+def test_two_processes_at_once_agree(corpus: Path, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(2), context.Queue()
+    both = [
+        context.Process(target=_build, args=(corpus, tmp_path / "cache", barrier, results)) for _ in range(2)
+    ]
+    for process in both:
+        process.start()
+    prints = {results.get(timeout=60) for _ in both}
+    for process in both:
+        process.join()
+        assert process.exitcode == 0
+    assert len(prints) == 1
+    assert len([p for p in (tmp_path / "cache" / "data").iterdir() if not p.name.startswith(".")]) == 1
+
+
+def test_the_cache_stands_where_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
+    monkeypatch.delenv("BABYGPT_CACHE", raising=False)
+    assert default_cache() == tmp_path / "x" / "babygpt"
+    monkeypatch.setenv("BABYGPT_CACHE", str(tmp_path / "y"))
+    assert default_cache() == tmp_path / "y"
+
+
+def test_samples_of_a_large_corpus_are_spread_over_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("babygpt.data.store._SAMPLE_BYTES", 20_000)
+    monkeypatch.setattr("babygpt.data.store._SAMPLE_CHARS", 500)
+    from babygpt.data import store
+    from babygpt.data.sources import Document
+
+    documents = [Document(str(n), text="".join(f"{n}-{k:03} " for k in range(400))) for n in range(100)]
+    total = sum(len(document.text or "") for document in documents)
+    picked = list(store._excerpts(iter(documents), total))
+    assert 12_000 < sum(map(len, picked)) <= 20_000
+    assert picked == list(store._excerpts(iter(documents), total))
+    assert len({text.split("-")[0] for text in picked}) > 10
+    assert sum(map(len, store._excerpts(iter(documents[:1]), 1234))) == 1234
+    np.testing.assert_equal(len(list(store._excerpts(iter([]), 0))), 0)

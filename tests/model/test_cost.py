@@ -1,0 +1,130 @@
+"""Counts against models built for real, and the memory estimate against what a forward pass keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from babygpt.model.cost import memory_bytes, model_cost
+from babygpt.model.load import load_config, load_model, set_activation_checkpointing
+
+
+class TestCounts:
+    @pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen3", "gpt_neox", "mixtral", "bloom", "opt", "phi"])
+    def test_parameters(self, tiny: Any, kind: str) -> None:
+        model = tiny(kind, "eager")
+        cost = model_cost(model.config)
+        tables = [m.weight for m in model.modules() if isinstance(m, torch.nn.Embedding)]
+        assert cost.parameters == sum(p.numel() for p in model.parameters())
+        assert cost.embedding_parameters == sum(t.numel() for t in tables)
+        assert cost.non_embedding_parameters == cost.parameters - cost.embedding_parameters
+        assert cost.vocabulary == 97
+        assert (cost.layers, cost.width, cost.attention_width) == (2, 32, 32)
+
+    def test_gpt2_by_hand(self) -> None:
+        cost = model_cost(load_config("preset:gpt2-124m"))
+        blocks = 12 * (12 * 768**2 + 13 * 768) + 2 * 768
+        assert cost.parameters == 50257 * 768 + 1024 * 768 + blocks == 124_439_808
+        assert cost.multiplied_parameters == 50257 * 768 + blocks
+        assert cost.flops_per_token(1024) == 6 * (50257 * 768 + blocks) + 12 * 12 * 768 * 1024
+
+    def test_untied_look_up_is_free_and_head_is_not(self) -> None:
+        cost = model_cost(load_config("preset:llama-1b"))
+        assert cost.parameters - cost.multiplied_parameters == 32000 * 2048
+        assert (cost.kv_width, cost.attention_width, cost.mlp_width) == (4 * 64, 2048, 5632)
+
+    def test_only_active_experts_are_multiplied(self, tiny: Any) -> None:
+        model = tiny("mixtral")
+        experts = sum(p.numel() for n, p in model.named_parameters() if ".experts." in n)
+        cost = model_cost(model.config)
+        assert cost.multiplied_parameters == cost.parameters - 97 * 32 - experts // 2
+
+    def test_random_numbers_and_config_are_left_alone(self, tiny: Any) -> None:
+        config, before = tiny("llama", "eager").config, torch.random.get_rng_state()
+        text = config.to_json_string()
+        model_cost(config)
+        assert config.to_json_string() == text
+        assert config._attn_implementation == "eager"
+        assert torch.equal(torch.random.get_rng_state(), before)
+
+    @pytest.mark.parametrize("kind", ["gpt2", "llama"])
+    def test_flops_are_those_of_the_matrix_products(self, tiny: Any, kind: str) -> None:
+        """Against torch's own counter; eager attention computes whole rows, as the formula counts them."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        model = tiny(kind, "eager")
+        counter = FlopCounterMode(display=False)
+        with counter:
+            model(input_ids=torch.zeros(2, 48, dtype=torch.int64), use_cache=False).logits.sum().backward()
+        wanted = model_cost(model.config).flops_per_token(48)
+        assert counter.get_total_flops() / 96 == pytest.approx(wanted, rel=0.03)
+
+
+def _kept_bytes(model: Any, ids: torch.Tensor, bf16: bool) -> int:
+    """Bytes that the base model's forward pass keeps for the backward pass, weights apart, each storage once."""
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    tensors: list[torch.Tensor] = []
+    with (
+        torch.autograd.graph.saved_tensors_hooks(lambda t: (tensors.append(t), t)[1], lambda t: t),
+        torch.autocast("cpu", torch.bfloat16, enabled=bf16),
+    ):
+        model.base_model(input_ids=ids, use_cache=False)
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t.numel()}
+    return sum(size for pointer, size in storages.items() if pointer not in weights)
+
+
+class TestMemory:
+    @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+    @pytest.mark.parametrize("name", ["preset:gpt2-4m", "preset:llama-4m"])
+    def test_activations_are_within_a_fifth_of_what_is_kept(self, name: str, bf16: bool) -> None:
+        model = load_model(name)
+        ids = torch.zeros(2, 128, dtype=torch.int64)
+        kept = _kept_bytes(model, ids, bf16)
+        predicted = memory_bytes(model.config, 2, 128, checkpointing=False, bf16=bf16).activations
+        if bf16:
+            # The head's low-precision copy is part of the prediction but not of the base model's pass.
+            predicted -= 2 * model.get_output_embeddings().weight.numel()
+        assert predicted == pytest.approx(kept, rel=0.2)
+
+    def test_checkpointing_keeps_each_blocks_input(self) -> None:
+        model = load_model("preset:gpt2-4m")
+        set_activation_checkpointing(model, True)
+        kept = _kept_bytes(model, torch.zeros(4, 128, dtype=torch.int64), bf16=False)
+        entrances = 4 * (4 * 128) * 256 * model.config.n_layer
+        assert kept == pytest.approx(entrances, rel=0.3)
+        on, off = (memory_bytes(model.config, 4, 128, checkpointing=c, bf16=False) for c in (True, False))
+        assert entrances < on.activations < off.activations
+
+    def test_parts_by_hand(self) -> None:
+        config = load_config("preset:gpt2-124m")
+        parts = memory_bytes(config, 4, 1024, checkpointing=False, bf16=False)
+        assert parts.weights == parts.gradients == 4 * 124_439_808
+        assert parts.optimizer == 2 * parts.weights
+        assert parts.logits == 3 * 4 * 4 * 1024 * 50257
+        assert parts.total == sum(
+            (parts.weights, parts.gradients, parts.optimizer, parts.activations, parts.logits)
+        )
+
+    def test_logits_stay_under_their_bound(self) -> None:
+        config = load_config("preset:gpt2-124m")
+        small, large = (
+            memory_bytes(config, n, 1024, checkpointing=False, bf16=True).logits for n in (64, 512)
+        )
+        assert small == large
+
+    @pytest.mark.parametrize("checkpointing", [False, True])
+    def test_grows_with_the_micro_batch(self, checkpointing: bool) -> None:
+        config = load_config("preset:llama-160m")
+        totals = [
+            memory_bytes(config, n, 512, checkpointing=checkpointing, bf16=True).total for n in range(1, 9)
+        ]
+        assert totals == sorted(set(totals))
+
+    def test_eager_attention_keeps_its_scores(self, tiny: Any) -> None:
+        small, large = (
+            memory_bytes(tiny("llama", kind).config, 1, 512, checkpointing=False, bf16=False).activations
+            for kind in ("sdpa", "eager")
+        )
+        assert large - small == 2 * 512 * 4 * 512 * 8

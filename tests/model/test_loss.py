@@ -1,0 +1,199 @@
+"""Our summed loss against the models' own, and its gradient against plain automatic differentiation."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from babygpt.errors import ModelError
+from babygpt.model import loss as loss_module
+from babygpt.model.load import set_activation_checkpointing
+from babygpt.model.loss import Head, count_targets, find_head, sum_nll
+
+WITH_HEAD = ["gpt2", "llama", "qwen3", "gpt_neox", "phi", "opt", "bloom", "gptj"]
+OWN_LOGITS = ["gemma2", "granite", "mixtral", "qwen3_moe"]
+EAGER = {"gemma2", "gptj", "bloom"}
+# 4 bytes for each of 97 logits of 7 rows: 60 rows need 9 chunks, the last one short.
+SMALL_BOUND = 4 * 97 * 7
+
+
+@pytest.fixture
+def build(tiny: Any) -> Any:
+    return lambda kind, **changes: tiny(kind, "eager" if kind in EAGER else "sdpa", **changes)
+
+
+def _inputs(batch: dict[str, torch.Tensor]) -> dict[str, Any]:
+    return {"input_ids": batch["input_ids"], "use_cache": False}
+
+
+def _plain_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The model's own logits through one line of textbook cross-entropy, in the model's own precision."""
+    logits = model(**_inputs(batch)).logits[:, :-1]
+    return F.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]), batch["labels"][:, 1:].reshape(-1), reduction="sum"
+    )
+
+
+def _gradient(model: Any, total: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    total.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def _assert_same_gradient(got: dict[str, Any], wanted: dict[str, Any], tolerance: float) -> None:
+    assert got.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        difference = (got[name].double() - gradient.double()).norm()
+        # A gradient that is zero by symmetry (a key's bias) holds rounding only: its size is that of its
+        # parts.
+        assert difference <= tolerance * gradient.double().norm() + 1e-3 * tolerance, name
+
+
+class TestHead:
+    @pytest.mark.parametrize("kind", WITH_HEAD)
+    def test_is_found(self, build: Any, kind: str) -> None:
+        model = build(kind)
+        head = find_head(model)
+        assert head is not None
+        assert head.linear is model.get_output_embeddings()
+        assert model.training
+
+    @pytest.mark.parametrize("kind", OWN_LOGITS)
+    def test_is_not_used_where_the_logits_are_more_than_it(self, build: Any, kind: str) -> None:
+        assert find_head(build(kind)) is None
+
+    def test_experts_without_balancing_loss_have_one(self, build: Any) -> None:
+        assert find_head(build("mixtral", output_router_logits=False)) is not None
+
+    def test_probe_leaves_random_numbers_and_hooks_alone(self, build: Any) -> None:
+        model = build("gpt2", resid_pdrop=0.5)
+        before = torch.random.get_rng_state()
+        find_head(model)
+        assert torch.equal(torch.random.get_rng_state(), before)
+        assert not model.get_output_embeddings()._forward_hooks
+
+    def test_keeps_eval_mode(self, build: Any) -> None:
+        model = build("gpt2").eval()
+        find_head(model)
+        assert not model.training
+
+
+class TestValue:
+    @pytest.mark.parametrize("kind", WITH_HEAD + OWN_LOGITS)
+    @pytest.mark.parametrize("bound", [loss_module.LOGITS_BOUND, SMALL_BOUND], ids=["whole", "chunked"])
+    def test_equals_the_models_own(self, build: Any, batch: Any, kind: str, bound: int) -> None:
+        model = build(kind)
+        ours = sum_nll(model, _inputs(batch), batch["labels"], find_head(model), logits_bound=bound)
+        theirs = model(**_inputs(batch), labels=batch["labels"]).loss * count_targets(batch["labels"])
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
+
+    @pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe"])
+    def test_balancing_loss_is_in_it(self, build: Any, batch: Any, kind: str) -> None:
+        model = build(kind)
+        out = model(**_inputs(batch))
+        extra = sum_nll(model, _inputs(batch), batch["labels"], None) - _plain_loss(model, batch)
+        assert out.aux_loss > 0.1
+        torch.testing.assert_close(
+            extra, 0.5 * out.aux_loss * count_targets(batch["labels"]), rtol=1e-4, atol=0
+        )
+
+    def test_balancing_loss_of_unknown_weight_is_refused(self) -> None:
+        with pytest.raises(ModelError, match="balancing loss of unknown weight"):
+            loss_module._aux_weight(SimpleNamespace(config=SimpleNamespace()))  # type: ignore[arg-type]
+
+    def test_first_label_and_ignored_ones_do_not_count(self, batch: Any) -> None:
+        assert count_targets(batch["labels"]).item() == 13 + 19
+        assert count_targets(torch.tensor([[5, -100, -100]])).item() == 0
+
+    @pytest.mark.parametrize("bound", [loss_module.LOGITS_BOUND, SMALL_BOUND])
+    def test_nothing_to_predict_gives_zero_not_nan(self, build: Any, batch: Any, bound: int) -> None:
+        model = build("gpt2")
+        labels = torch.full_like(batch["labels"], -100)
+        total = sum_nll(model, _inputs(batch), labels, find_head(model), logits_bound=bound)
+        assert total.item() == 0
+        assert all(not g.any() for g in _gradient(model, total).values())
+
+    def test_chunks_are_used_above_the_bound_only(self, build: Any, batch: Any, monkeypatch: Any) -> None:
+        used: list[int] = []
+        chunked = loss_module._chunked_nll
+        monkeypatch.setattr(loss_module, "_chunked_nll", lambda *a: (used.append(a[3]), chunked(*a))[1])
+        model = build("gpt2")
+        head = find_head(model)
+        sum_nll(model, _inputs(batch), batch["labels"], head, logits_bound=4 * 97 * 60)
+        assert used == []
+        sum_nll(model, _inputs(batch), batch["labels"], head, logits_bound=4 * 97 * 60 - 1)
+        assert used == [59]
+
+
+class TestGradient:
+    @pytest.mark.parametrize("kind", ["gpt2", "llama", "gpt_neox", "phi", "gemma2"])
+    @pytest.mark.parametrize("bound", [loss_module.LOGITS_BOUND, SMALL_BOUND], ids=["whole", "chunked"])
+    @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
+    def test_equals_plain_differentiation_in_fp64(
+        self, build: Any, batch: Any, kind: str, bound: int, checkpointing: bool
+    ) -> None:
+        model = build(kind).double()
+        wanted = _gradient(model, _plain_loss(model, batch))
+        set_activation_checkpointing(model, checkpointing)
+        total = sum_nll(model, _inputs(batch), batch["labels"], find_head(model), logits_bound=bound)
+        assert total.dtype == torch.float64
+        _assert_same_gradient(_gradient(model, total), wanted, 1e-10)
+
+    @pytest.mark.parametrize("bound", [loss_module.LOGITS_BOUND, SMALL_BOUND], ids=["whole", "chunked"])
+    def test_equals_the_models_own_with_experts(self, build: Any, batch: Any, bound: int) -> None:
+        model = build("mixtral")
+        own = model(**_inputs(batch), labels=batch["labels"]).loss * count_targets(batch["labels"])
+        wanted = _gradient(model, own)
+        total = sum_nll(model, _inputs(batch), batch["labels"], find_head(model), logits_bound=bound)
+        _assert_same_gradient(_gradient(model, total), wanted, 1e-5)
+
+    def test_finite_differences_of_the_chunked_head(self) -> None:
+        generator = torch.Generator().manual_seed(3)
+        linear = torch.nn.Linear(5, 11).double()
+        rows = torch.randn(9, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+        targets = torch.tensor([1, -100, 10, 0, 3, 3, -100, 7, 2])
+
+        def nll(rows: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+            return loss_module._chunked_nll(rows, linear, targets, 4)
+
+        assert torch.autograd.gradcheck(nll, (rows, linear.weight, linear.bias))
+
+    def test_frozen_head_or_frozen_base(self, build: Any, batch: Any) -> None:
+        model = build("llama").double()
+        wanted = _gradient(model, _plain_loss(model, batch))
+        for part in (model.lm_head, model.model):
+            part.requires_grad_(False)
+            got = _gradient(
+                model,
+                sum_nll(model, _inputs(batch), batch["labels"], find_head(model), logits_bound=SMALL_BOUND),
+            )
+            part.requires_grad_(True)
+            _assert_same_gradient(got, {k: v for k, v in wanted.items() if k in got}, 1e-10)
+            assert len(got) < len(wanted)
+
+    def test_mixed_precision_chunks_lose_no_more_than_the_whole(self, build: Any, batch: Any) -> None:
+        """Summing a tied head's gradient over chunks in bf16 would cost another digit."""
+        model = build("gpt2")
+        wanted = _gradient(model, _plain_loss(model, batch))
+        errors = []
+        for bound in (loss_module.LOGITS_BOUND, 4 * 97 * 2):
+            with torch.autocast("cpu", torch.bfloat16):
+                total = sum_nll(model, _inputs(batch), batch["labels"], find_head(model), logits_bound=bound)
+            assert total.dtype == torch.float32
+            got = _gradient(model, total)
+            assert got["transformer.wte.weight"].dtype == torch.float32
+            errors.append(
+                max(float((got[k] - g).norm() / g.norm()) for k, g in wanted.items() if g.norm() > 1e-3)
+            )
+        assert errors[1] <= 1.2 * errors[0]
+        assert errors[0] < 0.1
+
+
+def test_head_is_a_plain_pair(tiny: Any) -> None:
+    model = tiny("gpt2")
+    assert find_head(model) == Head(model.transformer, model.lm_head)

@@ -1,0 +1,162 @@
+"""The gradient and the loss of a step, against a computation by hand over the whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fits import Recorder, trainer_of
+
+from babygpt import BabyGPT, LLMDataModule
+
+
+GLOBAL_BATCH = 8
+
+
+def by_hand(module: BabyGPT, data: LLMDataModule, step: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Gradient of (sum of -log p over the targets) / (their number) over the whole step at once, from logits."""
+    model = module.model.to(dtype).train()
+    windows = data.plan.order.windows_of(step)
+    rows = torch.stack([data._train[[w]]["input_ids"][0] for w in windows])  # type: ignore[index]
+    labels = torch.stack([data._train[[w]]["labels"][0] for w in windows])  # type: ignore[index]
+    logits = model(input_ids=rows, use_cache=False).logits
+    logp = torch.log_softmax(logits[:, :-1], dim=-1)
+    wanted = labels[:, 1:]
+    counted = wanted != -100
+    picked = logp.gather(-1, wanted.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    loss = -(picked * counted).sum() / counted.sum()
+    loss.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def worst(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+    """The largest relative distance of a tensor from its reference, by norm."""
+    assert ours.keys() == theirs.keys()
+    return max(float((ours[k] - theirs[k]).norm() / theirs[k].norm().clamp(min=1e-30)) for k in ours)
+
+
+@pytest.mark.parametrize(("precision", "dtype", "bound"), [("64-true", torch.float64, 1e-10), ("32-true", torch.float32, 1e-5)])
+@pytest.mark.parametrize("micro", [1, 2, 3, 8])
+@pytest.mark.parametrize("packing", ["stream", "padded"])
+def test_gradient_is_that_of_the_whole_batch(
+    make_data: Callable[..., LLMDataModule],
+    make_module: Callable[..., BabyGPT],
+    pairs: Path,
+    packing: str,
+    micro: int,
+    precision: Any,
+    dtype: torch.dtype,
+    bound: float,
+) -> None:
+    data = make_data(micro, path=str(pairs), packing=packing, global_batch_size=GLOBAL_BATCH)
+    recorder = Recorder(gradients_of=0)
+    accumulate = -(-GLOBAL_BATCH // micro)
+    trainer = trainer_of(
+        callbacks=[recorder], precision=precision, max_steps=1, accumulate_grad_batches=accumulate
+    )
+    trainer.fit(make_module(), datamodule=data)
+    reference = by_hand(make_module(), data, 0, dtype)
+    assert worst(recorder.gradients, reference) <= bound
+
+
+def test_partial_accumulation_window_at_an_epochs_end_is_whole(
+    make_data: Callable[..., LLMDataModule], make_module: Callable[..., BabyGPT]
+) -> None:
+    """The last step of an epoch holds fewer windows; its gradient is still the mean over its own targets."""
+    data = make_data(2, global_batch_size=GLOBAL_BATCH)
+    data.setup()
+    last = data.steps_per_epoch - 1
+    assert 0 < len(data.plan.order.windows_of(last)) < GLOBAL_BATCH, "the corpus must leave a partial step"
+    recorder = Recorder(gradients_of=last)
+    trainer = trainer_of(
+        callbacks=[recorder], precision="64-true", max_epochs=1, accumulate_grad_batches=GLOBAL_BATCH // 2
+    )
+    module = make_module(schedule="constant", warmup=0.0)
+    before: dict[str, torch.Tensor] = {}
+
+    def keep(*_: Any) -> None:
+        if trainer.global_step == last and not before:
+            before.update({k: v.detach().clone() for k, v in module.model.state_dict().items()})
+
+    recorder.on_train_batch_start = keep  # type: ignore[method-assign]
+    trainer.fit(module, datamodule=data)
+    reference = make_module()
+    reference.model.double().load_state_dict(before)
+    assert worst(recorder.gradients, by_hand(reference, data, last, torch.float64)) <= 1e-10
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_validation_loss_does_not_depend_on_the_batch_size(
+    make_data: Callable[..., LLMDataModule],
+    make_module: Callable[..., BabyGPT],
+    pairs: Path,
+    batch_size: int,
+) -> None:
+    def loss(size: int) -> float:
+        data = make_data(size, path=str(pairs), packing="padded", val_fraction=0.3, val_batches=None)
+        (values,) = trainer_of(limit_val_batches=1.0).validate(make_module(), datamodule=data, verbose=False)
+        return float(values["val_loss"])
+
+    assert loss(batch_size) == pytest.approx(loss(5), abs=1e-6)
+
+
+def test_training_loss_logged_is_the_steps_own(
+    make_data: Callable[..., LLMDataModule], make_module: Callable[..., BabyGPT], pairs: Path
+) -> None:
+    """Each record is total loss over total targets of its step, not a mean of micro-batches' means."""
+    data = make_data(2, path=str(pairs), packing="padded", global_batch_size=GLOBAL_BATCH)
+    module = make_module()
+    trainer = trainer_of(max_steps=1, accumulate_grad_batches=4, log_every_n_steps=1)
+    trainer.fit(module, datamodule=data)
+    (record,) = module.meter.drain()
+    fresh = make_module().model.eval()
+    windows = data.plan.order.windows_of(0)
+    with torch.no_grad():
+        batches = [data._train[[w]] for w in windows]  # type: ignore[index]
+        counts = [int((b["labels"] != -100).sum()) for b in batches]
+        sums = [float(fresh(**b).loss) * n for b, n in zip(batches, counts, strict=True)]
+    assert record.targets == sum(counts)
+    assert record.train_loss == pytest.approx(sum(sums) / sum(counts), rel=1e-5)
+    assert float(trainer.callback_metrics["train_loss"]) == pytest.approx(record.train_loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_order_is_the_plans_whatever_the_workers(
+    make_data: Callable[..., LLMDataModule], make_module: Callable[..., BabyGPT], workers: int
+) -> None:
+    data = make_data(2, global_batch_size=4, workers=workers)
+    recorder = Recorder()
+    trainer_of(callbacks=[recorder], max_steps=6, accumulate_grad_batches=2).fit(make_module(), datamodule=data)
+    wanted = [data.micro_batch(n)["input_ids"].tolist() for n in range(12)]
+    assert recorder.seen == wanted
+
+
+def test_schedule_moves_every_step_over_the_real_length(
+    make_data: Callable[..., LLMDataModule], make_module: Callable[..., BabyGPT]
+) -> None:
+    module = make_module()
+    trainer_of(max_steps=10, log_every_n_steps=1).fit(module, datamodule=make_data(4))
+    rates = [r.lr for r in module.meter.drain()]
+    assert len(rates) == 10
+    assert len(set(rates)) == 10
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.2 * rates[0]
+
+
+def test_another_loader_counts_its_own_targets(make_module: Callable[..., BabyGPT], caplog: Any) -> None:
+    """Plain tensors from somebody's DataLoader train too; the module says what it divides by."""
+    rows = torch.randint(0, 300, (8, 16), generator=torch.Generator().manual_seed(0))
+    loader = torch.utils.data.DataLoader(
+        [{"input_ids": r, "labels": r} for r in rows], batch_size=4, shuffle=False  # type: ignore[arg-type]
+    )
+    module = make_module()
+    recorder = Recorder(gradients_of=0)
+    trainer_of(callbacks=[recorder], max_steps=1).fit(module, train_dataloaders=loader, val_dataloaders=loader)
+    fresh = make_module().model.train()
+    fresh(input_ids=rows[:4], labels=rows[:4]).loss.backward()
+    reference = {n: p.grad for n, p in fresh.named_parameters() if p.grad is not None}
+    assert worst(recorder.gradients, reference) <= 1e-5

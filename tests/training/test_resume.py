@@ -1,0 +1,130 @@
+"""Stop, resume, end: the same bits as a run that was never stopped."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fits import Recorder, StopHereError, trainer_of, weights_equal
+
+from babygpt import BabyGPT, LLMDataModule
+
+
+STEPS = 18
+
+
+@pytest.fixture(params=[0.0, 0.1], ids=["no-dropout", "dropout"])
+def dropout(request: Any) -> float:
+    return float(request.param)
+
+
+class Runs:
+    """Fits that can be stopped after a step and gone on with."""
+
+    def __init__(self, make_data: Any, make_module: Any, folder: Path, dropout: float, **limits: Any) -> None:
+        self.make_data, self.make_module = make_data, make_module
+        self.folder, self.dropout, self.limits = folder, dropout, limits
+
+    def fit(self, stop: int | None = None, start: Path | None = None, micro: int = 2) -> Any:
+        data = self.make_data(micro, global_batch_size=4)
+        module = self.make_module(dropout=self.dropout, seed=3)
+        path = self.folder / f"at-{stop}"
+        recorder = Recorder(stop_after=stop, save_to=path if stop is not None else None)
+        trainer = trainer_of(
+            callbacks=[recorder], accumulate_grad_batches=-(-4 // micro), log_every_n_steps=3, **self.limits
+        )
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=None if start is None else str(start))
+        except StopHereError:
+            return path
+        return module, recorder, trainer, data
+
+
+@pytest.fixture
+def runs(make_data: Any, make_module: Any, tmp_path: Path, dropout: float) -> Callable[..., Runs]:
+    return lambda **limits: Runs(make_data, make_module, tmp_path, dropout, **limits)
+
+
+def test_mid_epoch_with_accumulation_twice_in_a_row(runs: Callable[..., Runs]) -> None:
+    run = runs(max_steps=STEPS)
+    whole, _, _, data = run.fit()
+    assert data.steps_per_epoch < STEPS, "the run must cross an epoch's end"
+    first = run.fit(stop=3)
+    second = run.fit(stop=5, start=first)
+    resumed, recorder, trainer, _ = run.fit(start=second)
+    assert trainer.global_step == STEPS
+    assert recorder.seen == [data.micro_batch(n)["input_ids"].tolist() for n in range(10, 2 * STEPS)]
+    assert weights_equal(whole, resumed)
+
+
+def test_at_an_epochs_end_twice_in_a_row_under_max_epochs(runs: Callable[..., Runs]) -> None:
+    run = runs(max_epochs=3)
+    whole, _, trainer, data = run.fit()
+    epoch = data.steps_per_epoch
+    assert trainer.global_step == 3 * epoch
+    first = run.fit(stop=epoch)
+    second = run.fit(stop=2 * epoch, start=first)
+    resumed, recorder, trainer, _ = run.fit(start=second)
+    assert trainer.global_step == 3 * epoch
+    assert len(recorder.seen) == 2 * epoch
+    assert weights_equal(whole, resumed)
+
+
+def test_mid_epoch_under_max_epochs(runs: Callable[..., Runs]) -> None:
+    run = runs(max_epochs=2)
+    whole, _, trainer, data = run.fit()
+    resumed, _, again, _ = run.fit(start=run.fit(stop=data.steps_per_epoch + 2))
+    assert again.global_step == trainer.global_step == 2 * data.steps_per_epoch
+    assert weights_equal(whole, resumed)
+
+
+def test_in_a_copied_folder(runs: Callable[..., Runs], tmp_path: Path) -> None:
+    run = runs(max_steps=STEPS)
+    whole, *_ = run.fit()
+    saved = run.fit(stop=4)
+    copy = tmp_path / "elsewhere" / "copy"
+    shutil.copytree(saved, copy)
+    shutil.rmtree(saved)
+    resumed, *_ = run.fit(start=copy)
+    assert weights_equal(whole, resumed)
+
+
+def test_another_micro_batch_keeps_the_order(make_data: Any, make_module: Any, tmp_path: Path) -> None:
+    run = Runs(make_data, make_module, tmp_path, 0.0, max_steps=STEPS)
+    saved = run.fit(stop=5)
+    _, recorder, trainer, data = run.fit(start=saved, micro=1)
+    assert trainer.global_step == STEPS
+    assert recorder.seen == [data.micro_batch(n)["input_ids"].tolist() for n in range(20, 4 * STEPS)]
+
+
+def test_lightnings_own_writer_goes_on_too(
+    make_data: Callable[..., LLMDataModule], make_module: Callable[..., BabyGPT], tmp_path: Path
+) -> None:
+    def fit(stop: int | None, start: Path | None) -> Any:
+        recorder = Recorder(stop_after=stop, save_to=tmp_path / "plain.ckpt" if stop else None)
+        trainer = trainer_of(callbacks=[recorder], max_steps=STEPS, accumulate_grad_batches=2, plugins=[])
+        module = make_module(dropout=0.1)
+        try:
+            trainer.fit(module, datamodule=make_data(2, global_batch_size=4), ckpt_path=start)
+        except StopHereError:
+            return None
+        return module
+
+    whole = fit(None, None)
+    fit(5, None)
+    assert (tmp_path / "plain.ckpt").is_file()
+    assert weights_equal(whole, fit(None, tmp_path / "plain.ckpt"))
+
+
+def test_other_data_is_refused(make_data: Any, make_module: Any, tmp_path: Path) -> None:
+    from babygpt.errors import CheckpointError
+
+    saved = Runs(make_data, make_module, tmp_path, 0.0, max_steps=STEPS).fit(stop=2)
+    with pytest.raises(CheckpointError, match="global_batch_size is 8 here and was 4"):
+        trainer_of(max_steps=STEPS, accumulate_grad_batches=4).fit(
+            make_module(), datamodule=make_data(2, global_batch_size=8), ckpt_path=str(saved)
+        )
