@@ -69,5 +69,5 @@ CONTENDERS = (
     Contender("babygpt", "ours", "command", "babygpt", "BabyGPT, babygpt train"),
     Contender("babygpt-fp32", "ours", "command-fp32", "babygpt", "BabyGPT, babygpt train, 32-true"),
     Contender("babygpt-lightning", "ours", "lightning", "babygpt", "BabyGPT in L.Trainer"),
-    Contender("babygpt-lightning-bf16", "ours", "lightning-bf16", "babygpt", "BabyGPT in L.Trainer, bf16-mixed"),
+    Contender("babygpt-lightning-bf16", "ours", "lightning-bf16", "babygpt", "BabyGPT in L.Trainer, bf16"),
 )

@@ -16,7 +16,7 @@ PROJECT = BENCHMARKS.parent
 
 
 def interpreter(name: str, folder: Path, pip_arguments: list[str]) -> Path:
-    """The Python of an environment, which is made first if its requirement file has changed or it is not there.
+    """The Python of an environment; it is made first if it is not there or its requirement file has changed.
 
     Args:
         name: of the requirement file, without `.txt`.

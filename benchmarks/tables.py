@@ -1,4 +1,4 @@
-"""Runs to medians, spreads and ratios, and these to tables: pure functions on the result file's own objects."""
+"""Runs to medians, spreads and ratios, and these to tables: pure functions on the result file's objects."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def summarise(result: dict[str, Any]) -> list[dict[str, Any]]:
     """One object for each contender that ran, in the table's order.
 
     Args:
-        result: the result file: `runs` (each with `contender`, `round`, and the measures or `error`) and `data`.
+        result: the result file: `runs` (each with `contender`, `round`, the measures or `error`) and `data`.
 
     Returns:
-        `name`, `title`, the `Spread`s (None where nothing was measured) and the notes; ratios to the reference are
-        taken within each round, and not at all for a contender that did not learn.
+        `name`, `title`, the `Spread`s (None where nothing was measured), the notes; ratios to the reference
+        are taken within each round, and not in rounds in which a contender did not learn.
     """
     good = [run for run in result["runs"] if "error" not in run]
     initial = result["data"]["held_out_loss"]
@@ -74,8 +74,10 @@ def summarise(result: dict[str, Any]) -> list[dict[str, Any]]:
             continue
         fair = [run for run in mine if learned(run, good, initial)]
         notes = list(dict.fromkeys(run["arithmetic"] for run in mine))
-        notes += [f"failed {failed} times"] if failed else []
-        notes += [f"did not learn comparably in {len(mine) - len(fair)} rounds: no ratio"] if fair != mine else []
+        if failed:
+            notes.append(f"failed in {failed} of {failed + len(mine)} runs")
+        if len(fair) < len(mine):
+            notes.append(f"did not learn comparably in {len(mine) - len(fair)} of {len(mine)} runs: no ratio")
 
         def spread(measure: Callable[[Run], float], runs: Sequence[Run] = tuple(mine)) -> Spread | None:
             return Spread.of([measure(run) for run in runs])

@@ -6,9 +6,9 @@
 
 1. Environments are made from `requirements/` (once, in `--envs`).
 2. Text, token ids, tokenizer and initial weights are written once; every contender reads them.
-3. Rounds are interleaved (A B C A B C ...), each run a process of its own. A hook marks every optimiser step; rates are
-   those of the steps after `--warmup`, so that start-up, compilation and saving are left out and reported apart.
-4. Medians, spreads and ratios within each round go to a JSON and a Markdown file in `--out` and to the terminal.
+3. Rounds are interleaved (A B C A B C ...), each run a process of its own. A hook marks every optimiser step; rates
+   are those of the steps after `--warmup`: start-up, compilation (its cache begins empty) and saving are left out.
+4. Medians, spreads and ratios within each round go to the terminal, and to a JSON and a Markdown file in `--out`.
 
 A contender whose held-out loss does not fall like the others' gets no ratio. Standard library only.
 """
@@ -51,7 +51,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="of arithmetic; default is each contender's own choice")
     parser.add_argument("--only", default=",".join(names), help=f"some of {', '.join(names)}")
     parser.add_argument("--quick", action="store_true", help="a tiny shape, few steps, one round")
-    parser.add_argument("--envs", type=Path, help="folder of the environments, default a temporary one that is kept")
+    parser.add_argument(
+        "--envs", type=Path, help="folder of the environments, default a temporary one that is kept"
+    )
     parser.add_argument("--out", type=Path, help="folder of the result files, default benchmarks/results")
     parser.add_argument("--name", help="of the result files, default the shape")
     parser.add_argument("--pip-args", default="", help='for pip install, as in "--index-url ..."')
@@ -82,7 +84,9 @@ def machine_facts() -> dict[str, Any]:
     flags: list[str] = []
     if cpuinfo.exists():
         fields = dict(
-            (part.strip() for part in line.split(":", 1)) for line in cpuinfo.read_text().splitlines() if ":" in line
+            (part.strip() for part in line.split(":", 1))
+            for line in cpuinfo.read_text().splitlines()
+            if ":" in line
         )
         model = fields.get("model name", model)
         wanted = {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile"}
@@ -111,7 +115,9 @@ def commit() -> str | None:
     return head and head + ("+" if git("status", "--porcelain", "--", "src") else "")
 
 
-def run_script(python: Path, script: str, spec: dict[str, Any], folder: Path, threads: int | None) -> dict[str, Any]:
+def run_script(
+    python: Path, script: str, spec: dict[str, Any], folder: Path, threads: int | None
+) -> dict[str, Any]:
     """Runs one script of `contenders/` in a fresh folder.
 
     Returns:
@@ -127,6 +133,7 @@ def run_script(python: Path, script: str, spec: dict[str, Any], folder: Path, th
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_CACHE": str(folder / "datasets"),
         "TOKENIZERS_PARALLELISM": "false",
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
         "BENCH_STARTED": str(time.time()),
     }
     environment.pop("PYTHONPATH", None)
@@ -136,7 +143,13 @@ def run_script(python: Path, script: str, spec: dict[str, Any], folder: Path, th
     with log.open("wb") as stream:
         try:
             done = subprocess.run(
-                command, cwd=folder, env=environment, stdout=stream, stderr=stream, timeout=_LIMIT, check=False
+                command,
+                cwd=folder,
+                env=environment,
+                stdout=stream,
+                stderr=stream,
+                timeout=_LIMIT,
+                check=False,
             )
             code: int | str = done.returncode
         except subprocess.TimeoutExpired:
@@ -168,7 +181,8 @@ def write(args: argparse.Namespace, result: dict[str, Any]) -> list[tuple[str, .
     summary = summarise(result)
     rows = rows_of(summary)
     result["summary"] = [
-        {key: asdict(value) if hasattr(value, "median") else value for key, value in row.items()} for row in summary
+        {key: asdict(value) if hasattr(value, "median") else value for key, value in row.items()}
+        for row in summary
     ]
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / f"{args.name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -181,33 +195,40 @@ def heading(result: dict[str, Any]) -> str:
     machine, setting, data = result["machine"], result["setting"], result["data"]
     shape = setting["shape"]
     return (
-        f"GPT-2 with {shape['layers']} layers, {shape['width']} wide, {shape['heads']} heads, block {shape['block']},"
-        f" vocabulary {shape['vocab_size']}: {data['parameters'] / 1e6:.1f} M parameters.\n"
-        f"{setting['batch']} windows a step, steps {setting['warmup'] + 1} to {setting['steps']} measured,"
-        f" {setting['rounds']} rounds, interleaved. Median (lowest-highest); ratios are to the transformers Trainer's"
-        f" defaults in the same round. Loss: held-out, after the same tokens; {data['held_out_loss']:.3f} before.\n"
-        f"{machine['processor']}, {machine['cores']} cores ({', '.join(machine['instructions'])}),"
-        f" {machine['memory_gib']} GiB, {machine['system']}, {machine['date']}.\n"
+        f"GPT-2: {shape['layers']} layers, {shape['width']} wide, {shape['heads']} heads, block {shape['block']}, "
+        f"vocabulary {shape['vocab_size']}, {data['parameters'] / 1e6:.1f} M parameters. "
+        f"{setting['batch']} windows a step; steps {setting['warmup'] + 1} to {setting['steps']} are measured; "
+        f"interleaved rounds: {setting['rounds']}. Median (lowest-highest). Ratios are to the transformers Trainer "
+        f"at its defaults in the same round. Loss: held-out, after the same tokens; {data['held_out_loss']:.3f} "
+        f"before training.\n\n"
+        f"{machine['processor']}, {machine['cores']} cores ({', '.join(machine['instructions'])}), "
+        f"{machine['memory_gib']} GiB, {machine['system']}, {machine['date']}.\n\n"
         f"`{result['command']}`"
     )
 
 
 def compete(args: argparse.Namespace, pythons: dict[str, Path], work: Path, result: dict[str, Any]) -> None:
-    """All rounds; the result files are written anew after every run, so that an interrupted table is not lost."""
+    """All rounds; the result files are written anew after every run, so that an interruption loses one."""
     contenders = [contender for contender in CONTENDERS if contender.name in args.only]
     for number in range(args.rounds):
         for contender in contenders:
             spec = spec_of(args, work, contender)
             folder = work / "runs" / f"{number}-{contender.name}"
-            reported = run_script(pythons[contender.environment], contender.script, spec, folder, args.threads)
+            reported = run_script(
+                pythons[contender.environment], contender.script, spec, folder, args.threads
+            )
             result["runs"].append({"contender": contender.name, "round": number, **reported})
             if "error" in reported:
-                print(f"round {number + 1}  {contender.name}: {reported['error']}", *reported["log"], sep="\n    ")
+                print(
+                    f"round {number + 1}  {contender.name}: {reported['error']}",
+                    *reported["log"],
+                    sep="\n    ",
+                )
             else:
                 speed, per_cpu = (reported["tokens"] / reported[key] for key in ("seconds", "cpu_seconds"))
                 print(
-                    f"round {number + 1}  {contender.name:<24}{speed:9.0f} tokens/s {per_cpu:9.0f} tokens/CPU-s"
-                    f"  loss {reported['held_out_loss']:.3f}",
+                    f"round {number + 1}  {contender.name:<24}{speed:9.0f} tokens/s {per_cpu:9.0f} tokens/CPU-s  "
+                    f"loss {reported['held_out_loss']:.3f}",
                     flush=True,
                 )
                 shutil.rmtree(folder)
@@ -217,13 +238,19 @@ def compete(args: argparse.Namespace, pythons: dict[str, Path], work: Path, resu
 def main(argv: list[str] | None = None) -> int:
     """Measures, prints the table, and gives 1 if any run failed."""
     args = arguments(argv)
-    needed = {contender.environment for contender in CONTENDERS if contender.name in args.only} | {"transformers"}
+    needed = {contender.environment for contender in CONTENDERS if contender.name in args.only} | {
+        "transformers"
+    }
     pythons = {name: interpreter(name, args.envs, args.pip_args.split()) for name in sorted(needed)}
     words = " ".join(sys.argv[1:] if argv is None else argv)
     with tempfile.TemporaryDirectory(prefix="babygpt-benchmark-") as folder:
         work = Path(folder)
         data = run_script(
-            pythons["transformers"], "prepare", spec_of(args, work, None), work / "runs" / "prepare", args.threads
+            pythons["transformers"],
+            "prepare",
+            spec_of(args, work, None),
+            work / "runs" / "prepare",
+            args.threads,
         )
         if "error" in data:
             print(f"the data could not be prepared: {data['error']}", *data["log"], sep="\n", file=sys.stderr)
@@ -234,7 +261,10 @@ def main(argv: list[str] | None = None) -> int:
             "machine": machine_facts(),
             "setting": {
                 "shape": asdict(SHAPES[args.shape]),
-                **{key: getattr(args, key) for key in ("batch", "micro_batch", "learning_rate", "steps", "warmup")},
+                **{
+                    key: getattr(args, key)
+                    for key in ("batch", "micro_batch", "learning_rate", "steps", "warmup")
+                },
                 **{key: getattr(args, key) for key in ("rounds", "threads")},
             },
             "data": data,

@@ -9,7 +9,7 @@ import tempfile
 _CACHE = tempfile.TemporaryDirectory(prefix="babygpt-tests-")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["BABYGPT_CACHE"] = _CACHE.name
-os.environ["OMP_NUM_THREADS"] = "2"  # of subprocesses: bit-identical results need a fixed number
+os.environ["OMP_NUM_THREADS"] = "1"  # of subprocesses: bit-identical results need a fixed number
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads warn when a test forks loader workers
 
 import subprocess
@@ -24,7 +24,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 # The same examples in every run, so that only a change of code can turn a test red.
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, print_blob=True)

@@ -85,6 +85,43 @@ def test_an_exception_leaves_nothing_new(tmp_path: Path, error: BaseException, r
     verify_folder(tmp_path / "one")
 
 
+def test_a_swap_that_fails_half_way_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_folder(tmp_path, "one", fill, {"new": False})
+    rename = Path.rename
+
+    def refuse_the_new(self: Path, target: Path) -> Path:
+        if self.name.startswith(".partial-"):
+            raise OSError(errno.EIO, "broken")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_the_new)
+    with pytest.raises(OSError, match="broken"):
+        publish_folder(tmp_path, "one", fill, {"new": True}, replace=True)
+    assert visible(tmp_path) == ["one"]
+    assert verify_folder(tmp_path / "one").facts == {"new": False}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be flushed there")
+def test_all_is_on_the_disk_before_the_rename_and_the_rename_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[int | str] = []
+    fsync, rename = os.fsync, Path.rename
+    monkeypatch.setattr(os, "fsync", lambda fd: (events.append(os.fstat(fd).st_ino), fsync(fd)))
+    monkeypatch.setattr(Path, "rename", lambda self, to: (events.append("rename"), rename(self, to))[1])
+    path = publish_folder(tmp_path, "one", fill, {})
+    at = events.index("rename")
+    inside = [path, *path.rglob("*")]
+    assert {p.stat().st_ino for p in inside} <= set(events[:at])
+    manifest = (path / "manifest.json").stat().st_ino
+    assert all(
+        events.index(p.stat().st_ino) < events.index(manifest)
+        for p in inside
+        if p.is_file() and p.stat().st_ino != manifest
+    )
+    assert events[at + 1 :] == [tmp_path.stat().st_ino]
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -20,16 +20,17 @@ from babygpt.errors import ModelError, RecipeError
 
 @pytest.fixture(autouse=True)
 def bare_computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty cache, no proxy, and a working directory of its own; connections fail unless a test allows them."""
+    """An empty cache, no proxy, a folder of its own; connections fail unless a test allows them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(urllib.request, "getproxies", dict)
     monkeypatch.setattr(socket, "create_connection", _refuse)
-    hub.reachable.cache_clear()
+    real = hub.reachable
+    real.cache_clear()
     yield
-    hub.reachable.cache_clear()
+    real.cache_clear()
 
 
 def _refuse(*args: Any, **kwargs: Any) -> Any:
@@ -92,7 +93,7 @@ class TestNoNetwork:
 
     def test_a_connection_that_hangs_is_given_three_seconds(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(hub, "_PROBE_SECONDS", 0.2)
-        monkeypatch.setattr(socket, "create_connection", lambda *a, **k: time.sleep(1.5))
+        monkeypatch.setattr(socket, "create_connection", lambda *a, **k: (time.sleep(1.5), _refuse()))
         begun = time.monotonic()
         assert not hub.reachable()
         assert time.monotonic() - begun < 1

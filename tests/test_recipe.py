@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from babygpt.errors import RecipeError
@@ -89,6 +89,7 @@ RECIPES = st.builds(
 # -- files ---------------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=60)
 @given(RECIPES)
 def test_recipe_file_gives_the_recipe_back(recipe):
     with tempfile.TemporaryDirectory() as folder:
@@ -100,6 +101,7 @@ def test_recipe_file_gives_the_recipe_back(recipe):
         assert yaml.safe_load(path.read_text(encoding="utf-8")) == to_dict(recipe)
 
 
+@settings(max_examples=60)
 @given(RECIPES)
 def test_plain_values_are_json(recipe):
     assert from_dict(json.loads(json.dumps(to_dict(recipe)))) == recipe
@@ -149,6 +151,7 @@ def test_differences_name_each_field_and_both_values():
     ]
 
 
+@settings(max_examples=60)
 @given(RECIPES, RECIPES)
 def test_differences_are_none_exactly_for_equals(a, b):
     assert (differences(a, b) == []) == (a == b)
@@ -247,8 +250,8 @@ def test_defaults_are_those_of_the_design():
     assert asdict(Recipe()) == {
         "model": {"name": "auto", "revision": None, "attention": "auto", "dropout": 0.0},
         "data": {
-            "path": ("builtin:python",), "field": "auto", "val_path": (), "val_fraction": 0.05, "tokenizer": "auto",
-            "block": "auto", "packing": "stream", "global_batch_size": "auto",
+            "path": ("builtin:python",), "field": "auto", "val_path": (), "val_fraction": 0.05,
+            "tokenizer": "auto", "block": "auto", "packing": "stream", "global_batch_size": "auto",
         },
         "optim": {"name": "adamw", "lr": "auto", "weight_decay": 0.1, "betas": (0.9, 0.95), "grad_clip": 1.0},
         "schedule": {"name": "cosine", "warmup": 0.02, "final": 0.1},

@@ -1,4 +1,7 @@
-"""The floor of overhead: a plain PyTorch loop, eager, with nothing but what the mathematics asks for. Variants: fp32, bf16."""
+"""The floor of overhead: a plain eager PyTorch loop, nothing but what the mathematics asks for.
+
+Variants: `fp32`, `bf16` (autocast).
+"""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ def main() -> None:
             gradient_accumulation_steps=spec.accumulate,
             learning_rate=spec.learning_rate,
             seed=spec.seed,
+            use_cpu=True,  # it refuses bf16 without a GPU otherwise
             **extra,
         ),
         train_dataset=Dataset.from_dict({"input_ids": spec.train_windows()}),

@@ -1,8 +1,8 @@
 """LitGPT `pretrain`. Variants: `32-true`, `bf16-mixed`.
 
-It compiles the whole model by itself. Its GPT has no learned positions, so the nearest shape stands in: layer norms and
-biases, sequential residuals, tanh GELU, tied embeddings, rotary positions on a quarter of each head as in its Pythia
-configs. The data module is the smallest its documentation allows, without worker processes.
+It compiles the whole model by itself. Its GPT has no learned positions, so the nearest shape stands in: layer norms
+and biases, sequential residuals, tanh GELU, tied embeddings, rotary positions on a quarter of each head as in its
+Pythia configs. The data module is the smallest its documentation allows, without worker processes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class Windows(DataModule):
         self._held_out = spec.held_out()
         self._batch_size = 1
 
-    def connect(self, tokenizer: Any = None, batch_size: int = 1, max_seq_length: int | None = None, **_: Any) -> None:
+    def connect(
+        self, tokenizer: Any = None, batch_size: int = 1, max_seq_length: int | None = None, **_: Any
+    ) -> None:
         """Takes the micro-batch size."""
         del tokenizer, max_seq_length
         self._batch_size = batch_size

@@ -1,7 +1,7 @@
-"""BabyGPT. Variants: `command` (its defaults), `command-fp32`, `lightning` (the README's two lines), `lightning-bf16`.
+"""BabyGPT. Variants: `command` (its defaults), `command-fp32`, `lightning` (as in the README), `lightning-bf16`.
 
-The command validates and saves only at the run's end here, since the others do neither in the measured region. Both doors
-read the text; that they see the very ids of the other contenders is checked.
+The command validates and saves only at the run's end here, since the others do neither in the measured region.
+Both doors read the text; that they see the very ids of the other contenders is checked.
 """
 
 from __future__ import annotations
@@ -51,14 +51,15 @@ def command(spec: Spec, precision: str) -> Trained:
         "machine.precision": precision,
         "out": _OUT,
     }
-    code = babygpt(["train", *(word for name, value in arguments.items() for word in (f"--{name}", str(value)))])
+    words = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
+    code = babygpt(["train", *words])
     if code:
         raise SystemExit(code)
     plan = json.loads((_OUT / "machine.json").read_text(encoding="utf-8"))
     plan = plan.get("plan", plan)
     model = AutoModelForCausalLM.from_pretrained(newest(_OUT / "checkpoints"))
-    compiled = ", compiled" if plan["compile"] else ""
-    return Trained(model, f"{autocasts(plan['precision'] == 'bf16-mixed')}{compiled}, micro-batch {plan['micro_batch']}")
+    how = [autocasts(plan["precision"] == "bf16-mixed"), f"micro-batch {plan['micro_batch']}"]
+    return Trained(model, ", ".join([*how, *(["compiled"] if plan["compile"] else [])]))
 
 
 def lightning(spec: Spec, precision: str | None) -> Trained:

@@ -1,7 +1,8 @@
-"""A Lightning beginner's trainer: the widespread first script around a Hugging Face model, with its habits kept.
+"""The tutorial's script: a first LightningModule around a Hugging Face model, with its habits kept.
 
-Activation checkpointing asked for, `16-mixed` (which Lightning turns into bf16 autocast on a CPU), a collator that hands over an
-all-ones mask, two logged values a step, and a cosine schedule that steps once an epoch.
+Activation checkpointing asked for, `16-mixed` (which Lightning turns into bf16 autocast on a CPU), a collator
+that hands over an all-ones mask, the loss logged every step, and a cosine schedule that steps once an epoch.
+Lightning keeps the eval mode of `from_pretrained`, in which transformers does not checkpoint; the result says so.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Writes what every contender starts from: text, its token ids, a tokenizer and the initial weights, once.
 
-The text is the source files of the running Python's standard library without its tests, so nothing is downloaded. It is
-one document: its first part is for training, its last twentieth is held out. Ids are what the tokenizer makes of each part
-plus one end-of-text, so that contenders that read text and contenders that read ids see the same.
+The text is the source files of the running Python's standard library without its tests: nothing is downloaded. It is
+one document: its first part is for training, its last twentieth is held out. Ids are what the tokenizer makes of
+each part plus one end-of-text, so that contenders that read text and contenders that read ids see the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 _END = "<|endoftext|>"
-_LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "pydoc_data", "lib2to3", "__pycache__"}
+_LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "lib2to3"}
 _CHARS = 8_000_000
 _HELD_OUT = 0.05
 

@@ -1,8 +1,8 @@
 """What every contender shares: the spec it is given, the clock of its steps, and the loss it reached.
 
-The clock is one global hook that torch calls after each optimiser step, so that a contender's own code stays as its
-documentation prints it. A mark holds the wall clock and the processor time of all threads of this process; at the two
-ends of the measured region it also holds that of the child processes (loader workers), found through psutil.
+The clock is one global hook that torch calls after each optimiser step, so that a contender's own code stays as
+its documentation prints it. A mark holds the wall clock and the processor time of all threads of this process; at
+the two ends of the measured region also that of the child processes (loader workers), found through psutil.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 _HELD_OUT_WINDOWS = 32
-_REPORTED = ("torch", "transformers", "accelerate", "datasets", "trl", "lightning", "litgpt", "numpy", "tokenizers")
+_REPORTED = ("torch", "transformers", "accelerate", "trl", "lightning", "litgpt", "numpy")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Spec:
     """One run's task, the same for every contender.
 
     Args:
-        work: folder with `model/` (initial weights and tokenizer), `train.npy`, `held_out.npy` and the same as `.txt`.
+        work: folder of `model/` (initial weights, tokenizer), `train` and `held_out` as `.npy` and `.txt`.
         layers: transformer blocks.
         width: of the residual stream.
         heads: of attention.
@@ -74,7 +74,7 @@ class Spec:
         return self.batch // self.micro_batch
 
     def train_windows(self, length: int | None = None) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """int64 [windows, length]: windows that start every `block` tokens, repeated until the run cannot run dry.
+        """int64 [windows, length]: windows that start every `block` tokens, repeated if the run needs more.
 
         Args:
             length: tokens of a window, `block` unless given (a loader that shifts by itself wants block + 1).
@@ -103,7 +103,7 @@ class Mark:
     Args:
         wall: seconds of the monotonic clock.
         cpu: processor seconds of this process, all threads.
-        children: processor seconds by process id of the children, at the ends of the measured region; else empty.
+        children: processor seconds by child process id, at the ends of the measured region; else empty.
         peak_rss: bytes, of this process so far.
         now: seconds since the epoch.
     """
@@ -141,7 +141,8 @@ class StepProbe:
         """
         exact = [marks for marks in self._all if len(marks) == steps]
         if len(exact) != 1:
-            raise SystemExit(f"expected one optimiser of {steps} steps, saw {[len(marks) for marks in self._all]}")
+            seen = [len(marks) for marks in self._all]
+            raise SystemExit(f"expected one optimiser of {steps} steps, saw optimisers of {seen} steps")
         return exact[0]
 
 
@@ -162,8 +163,10 @@ def _peak_rss() -> int:
 
 
 @torch.no_grad()
-def held_out_loss(model: torch.nn.Module, logits_of: Callable[[torch.Tensor], torch.Tensor], spec: Spec) -> float:
-    """Mean negative log likelihood of the held-out windows in fp32, nats for each token, measured alike for everyone.
+def held_out_loss(
+    model: torch.nn.Module, logits_of: Callable[[torch.Tensor], torch.Tensor], spec: Spec
+) -> float:
+    """Mean negative log likelihood of the held-out windows in fp32, nats for each token, alike for everyone.
 
     Args:
         model: put into eval mode.

@@ -1,10 +1,13 @@
-"""TRL `SFTTrainer`. Variants: `default` (bf16 and gradient checkpointing on), `lean` (without gradient checkpointing)."""
+"""TRL `SFTTrainer`.
+
+Variants: `default` (it autocasts to bf16 and checkpoints activations), `lean` (without the latter).
+"""
 
 from __future__ import annotations
 
 from datasets import Dataset
 from probe import StepProbe, autocasts, count_parameters, hugging_face_loss, read_spec, report
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 
@@ -23,6 +26,7 @@ def main() -> None:
             learning_rate=spec.learning_rate,
             max_length=spec.block,
             seed=spec.seed,
+            use_cpu=True,  # it refuses bf16, its default, without a GPU otherwise
             **extra,
         ),
         train_dataset=Dataset.from_dict({"input_ids": spec.train_windows()}),
@@ -30,8 +34,9 @@ def main() -> None:
     )
     trainer.train()
     checkpointing = ", gradient checkpointing" if trainer.args.gradient_checkpointing else ""
-    # Training may have replaced the forward by one that keeps no logits, so the loss is measured on what it saved.
-    model = _saved(trainer)
+    # Its own model's forward keeps no logits, so the loss is measured on what it saves.
+    trainer.save_model("out/final")
+    model = AutoModelForCausalLM.from_pretrained("out/final")
     report(
         spec,
         probe,
@@ -39,13 +44,6 @@ def main() -> None:
         parameters=count_parameters(model),
         arithmetic=autocasts(trainer.args.bf16) + checkpointing,
     )
-
-
-def _saved(trainer: SFTTrainer):  # type: ignore[no-untyped-def]
-    from transformers import AutoModelForCausalLM
-
-    trainer.save_model("out/final")
-    return AutoModelForCausalLM.from_pretrained("out/final")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 1. Every flag is looked up first, so that a mistyped one is answered with the nearest name.
 2. A recipe file is checked against the same fields, and its errors name the file.
 3. `--data.path a b` becomes the one value that the parser takes for a list.
-4. jsonargparse parses: the file first, then the flags over it, whatever their order.
+4. jsonargparse parses the flags, over what the file says, whatever their order.
 5. The settings are built, and check their own ranges.
 
 No field is named here: what the dataclasses hold, the command takes.
@@ -46,7 +46,7 @@ class Syntax(Generic[S]):
         settings: the dataclass that the verb takes; its docstring is the help.
         positional: the field that is given without a flag, if any.
         left_out: fields that the verb does not read: they are no flags.
-        one_of: the group of which a flag replaces whatever a recipe file says.
+        one_of: the group of which one field is set: a flag puts aside what a recipe file sets of it.
         takes_config: whether a recipe file may be given.
         examples: command lines for the help.
     """
@@ -64,6 +64,10 @@ class Syntax(Generic[S]):
         """The dotted names that can be set, each with its type hint."""
         every = fields.leaves(self.settings)
         return {n: h for n, h in every.items() if n not in self.left_out and n != self.positional}
+
+    def is_exclusive(self, name: str) -> bool:
+        """Whether a field belongs to the group of which one is set."""
+        return self.one_of is not None and name.startswith(f"{self.one_of}.")
 
 
 @dataclass(frozen=True)
@@ -90,11 +94,13 @@ def parse(syntax: Syntax[S], arguments: Sequence[str]) -> Parsed[S]:
     configs, printing, rest = _split_config(arguments)
     from_files: dict[str, Any] = {}
     for path in configs:
-        from_files.update(_check_file(syntax, path))
-    replaced = _replaced(syntax, names, from_files)
-    ready = [f"--{_CONFIG}={path}" for path in configs]
-    ready += [f"--{name}=null" for name in replaced] + _join_lists(syntax, rest)
+        from_files.update(_read_file(syntax, path))
+    if any(syntax.is_exclusive(n) for n in names):
+        from_files = {n: v for n, v in from_files.items() if not syntax.is_exclusive(n)}
+    ready = _join_lists(syntax, rest)
     parser = _parser(syntax)
+    # Not through the parser's own reader, whose numbers are not YAML's: a revision 1e5 would not stay text.
+    parser.set_defaults(from_files)
     try:
         values = parser.parse_args(ready).as_dict()
         values.pop(_CONFIG, None)
@@ -102,8 +108,8 @@ def parse(syntax: Syntax[S], arguments: Sequence[str]) -> Parsed[S]:
         if printing:
             parser.parse_args([*ready, *printing])
     except argparse.ArgumentError as error:
-        raise _plain_error(syntax, str(error)) from None
-    given = [*(n for n in from_files if n not in replaced), *(n for n in names if n in syntax.flags)]
+        raise _plain_error(syntax, ready, str(error)) from None
+    given = [*from_files, *(n for n in names if n in syntax.flags)]
     return Parsed(settings, tuple(dict.fromkeys(given)))
 
 
@@ -148,21 +154,15 @@ def _split_config(arguments: Sequence[str]) -> tuple[list[str], list[str], list[
     return configs, printing, rest
 
 
-def _check_file(syntax: Syntax[Any], path: str) -> dict[str, Any]:
+def _read_file(syntax: Syntax[Any], path: str) -> dict[str, Any]:
+    """The fields that a recipe file sets, by their dotted names."""
     values = fields.read_yaml(path)
     flat = fields.flatten(values)
     for name in flat:
         if name in syntax.left_out:
             raise unknown_field(name, syntax.flags, where=path)
     fields.build(syntax.settings, values, path)
-    return flat
-
-
-def _replaced(syntax: Syntax[Any], names: Sequence[str], from_files: dict[str, Any]) -> list[str]:
-    """The fields of a recipe file that a flag of the same group puts out of force."""
-    if syntax.one_of is None or not any(n.startswith(f"{syntax.one_of}.") for n in names):
-        return []
-    return [n for n in from_files if n.startswith(f"{syntax.one_of}.") and n not in names]
+    return {name: fields.convert(value, syntax.flags[name], name) for name, value in flat.items()}
 
 
 def _join_lists(syntax: Syntax[Any], arguments: Sequence[str]) -> list[str]:
@@ -286,17 +286,16 @@ def _descriptions(cls: Any) -> dict[str, str]:
 # -- after the parser ----------------------------------------------------------------------------------------
 
 
-def _plain_error(syntax: Syntax[Any], text: str) -> RecipeError:
+def _plain_error(syntax: Syntax[Any], arguments: list[str], text: str) -> RecipeError:
     """The parser's own message in our words."""
     key = re.search(r'Parser key "([^"]+)"', text) or re.match(r"argument --([\w.]+):", text)
     name = key[1] if key else ""
     if name in syntax.flags:
         wanted = fields.describe(syntax.flags[name])
-        given = re.search(r"(?:Given value|Got value): (.*)", text, re.DOTALL)
-        if given is None:
+        if not text.startswith("Parser key"):
             wrong = "takes no value" if syntax.flags[name] is bool else f"needs {wanted}"
             return RecipeError(wrong, where=f"--{name}")
-        return RecipeError(f"{given[1].strip()} is not {wanted}", where=f"--{name}")
+        return RecipeError(f"{_value_of(name, arguments)} is not {wanted}", where=f"--{name}")
     if "arguments are required" in text and syntax.positional:
         hint = f"{syntax.prog} {syntax.positional.upper()}, before any flag"
         return RecipeError(f"no {syntax.positional} is given", hint=hint)
@@ -306,3 +305,11 @@ def _plain_error(syntax: Syntax[Any], text: str) -> RecipeError:
             f"{extra[1]!r} belongs to no flag", hint="A value follows its flag, in quotes if it has spaces"
         )
     return RecipeError(" ".join(text.split()).rstrip("."))
+
+
+def _value_of(name: str, arguments: list[str]) -> str:
+    """What was typed for a flag, the last time."""
+    flag = f"--{name}"
+    at = max(i for i, a in enumerate(arguments) if a.partition("=")[0] == flag)
+    _, equals, value = arguments[at].partition("=")
+    return value if equals else arguments[at + 1]

@@ -159,5 +159,6 @@ def unknown_field(
     """
     dashes, kind = ("--", f"flag {flag}") if flag else ("", f"field {name}")
     meant = " or ".join(dashes + n for n in nearest(name, known))
-    hint = f"Did you mean {meant}" if meant else "Run babygpt train --help for the list"
+    listed = "--help lists them all" if flag else "babygpt train --print_config lists them all"
+    hint = f"Did you mean {meant}" if meant else listed
     return RecipeError(f"there is no {kind}", where=where, hint=hint)

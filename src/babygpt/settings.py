@@ -84,7 +84,7 @@ class EvalSettings:
         json: print one JSON object on standard output and nothing else there.
 
     Raises:
-        RecipeError: no checkpoint is named.
+        RecipeError: no checkpoint is named, or it is said how to read a text and not which.
     """
 
     checkpoint: str
@@ -94,6 +94,12 @@ class EvalSettings:
 
     def __post_init__(self) -> None:
         _named(self.checkpoint)
+        if not self.data.path and self.data != DataRecipe(path=()):
+            raise RecipeError(
+                "is not given, and the other data fields only say how to read it",
+                where="data.path",
+                hint="Give it too, or leave them all to the checkpoint's own run",
+            )
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ _OWN: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., PreTrainedModel]:
-    """tiny(model_type, attention="sdpa", **config): a model with random weights, always the same, in train mode."""
+    """tiny(model_type, attention="sdpa", **config): a model in train mode, random weights always the same."""
 
     def build(model_type: str, attention: str = "sdpa", **changes: Any) -> PreTrainedModel:
         config = AutoConfig.for_model(model_type, **{**_COMMON, **_OWN[model_type], **changes})

@@ -122,7 +122,7 @@ class TestFolder:
         with pytest.raises(ModelError, match="no pickle is ever loaded"):
             load_model(str(saved))
         (saved / "pytorch_model.bin").unlink()
-        with pytest.raises(ModelError, match="holds no weights"):
+        with pytest.raises(ModelError, match="it holds no weights"):
             load_model(str(saved))
 
     def test_code_in_the_repository_is_refused(self, saved: Path) -> None:
@@ -221,8 +221,8 @@ class TestCheckpointing:
 def _forward_passes_of_a_block(model: Any, ids: torch.Tensor) -> int:
     counted: list[int] = []
     first = next(iter(find_blocks(model).values()))
-    part = first.mlp
-    hook = part.register_forward_hook(lambda *_: counted.append(1))
+    # A hook before it: computing again stops as soon as the last tensor wanted is there.
+    hook = first.mlp.register_forward_pre_hook(lambda *_: counted.append(1))
     model(input_ids=ids, use_cache=False).logits.sum().backward()
     hook.remove()
     return len(counted)
@@ -254,10 +254,11 @@ class TestCompile:
         assert "going on without: no C++ compiler found" in caplog.text
         model(input_ids=batch["input_ids"])
 
+    @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
     def test_each_block_is_compiled_in_place(
         self, tiny: Any, batch: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """With the real front end and a back end that runs the captured graph as it is: quick, and the same numbers."""
+        """With the real front end and a back end that runs the captured graph as it is."""
         graphs: list[Any] = []
         real = torch.compile
 

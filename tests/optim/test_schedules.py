@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from babygpt.errors import RecipeError
 from babygpt.optim.schedules import SCHEDULES, multiplier, warmup_steps
 
 names = st.sampled_from(SCHEDULES)
-totals = st.integers(1, 3000)
+totals = st.integers(1, 600)
 warmups = st.one_of(st.floats(0, 0.999), st.integers(1, 500).map(float))
 finals = st.floats(0, 1)
 
@@ -32,13 +33,13 @@ def test_bounds_and_shape(name: str, total: int, warmup: float, final: float) ->
     assert curve[warm - 1 :] == sorted(curve[warm - 1 :], reverse=True)
 
 
-@given(st.sampled_from(["cosine", "linear", "wsd"]), st.integers(100, 3000), st.floats(0, 0.5), finals)
+@given(st.sampled_from(["cosine", "linear", "wsd"]), st.integers(100, 600), st.floats(0, 0.5), finals)
 def test_ends_nearly_at_the_final_fraction_and_stays_there(
     name: str, total: int, warmup: float, final: float
 ) -> None:
     curve = _curve(name, total, warmup, final)
     assert curve[-1] == pytest.approx(final, abs=0.06)
-    assert curve[-1] > final or final == 1
+    assert curve[-1] > final or final > 0.999
     assert multiplier(name, total, total, warmup, final) == pytest.approx(final, abs=1e-12)
     assert multiplier(name, 5 * total, total, warmup, final) == pytest.approx(final, abs=1e-12)
 
@@ -46,16 +47,16 @@ def test_ends_nearly_at_the_final_fraction_and_stays_there(
 @given(st.sampled_from(["cosine", "linear"]), totals, warmups, st.floats(0, 0.9))
 def test_changes_at_every_step(name: str, total: int, warmup: float, final: float) -> None:
     curve = _curve(name, total, warmup, final)
-    assert all(a != b for a, b in zip(curve, curve[1:], strict=False))
+    assert all(a != b for a, b in pairwise(curve))
 
 
-@given(st.integers(10, 3000), st.floats(0, 0.5), st.floats(0, 0.9))
+@given(st.integers(10, 600), st.floats(0, 0.5), st.floats(0, 0.9))
 def test_wsd_is_stable_until_its_last_fifth(total: int, warmup: float, final: float) -> None:
     curve = _curve("wsd", total, warmup, final)
     decay = round(0.2 * total)
     assert set(curve[warmup_steps(warmup, total) : total - decay]) <= {1.0}
     assert all(value < 1 for value in curve[total - decay :])
-    steps = [a - b for a, b in zip(curve[total - decay - 1 :], curve[total - decay :], strict=False)]
+    steps = [a - b for a, b in pairwise(curve[total - decay - 1 :])]
     assert all(math.isclose(s, steps[0], rel_tol=1e-6) for s in steps)
 
 

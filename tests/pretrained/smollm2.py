@@ -75,7 +75,7 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 def _tokenizer(gguf: Path) -> PreTrainedTokenizerBase:
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    # GGUF calls this model's way of cutting text "smollm": as "gpt2", for which transformers takes it, but with
+    # GGUF calls this way of cutting text "smollm": that of "gpt2", for which transformers takes it, but with
     # each digit for itself.
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

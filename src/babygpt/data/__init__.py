@@ -1,9 +1,11 @@
 """Text to batches, a file a stage.
 
-    sources     paths                  -> Document: text, spans or messages
+    sources     paths                  -> Document: text, spans or messages (hub_datasets opens data sets)
     tokenizers  names and texts        -> a tokenizer, loaded or trained
+    chat        a conversation         -> text with its targets marked
     encoding    Document               -> Encoded: ids, target mask, bytes
     arrow       Encoded                -> TokenStore: memory-mapped ids, offsets, manifest
+    split       content hashes         -> which documents, or which tokens, are held out
     store       a data recipe          -> PreparedData: split, tokenised, cached
     packing     document offsets       -> Windows: pieces of the flat ids
     order       (seed, step)           -> window numbers

@@ -1,9 +1,9 @@
 """Windows to tensors, and which windows each rank's micro-batches hold.
 
-A step's windows are laid out in slots: slot p = micro * (world_size * micro_batch) + rank * micro_batch + row
-holds the step's p-th window. Slots beyond the step's windows are empty rows (-1) that hold no target, so every
-rank runs the same number of micro-batches and shapes never change. Ranks, micro-batches and workers slice the
-order and never alter it.
+A step's windows are laid out in slots: p = micro * (world_size * micro_batch) + rank * micro_batch + row
+holds the step's p-th window. Slots beyond the step's windows are empty rows (-1) that hold no target, so
+every rank runs the same number of micro-batches and shapes never change. Ranks, micro-batches and workers
+slice the order and never alter it.
 """
 
 from __future__ import annotations

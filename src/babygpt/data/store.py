@@ -8,7 +8,7 @@
 
     CACHE/data/KEY/   train/  val/  tokenizer/  manifest.json
 
-Memory is that of one batch of text and 8 bytes a document, however large the data.
+Memory: one batch of text with its encodings, 16 bytes a document, and the largest text file, held whole.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["PreparedData", "StoreManifest", "TokenStore", "default_cache", "open
 
 Progress = Callable[[str, int, int], None]
 
-_SAMPLE_BYTES = 10_000_000  # of text a tokenizer is trained on: 2 s for 8,192 entries
+_SAMPLE_BYTES = 10_000_000  # of text a tokenizer is trained on, at most
 _SAMPLE_CHARS = 16_384  # of one excerpt, when there is more text than that
 _AUTO_VOCABULARY = 8192  # for `auto` with a model that is not decided yet
 
@@ -179,8 +179,9 @@ class _Builder:
                 )
             else:
                 self._notes.append(
-                    f"validation: the last {recipe.val_fraction:.0%} of the tokens, because there are only"
-                    f" {distinct} different documents (from {MIN_DOCUMENTS} on, whole documents are held out)"
+                    f"validation: the last {recipe.val_fraction:.0%} of the tokens, because there"
+                    f" {'is' if distinct == 1 else 'are'} only {distinct} different"
+                    f" document{'s' * (distinct > 1)} (from {MIN_DOCUMENTS} on, whole documents are held out)"
                 )
         train_bytes = num_bytes[~is_val]
         tokenizer = self._tokenizer or self._train_tokenizer(is_val, train_bytes, in_tail)

@@ -150,40 +150,30 @@ def _read_config(folder: Path, name: str) -> PreTrainedConfig:
             config: PreTrainedConfig = AutoConfig.from_pretrained(
                 folder, trust_remote_code=False, local_files_only=True
             )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:
+        # Each configuration checks its own fields, with errors of its own types.
         raise ModelError(f"config.json cannot be used: {_first_line(error)}", where=name) from error
     _require_causal(config, name)
     return config
 
 
 def _require_causal(config: PreTrainedConfig, name: str) -> None:
-    architectures = config.architectures or []
-    causal = None
-    if type(config) in _causal_classes:
-        causal = _causal_classes[type(config)].__name__
     if config.get_text_config() is not config:
-        raise ModelError(
-            f"{config.model_type} is a model of several kinds of input",
-            where=name,
-            hint="Give a text-only model",
-        )
-    if causal is None or (architectures and causal not in architectures):
-        what = ", ".join(architectures) or config.model_type
-        raise ModelError(
-            f"{what} is not a causal language model", where=name, hint="Give one that predicts next tokens"
-        )
+        what = f"{config.model_type} is a model of several kinds of input"
+        raise ModelError(what, where=name, hint="Give a text-only model")
+    causal = _causal_classes[type(config)].__name__ if type(config) in _causal_classes else None
+    # A folder that names no class is taken at its type's word.
+    architectures = config.architectures or [causal or config.model_type]
+    if causal not in architectures:
+        what = f"{', '.join(architectures)} is not a causal language model"
+        raise ModelError(what, where=name, hint="Give one that predicts next tokens")
 
 
 def _read_weights(folder: Path, name: str, config: PreTrainedConfig, attention: str) -> PreTrainedModel:
     if not any(folder.glob("*.safetensors")):
         pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth"))
-        raise ModelError(
-            "its weights are pickled, and no pickle is ever loaded"
-            if pickled
-            else "the folder holds no weights",
-            where=name,
-            hint="Give a model with model.safetensors",
-        )
+        what = "its weights are pickled, and no pickle is ever loaded" if pickled else "it holds no weights"
+        raise ModelError(what, where=name, hint="Give a model with model.safetensors")
     try:
         model, info = _auto_model.from_pretrained(
             folder,

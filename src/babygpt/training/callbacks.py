@@ -82,6 +82,8 @@ class RunFiles(L.Callback):
         """Writes a validation's line."""
         if trainer.sanity_checking:
             return
+        pl_module.flush()
+        self.write(trainer.is_global_zero)
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
         line = {"step": _step(trainer), "tokens": pl_module.meter.tokens, **values}
         self.validations.append(line)

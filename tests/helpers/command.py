@@ -1,0 +1,93 @@
+"""The command in this process, with a look inside: gradients, data order, and signals at chosen steps."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from babygpt import BabyGPT
+from babygpt.cli import main
+
+# The package's own attribute of this name is the function.
+train_verb = importlib.import_module("babygpt.train")
+
+
+@dataclass
+class Seen:
+    """What a run did.
+
+    Attributes:
+        code: the exit code.
+        out, err: what it printed.
+        module: the trained module, if it came to that.
+        gradients: of the step asked for.
+        order: token ids of each micro-batch.
+        losses: training loss of each step, by step.
+    """
+
+    code: int = -1
+    out: str = ""
+    err: str = ""
+    module: BabyGPT | None = None
+    gradients: dict[str, torch.Tensor] = field(default_factory=dict)
+    order: list[list[list[int]]] = field(default_factory=list)
+
+
+class Command:
+    """Runs command lines in this process.
+
+    Args:
+        monkeypatch: puts the looking glass in.
+        capfd: reads what is printed.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capfd = monkeypatch, capfd
+
+    def __call__(
+        self,
+        *args: str | Path,
+        gradients_of: int = -1,
+        signal_at: int = -1,
+        signum: int = signal.SIGTERM,
+        initial: dict[str, torch.Tensor] | None = None,
+    ) -> Seen:
+        seen = Seen()
+        build = train_verb.build_module
+
+        def watched(*a: Any, **k: Any) -> BabyGPT:
+            module = build(*a, **k)
+            if initial is not None:
+                module.model.load_state_dict(initial)
+            seen.module = module
+            step_of = lambda: module.trainer.global_step  # noqa: E731
+            training_step = module.training_step
+
+            def training(batch: Any, batch_idx: int) -> Any:
+                seen.order.append(batch["input_ids"].tolist())
+                return training_step(batch, batch_idx)
+
+            def before_update(optimizer: Any) -> None:
+                if step_of() == gradients_of:
+                    named = module.model.named_parameters()
+                    seen.gradients = {n: p.grad.detach().clone() for n, p in named if p.grad is not None}
+                if step_of() == signal_at:
+                    os.kill(os.getpid(), signum)
+
+            module.training_step = training  # type: ignore[method-assign]
+            module.on_before_optimizer_step = before_update  # type: ignore[method-assign]
+            return module
+
+        with self._monkeypatch.context() as patch:
+            patch.setattr(train_verb, "build_module", watched)
+            self._capfd.readouterr()
+            seen.code = main([str(a) for a in args])
+            seen.out, seen.err = self._capfd.readouterr()
+        return seen

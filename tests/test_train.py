@@ -1,0 +1,229 @@
+"""The verb train: the run folder, exactness and going on, through the command's own door."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from command import Command, Seen
+from fits import weights_equal
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from babygpt.checkpoints import discover
+from babygpt.recipe import read_recipe
+
+STEPS = 12
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    return Command(monkeypatch, capfd)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty documents and uneven pairs of prompt and completion."""
+    folder = tmp_path_factory.mktemp("text")
+    docs = [f"Document {n}. " + " ".join(f"word{(n * k) % 17} is {k}" for k in range(1, 4 + n % 9)) for n in range(40)]
+    (folder / "docs.jsonl").write_text("".join(json.dumps({"text": d}) + "\n" for d in docs))
+    pairs = [{"prompt": f"Question {n}: {'why ' * (n % 5)}", "completion": "because " * (1 + 3 * (n % 7))} for n in range(40)]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(p) + "\n" for p in pairs))
+    return folder
+
+
+def args_for(data: Path, out: Path, **more: Any) -> list[str]:
+    """A small run; keyword `optim__lr=1` is `--optim.lr 1`."""
+    fields: dict[str, Any] = {
+        "model.name": "preset:gpt2-1m",
+        "data.path": data,
+        "data.block": 32,
+        "data.tokenizer": "train:300",
+        "data.global_batch_size": 4,
+        "data.val_fraction": 0.2,
+        "budget.steps": STEPS,
+        "machine.precision": "32-true",
+        "machine.device": "cpu",
+        "machine.micro_batch": 2,
+        "out": out,
+    }
+    fields |= {name.replace("__", "."): value for name, value in more.items()}
+    return ["train", *(part for name, value in fields.items() if value is not None for part in (f"--{name}", str(value)))]
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_run_folder_holds_what_it_should(command: Command, text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    seen = command(*args_for(text / "docs.jsonl", out), "--json")
+    assert seen.code == 0, seen.err
+    result = json.loads(seen.out)
+    assert result["steps"] == STEPS
+    assert result["val_perplexity"] < result["first_perplexity"] / 2
+    recipe = read_recipe(out / "recipe.yaml")
+    assert recipe.budget.steps == STEPS
+    assert "auto" not in (out / "recipe.yaml").read_text().replace("attention: auto", "").replace("field: auto", "")
+    assert "auto" not in json.dumps(json.loads((out / "machine.json").read_text())["plan"]).replace('"strategy": "auto"', "")
+    metrics = lines_of(out / "metrics.jsonl")
+    steps = [m["step"] for m in metrics if "train_loss" in m]
+    assert steps == list(range(1, STEPS + 1))
+    validated = [m["step"] for m in metrics if "val_loss" in m]
+    assert validated[0] == 0
+    assert validated[-1] == STEPS
+    assert [s["step"] for s in lines_of(out / "samples.jsonl")] == validated
+    names = sorted(p.name for p in (out / "checkpoints").iterdir())
+    assert len([n for n in names if n.startswith("step-")]) == 2
+    assert len([n for n in names if n.startswith("babygpt-")]) == 1
+    assert "last" in names
+    assert not [n for n in names if n.startswith(".")]
+    assert "scratch" in seen.err
+
+
+def test_the_best_checkpoint_is_a_plain_model_with_the_same_bits(command: Command, text: Path, tmp_path: Path) -> None:
+    seen = command(*args_for(text / "docs.jsonl", tmp_path / "run"))
+    assert seen.code == 0
+    assert seen.module is not None
+    folder = tmp_path / "run" / "checkpoints" / "last"
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer("Document 3. word3 is", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        assert torch.equal(model(ids).logits, seen.module.model.eval()(ids).logits)
+
+
+@pytest.mark.parametrize("micro", [1, 4, 8])
+def test_gradient_is_that_of_the_whole_step(command: Command, text: Path, tmp_path: Path, micro: int) -> None:
+    """Against micro-batch 2, whose gradient test_exact compares with a computation by hand."""
+    def gradients(size: int) -> dict[str, torch.Tensor]:
+        common: dict[str, Any] = {"machine__precision": "64-true", "data__packing": "padded", "budget__steps": 1}
+        args = args_for(text / "pairs.jsonl", tmp_path / f"run-{size}", machine__micro_batch=size, data__global_batch_size=8, **common)
+        seen = command(*args, gradients_of=0)
+        assert seen.code == 0, seen.err
+        return seen.gradients
+
+    ours, theirs = gradients(micro), gradients(2)
+    assert theirs
+    assert max(float((ours[k] - theirs[k]).norm() / theirs[k].norm().clamp(min=1e-30)) for k in theirs) <= 1e-10
+
+
+def test_validation_loss_and_order_do_not_depend_on_the_plan(command: Command, text: Path, tmp_path: Path) -> None:
+    losses, orders = [], []
+    for micro, workers in ((1, 0), (3, 2), (4, 0)):
+        out = tmp_path / f"run-{micro}"
+        seen = command(*args_for(text / "docs.jsonl", out, budget__steps=4, machine__micro_batch=micro, machine__workers=workers))
+        assert seen.code == 0, seen.err
+        losses.append(lines_of(out / "metrics.jsonl")[0]["val_loss"])
+        rows = [row for micro_batch in seen.order for row in micro_batch if len(set(row)) > 1]
+        orders.append(rows)
+    assert max(losses) - min(losses) <= 1e-6
+    assert orders[0] == orders[1] == orders[2]
+
+
+# -- going on --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[0.0, 0.1], ids=["no-dropout", "dropout"])
+def whole(request: Any, command: Command, text: Path, tmp_path: Path) -> tuple[Seen, dict[str, Any]]:
+    """A run that nothing stopped, and the arguments that were its own."""
+    more = {"model__dropout": request.param}
+    seen = command(*args_for(text / "docs.jsonl", tmp_path / "whole", **more))
+    assert seen.code == 0, seen.err
+    return seen, more
+
+
+def test_stopped_twice_in_mid_epoch_and_copied_it_ends_with_the_same_bits(
+    command: Command, text: Path, tmp_path: Path, whole: tuple[Seen, dict[str, Any]]
+) -> None:
+    reference, more = whole
+    out = tmp_path / "run"
+    first = command(*args_for(text / "docs.jsonl", out, **more), signal_at=2)
+    assert first.code == 143, first.err
+    assert discover(out / "checkpoints")[0].step == 3
+    second = command("train", "--resume", out, "--machine.micro_batch", 2, "--machine.precision", "32-true", signal_at=6, signum=signal.SIGINT)
+    assert second.code == 130, second.err
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy, symlinks=True)
+    shutil.rmtree(out)
+    last = command("train", "--resume", copy, "--machine.micro_batch", 2, "--machine.precision", "32-true")
+    assert last.code == 0, last.err
+    assert weights_equal(reference.module.model, last.module.model)  # type: ignore[union-attr]
+    assert first.order + second.order + last.order == reference.order
+    steps = [m["step"] for m in lines_of(copy / "metrics.jsonl") if "train_loss" in m]
+    assert steps == list(range(1, STEPS + 1))
+    theirs = [m for m in lines_of(tmp_path / "whole" / "metrics.jsonl") if "val_loss" in m]
+    ours = [m for m in lines_of(copy / "metrics.jsonl") if "val_loss" in m]
+    assert ours == theirs
+
+
+def test_stopped_at_an_epochs_end_twice(command: Command, text: Path, tmp_path: Path) -> None:
+    more = {"budget__steps": None, "budget__epochs": 3, "data__global_batch_size": 16, "machine__micro_batch": 8}
+    reference = command(*args_for(text / "docs.jsonl", tmp_path / "whole", **more))
+    assert reference.code == 0, reference.err
+    epoch = (read_recipe(tmp_path / "whole" / "recipe.yaml").budget.steps or 0) // 3
+    assert epoch >= 2
+    out, plan = tmp_path / "run", ("--machine.micro_batch", 8, "--machine.precision", "32-true")
+    assert command(*args_for(text / "docs.jsonl", out, **more), signal_at=epoch - 1).code == 143
+    assert command("train", "--resume", out, *plan, signal_at=2 * epoch - 1).code == 143
+    last = command("train", "--resume", out, *plan)
+    assert last.code == 0, last.err
+    assert weights_equal(reference.module.model, last.module.model)  # type: ignore[union-attr]
+
+
+def test_a_finished_run_says_so_and_changes_nothing(command: Command, text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert command(*args_for(text / "docs.jsonl", out, budget__steps=2)).code == 0
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.name != "machine.json"}
+    seen = command("train", "--resume", out)
+    assert seen.code == 0
+    assert "finished" in seen.out
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.name != "machine.json"} == before
+
+
+def test_a_run_that_reached_no_checkpoint_begins_again(command: Command, text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    whole = command(*args_for(text / "docs.jsonl", tmp_path / "whole", budget__steps=3))
+    assert command(*args_for(text / "docs.jsonl", out, budget__steps=3), signal_at=0).code == 143
+    shutil.rmtree(out / "checkpoints")
+    seen = command("train", "--resume", out, "--machine.micro_batch", 2, "--machine.precision", "32-true")
+    assert seen.code == 0, seen.err
+    assert "no checkpoint was reached" in seen.err
+    assert weights_equal(whole.module.model, seen.module.model)  # type: ignore[union-attr]
+
+
+def test_a_new_run_from_a_checkpoint_starts_at_its_loss(command: Command, text: Path, tmp_path: Path) -> None:
+    first = command(*args_for(text / "docs.jsonl", tmp_path / "first"))
+    assert first.code == 0
+    folder = tmp_path / "first" / "checkpoints" / "last"
+    more = {"model__name": folder, "data__tokenizer": None, "budget__steps": 1}
+    second = command(*args_for(text / "docs.jsonl", tmp_path / "second", **more))
+    assert second.code == 0, second.err
+    ended = [m for m in lines_of(tmp_path / "first" / "metrics.jsonl") if "val_loss" in m][-1]["val_loss"]
+    began = lines_of(tmp_path / "second" / "metrics.jsonl")[0]["val_loss"]
+    assert began == pytest.approx(ended, abs=1e-6)
+    assert (tmp_path / "second" / "recipe.yaml").exists()
+
+
+def test_minutes_become_steps(command: Command, text: Path, tmp_path: Path) -> None:
+    """Timing the steps leaves the weights as they were: the run equals one given those steps."""
+    out = tmp_path / "run"
+    seen = command(*args_for(text / "docs.jsonl", out, budget__steps=None, budget__minutes=0.05))
+    assert seen.code == 0, seen.err
+    steps = read_recipe(out / "recipe.yaml").budget.steps
+    assert steps
+    again = command(*args_for(text / "docs.jsonl", tmp_path / "again", budget__steps=steps))
+    assert weights_equal(seen.module.model, again.module.model)  # type: ignore[union-attr]
+
+
+def test_a_recipe_alone_reproduces_the_run(command: Command, text: Path, tmp_path: Path) -> None:
+    first = command(*args_for(text / "docs.jsonl", tmp_path / "first", budget__steps=4))
+    plan = ("--machine.micro_batch", 2, "--machine.precision", "32-true")
+    again = command("train", "--config", tmp_path / "first" / "recipe.yaml", "--out", tmp_path / "again", *plan)
+    assert again.code == 0, again.err
+    assert weights_equal(first.module.model, again.module.model)  # type: ignore[union-attr]
+    assert (tmp_path / "first" / "recipe.yaml").read_text() == (tmp_path / "again" / "recipe.yaml").read_text()
