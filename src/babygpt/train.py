@@ -34,7 +34,7 @@ from babygpt.training.checkpoint_io import FolderCheckpointIO
 from babygpt.training.guards import SignalGuard
 from babygpt.training.module import BabyGPT
 from babygpt.training.saving import RunCheckpoints, SavePlan
-from babygpt.training.start import Run, begin, build_data, build_module, first_words, reopen, resume
+from babygpt.training.start import Run, begin, first_words, pieces, reopen, resume
 
 __all__ = ["RunResult", "train"]
 
@@ -149,8 +149,7 @@ def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
     done = _step_of(run.checkpoint)
     if done >= run.steps:
         return _finished(run, done)
-    data = build_data(run.recipe, batch_size=run.plan.micro_batch, workers=run.plan.workers)
-    module = build_module(run.recipe, run.plan, data)
+    data, module = pieces(run)
     files = RunFiles(run.out)
     view = ProgressView(run.steps, console, files)
     sampler = Sampler(run.out, data.tokenizer, first_words(data), view)

@@ -15,8 +15,7 @@ import torch
 from babygpt import BabyGPT
 from babygpt.cli import main
 
-# The package's own attribute of this name is the function.
-train_verb = importlib.import_module("babygpt.train")
+start = importlib.import_module("babygpt.training.start")
 
 
 @dataclass
@@ -60,7 +59,7 @@ class Command:
         initial: dict[str, torch.Tensor] | None = None,
     ) -> Seen:
         seen = Seen()
-        build = train_verb.build_module
+        build = start.build_module
 
         def watched(*a: Any, **k: Any) -> BabyGPT:
             module = build(*a, **k)
@@ -86,7 +85,7 @@ class Command:
             return module
 
         with self._monkeypatch.context() as patch:
-            patch.setattr(train_verb, "build_module", watched)
+            patch.setattr(start, "build_module", watched)
             self._capfd.readouterr()
             seen.code = main([str(a) for a in args])
             seen.out, seen.err = self._capfd.readouterr()

@@ -117,11 +117,8 @@ class BabyGPT(L.LightningModule):
     def setup(self, stage: str) -> None:
         """Fits the model to the data module's packing and to the memory there is."""
         data = self._data
-        if data is not None and data.isolated:
-            wanted = resolve_attention(self.model.config, "isolated", self.hparams["attention"])
-            if wanted != self.model.config._attn_implementation:
-                self._say(f"attention: {wanted}, since this model isolates packed documents with nothing else")
-                self.model.set_attn_implementation(wanted)
+        if data is not None:
+            self._attend_as(data)
         if stage != "fit":
             return
         on = self.hparams["activation_checkpointing"]
@@ -139,19 +136,26 @@ class BabyGPT(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """The self-checks, on the very model, data and schedule about to be trained."""
-        data = self._data
-        if data is not None:
-            device = next(self.model.parameters()).device
-            batch = {k: v.to(device) for k, v in data.micro_batch(0).items()}
-            context = StepContext(batch, data.tokenizer, data.block, data.isolated)
-            check_model(self.model, self._head, context)
+        if self._data is not None:
+            self.check(self._data)
         total = self._total_steps()
         if total is not None:
             h = self.hparams
-            check_schedule(
-                [multiplier(h["schedule"], s, total, h["warmup"], h["final"]) for s in range(min(total, 3))],
-                h["schedule"],
-            )
+            name, warmup, final = h["schedule"], h["warmup"], h["final"]
+            check_schedule([multiplier(name, s, total, warmup, final) for s in range(min(total, 3))], name)
+
+    def check(self, data: LLMDataModule) -> None:
+        """The self-checks that need no trainer.
+
+        Raises:
+            CheckError: what is wrong and what to do.
+            ModelError: a parameter that no rule matches.
+        """
+        device = next(self.model.parameters()).device
+        batch = {k: v.to(device) for k, v in data.micro_batch(0).items()}
+        self._attend_as(data)
+        check_model(self.model, self._head, StepContext(batch, data.tokenizer, data.block, data.isolated))
+        parameter_groups(self.model, self._rules, self.hparams["weight_decay"])
 
     # -- a step --------------------------------------------------------------------------------------------------
 
@@ -311,6 +315,15 @@ class BabyGPT(L.LightningModule):
     def _sum_nll(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         isolated = "position_ids" in batch
         return sum_nll(self.model, model_inputs(batch, isolated=isolated), batch["labels"], self._head)
+
+    def _attend_as(self, data: LLMDataModule) -> None:
+        """Some models isolate packed documents in their eager attention only."""
+        if not data.isolated:
+            return
+        wanted = resolve_attention(self.model.config, "isolated", self.hparams["attention"])
+        if wanted != self.model.config._attn_implementation:
+            self._say(f"attention: {wanted}, since this model isolates packed documents with nothing else")
+            self.model.set_attn_implementation(wanted)
 
     def _reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sums over the ranks; every rank gets the sum."""

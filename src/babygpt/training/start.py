@@ -25,19 +25,32 @@ from babygpt.recipe import Recipe, differences, read_recipe, write_recipe
 from babygpt.settings import TrainSettings
 from babygpt.training.module import BabyGPT
 
-__all__ = ["Run", "begin", "build_data", "build_module", "first_words", "reopen", "resume"]
+__all__ = ["Run", "begin", "build_data", "build_module", "first_words", "pieces", "reopen", "resume"]
 
 Say = Callable[[str], None]
 
+# The newest two and the best, each with weights and two moments in fp32.
+_SAVED_COPIES = 3
+
 @dataclass(frozen=True)
 class Run:
-    """A run folder, its resolved recipe and plan, and where it goes on from."""
+    """A run folder, its resolved recipe and plan, and where it goes on from.
+
+    Args:
+        out: the run folder.
+        recipe: resolved in full.
+        plan: of this machine.
+        settings: as given, for what is neither recipe nor plan.
+        checkpoint: where to go on from; None begins at step 0.
+        built: data and module, where finding the plan has built them already.
+    """
 
     out: Path
     recipe: Recipe
     plan: MachinePlan
     settings: TrainSettings
     checkpoint: Path | None
+    built: tuple[LLMDataModule, BabyGPT] | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -74,32 +87,38 @@ def begin(settings: TrainSettings, say: Say) -> Run:
     say(f"model: {name}, {parameters:,} parameters, on {facts.describe()}")
     for reason in planned.reasons:
         say(f"plan: {reason}")
-    ensure_space(out.parent, 3 * 12 * parameters, "the checkpoints of this run")
-    recipe = _with_steps(recipe, planned.plan, say)
+    ensure_space(out.parent, _SAVED_COPIES * 12 * parameters, "the checkpoints of this run")
+    data = build_data(recipe, batch_size=planned.plan.micro_batch, workers=planned.plan.workers)
+    data.setup()
+    module = build_module(recipe, planned.plan, data)
+    module.check(data)
+    recipe = _with_steps(recipe, planned.plan, data, module, say)
     out.mkdir(parents=True, exist_ok=True)
     _write_machine(out, facts, planned.plan, planned.reasons)
     write_recipe(out / "recipe.yaml", recipe)
     say(f"run: {out}, {recipe.budget.steps:,} steps")
-    return Run(out, recipe, planned.plan, settings, None)
+    return Run(out, recipe, planned.plan, settings, None, (data, module))
 
 
-def _with_steps(recipe: Recipe, plan: MachinePlan, say: Say) -> Recipe:
-    data = build_data(recipe, batch_size=plan.micro_batch)
-    data.setup()
+def pieces(run: Run) -> tuple[LLMDataModule, BabyGPT]:
+    """Data and module of a run, built now unless they are already."""
+    if run.built is not None:
+        return run.built
+    data = build_data(run.recipe, batch_size=run.plan.micro_batch, workers=run.plan.workers)
+    return data, build_module(run.recipe, run.plan, data)
+
+
+def _with_steps(recipe: Recipe, plan: MachinePlan, data: LLMDataModule, module: BabyGPT, say: Say) -> Recipe:
+    """The recipe with its budget in steps, timed on this machine if it is given in minutes."""
     seconds = None
     if planner.needs_measuring(recipe.budget):
         minutes = recipe.budget.minutes
         say(f"budget: {minutes or 3:g} minutes{'' if minutes else ', since none was given'}; timing a few steps")
-        layout = data.plan
-        rows = [data.micro_batch(n) for n in range(4 * layout.micro_batches)]
-        seconds = planner.measure_step(
-            build_module(recipe, plan, data).model, lambda n: rows[n], plan, layout.micro_batches
-        )
+        seconds = planner.measure_step(module.model, data.micro_batch, plan, data.plan.micro_batches)
         say(f"budget: a step takes {seconds.step:.3f} s")
     batches = len(data.validation.rows(plan.micro_batch, 0, 1))
     recipe = planner.resolve_steps(recipe, data.plan, batches, seconds)
-    size = int(recipe.data.global_batch_size)
-    count = -(-len(data.validation.window_ids()) // size)
+    count = -(-len(data.validation.window_ids()) // int(recipe.data.global_batch_size))
     return replace(recipe, validate=replace(recipe.validate, batches=count))
 
 
