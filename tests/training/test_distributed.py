@@ -1,0 +1,89 @@
+"""Two processes against one: the same gradient, the same data in the same order."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fits import Recorder, trainer_of
+from safetensors.torch import load_file
+
+from babygpt import BabyGPT, LLMDataModule
+
+pytestmark = pytest.mark.distributed
+
+HELPERS = Path(__file__).parents[1] / "helpers"
+
+
+def relative(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+    assert ours.keys() == theirs.keys()
+    return max(float((ours[k] - theirs[k]).norm() / theirs[k].norm().clamp(min=1e-30)) for k in ours)
+
+
+@pytest.mark.parametrize(
+    ("micro", "accumulate", "precision", "bound"),
+    [(1, 4, "64-true", 1e-10), (4, 1, "64-true", 1e-10), (3, 2, "32-true", 1e-5)],
+)
+def test_plain_lightning(
+    make_data: Callable[..., LLMDataModule],
+    make_module: Callable[..., BabyGPT],
+    pairs: Path,
+    tmp_path: Path,
+    micro: int,
+    accumulate: int,
+    precision: Any,
+    bound: float,
+) -> None:
+    args = [str(pairs), str(tmp_path), "padded", str(micro), str(accumulate), precision]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HELPERS), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, str(HELPERS / "two_ranks.py"), *args], env=env, capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = [torch.load(tmp_path / f"rank-{r}.pt", weights_only=True) for r in range(2)]
+    data = make_data(8, path=str(pairs), packing="padded")
+    recorder, module = Recorder(gradients_of=0), make_module()
+    trainer = trainer_of(callbacks=[recorder], precision=precision, max_steps=1, log_every_n_steps=1)
+    trainer.fit(module, datamodule=data)
+    for rank in ranks:
+        assert relative(rank["gradients"], recorder.gradients) <= bound
+    one = module.meter.drain()[0].train_loss
+    assert [float(r["loss"]) for r in ranks] == pytest.approx([one, one], rel=1e-6)
+    # Slot p of a step is (micro-batch, rank, row) in this order, and empty rows lie behind the windows.
+    order = torch.stack([r["seen"] for r in ranks], dim=1).flatten(0, 2)
+    assert order[:8].tolist() == recorder.seen[0]
+
+
+def test_the_command(babygpt: Any, pairs: Path, tmp_path: Path) -> None:
+    """AdamW's first moment after one step is a tenth of the gradient: checkpoints tell it, whatever the processes."""
+
+    def run(devices: int) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+        out = tmp_path / f"on-{devices}"
+        done = babygpt(
+            *("train", "--model.name", "preset:gpt2-1m", "--data.path", pairs, "--data.packing", "padded"),
+            *("--data.block", "32", "--data.tokenizer", "train:300", "--data.global_batch_size", "8"),
+            *("--data.val_fraction", "0.2", "--optim.grad_clip", "0", "--budget.steps", "1"),
+            *("--machine.device", "cpu", "--machine.devices", devices, "--machine.precision", "64-true"),
+            *("--machine.micro_batch", "2", "--out", out),
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        tensors = load_file(out / "checkpoints" / "step-000001" / "training" / "optimizer.safetensors")
+        metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        return {k: v for k, v in tensors.items() if "exp_avg" in k and "exp_avg_sq" not in k}, metrics
+
+    (two, seen_by_two), (one, seen_by_one) = run(2), run(1)
+    assert len(one) > 10
+    assert relative(two, one) <= 1e-10
+    for theirs, ours in zip(seen_by_one, seen_by_two, strict=True):
+        assert theirs["step"] == ours["step"]
+        assert theirs["tokens"] == ours["tokens"]
+        for name in ("train_loss", "val_loss", "grad_norm"):
+            if name in theirs:
+                assert ours[name] == pytest.approx(theirs[name], rel=1e-6)
