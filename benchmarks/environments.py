@@ -27,10 +27,10 @@ def interpreter(name: str, folder: Path, pip_arguments: list[str]) -> Path:
         SystemExit: pip failed; its own message went to standard error.
     """
     requirements = BENCHMARKS / "requirements" / f"{name}.txt"
-    home = folder / f"{name}-{_key(requirements)}"
+    home, key = folder / name, _key(requirements)
     python = home / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     complete = home / "complete"
-    if complete.exists():
+    if complete.exists() and complete.read_text(encoding="utf-8") == key:
         return python
     print(f"making the environment {name} ...", flush=True)
     shutil.rmtree(home, ignore_errors=True)
@@ -39,7 +39,7 @@ def interpreter(name: str, folder: Path, pip_arguments: list[str]) -> Path:
     # Paths inside a requirement file are relative to where pip runs.
     if subprocess.run(command, cwd=PROJECT, check=False).returncode:
         raise SystemExit(f"the environment {name} could not be made from {requirements}")
-    complete.touch()
+    complete.write_text(key, encoding="utf-8")
     return python
 
 

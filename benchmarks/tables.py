@@ -13,7 +13,7 @@ __all__ = ["Spread", "aligned", "learned", "markdown", "rows_of", "summarise"]
 
 Run = dict[str, Any]
 # A contender whose loss falls by less than this share of the rounds' median fall did not do the same work.
-_FALL = 0.6
+_FALL = 0.4
 
 
 @dataclass(frozen=True)

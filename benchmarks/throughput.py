@@ -6,9 +6,10 @@
 
 1. Environments are made from `requirements/` (once, in `--envs`).
 2. Text, token ids, tokenizer and initial weights are written once; every contender reads them.
-3. Rounds are interleaved (A B C A B C ...), each run a process of its own. A hook marks every optimiser step; rates
-   are those of the steps after `--warmup`: start-up, compilation (its cache begins empty) and saving are left out.
-4. Medians, spreads and ratios within each round go to the terminal, and to a JSON and a Markdown file in `--out`.
+3. Rounds are interleaved (A B C A B C ...), each run a process of its own. A hook marks every optimiser step;
+   rates are those of the steps after `--warmup`: start-up, compilation (its cache begins empty) and saving
+   are left out.
+4. Medians, spreads and ratios within each round go to the terminal and, as JSON and Markdown, to `--out`.
 
 A contender whose held-out loss does not fall like the others' gets no ratio. Standard library only.
 """
@@ -58,7 +59,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--name", help="of the result files, default the shape")
     parser.add_argument("--pip-args", default="", help='for pip install, as in "--index-url ..."')
     args = parser.parse_args(argv)
-    defaults = ("tiny", 1, 6, 2) if args.quick else ("gpt2-11m", 3, 40, 10)
+    defaults = ("tiny", 1, 12, 2) if args.quick else ("gpt2-11m", 3, 40, 10)
     for field, default in zip(("shape", "rounds", "steps", "warmup"), defaults, strict=True):
         if getattr(args, field) is None:
             setattr(args, field, default)
@@ -77,17 +78,24 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def command_of(args: argparse.Namespace) -> str:
+    """The command that repeats the measurement, defaults spelt out; folders and pip are the reader's own."""
+    words = ["python", "benchmarks/throughput.py"]
+    for name in ("shape", "rounds", "steps", "warmup", "batch", "micro_batch", "learning_rate", "threads"):
+        value = getattr(args, name)
+        words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+    everyone = len(args.only) == len(CONTENDERS)
+    return " ".join(words if everyone else [*words, "--only", ",".join(args.only)])
+
+
 def machine_facts() -> dict[str, Any]:
     """What the numbers belong to; nothing that names the computer or its owner."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     flags: list[str] = []
     if cpuinfo.exists():
-        fields = dict(
-            (part.strip() for part in line.split(":", 1))
-            for line in cpuinfo.read_text().splitlines()
-            if ":" in line
-        )
+        lines = (line.partition(":") for line in cpuinfo.read_text(encoding="utf-8").splitlines())
+        fields = {key.strip(): value.strip() for key, _, value in lines}
         model = fields.get("model name", model)
         wanted = {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile"}
         flags = sorted(wanted & set(fields.get("flags", "").split()))
@@ -191,20 +199,23 @@ def write(args: argparse.Namespace, result: dict[str, Any]) -> list[tuple[str, .
 
 
 def heading(result: dict[str, Any]) -> str:
-    """What was measured on what, in a few lines."""
+    """What was measured on what, a paragraph each."""
     machine, setting, data = result["machine"], result["setting"], result["data"]
     shape = setting["shape"]
-    return (
-        f"GPT-2: {shape['layers']} layers, {shape['width']} wide, {shape['heads']} heads, block {shape['block']}, "
-        f"vocabulary {shape['vocab_size']}, {data['parameters'] / 1e6:.1f} M parameters. "
-        f"{setting['batch']} windows a step; steps {setting['warmup'] + 1} to {setting['steps']} are measured; "
-        f"interleaved rounds: {setting['rounds']}. Median (lowest-highest). Ratios are to the transformers Trainer "
-        f"at its defaults in the same round. Loss: held-out, after the same tokens; {data['held_out_loss']:.3f} "
-        f"before training.\n\n"
-        f"{machine['processor']}, {machine['cores']} cores ({', '.join(machine['instructions'])}), "
-        f"{machine['memory_gib']} GiB, {machine['system']}, {machine['date']}.\n\n"
-        f"`{result['command']}`"
+    task = (
+        f"GPT-2: {shape['layers']} layers, {shape['width']} wide, {shape['heads']} heads, ",
+        f"block {shape['block']}, vocabulary {shape['vocab_size']}, ",
+        f"{data['parameters'] / 1e6:.1f} M parameters. {setting['batch']} windows a step; ",
+        f"steps {setting['warmup'] + 1} to {setting['steps']} are measured; ",
+        f"interleaved rounds: {setting['rounds']}. Median (lowest-highest). ",
+        "Ratios are to the transformers Trainer at its defaults in the same round. ",
+        f"Loss: held-out, after the same tokens; {data['held_out_loss']:.3f} before training.",
     )
+    computer = (
+        f"{machine['processor']}, {machine['cores']} cores ({', '.join(machine['instructions'])}), ",
+        f"{machine['memory_gib']} GiB, {machine['system']}, {machine['date']}.",
+    )
+    return "\n\n".join(("".join(task), "".join(computer), f"`{result['command']}`"))
 
 
 def compete(args: argparse.Namespace, pythons: dict[str, Path], work: Path, result: dict[str, Any]) -> None:
@@ -217,20 +228,15 @@ def compete(args: argparse.Namespace, pythons: dict[str, Path], work: Path, resu
             reported = run_script(
                 pythons[contender.environment], contender.script, spec, folder, args.threads
             )
+            log = reported.pop("log", [])
             result["runs"].append({"contender": contender.name, "round": number, **reported})
             if "error" in reported:
-                print(
-                    f"round {number + 1}  {contender.name}: {reported['error']}",
-                    *reported["log"],
-                    sep="\n    ",
-                )
+                print(f"round {number + 1}  {contender.name}: {reported['error']}", *log, sep="\n    ")
             else:
                 speed, per_cpu = (reported["tokens"] / reported[key] for key in ("seconds", "cpu_seconds"))
-                print(
-                    f"round {number + 1}  {contender.name:<24}{speed:9.0f} tokens/s {per_cpu:9.0f} tokens/CPU-s  "
-                    f"loss {reported['held_out_loss']:.3f}",
-                    flush=True,
-                )
+                rates = f"{speed:9.0f} tokens/s {per_cpu:9.0f} tokens/CPU-s"
+                loss = f"loss {reported['held_out_loss']:.3f}"
+                print(f"round {number + 1}  {contender.name:<24}{rates}  {loss}", flush=True)
                 shutil.rmtree(folder)
             write(args, result)
 
@@ -242,7 +248,6 @@ def main(argv: list[str] | None = None) -> int:
         "transformers"
     }
     pythons = {name: interpreter(name, args.envs, args.pip_args.split()) for name in sorted(needed)}
-    words = " ".join(sys.argv[1:] if argv is None else argv)
     with tempfile.TemporaryDirectory(prefix="babygpt-benchmark-") as folder:
         work = Path(folder)
         data = run_script(
@@ -256,7 +261,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"the data could not be prepared: {data['error']}", *data["log"], sep="\n", file=sys.stderr)
             return 1
         result: dict[str, Any] = {
-            "command": f"python benchmarks/throughput.py {words}".strip(),
+            "command": command_of(args),
             "commit": commit(),
             "machine": machine_facts(),
             "setting": {

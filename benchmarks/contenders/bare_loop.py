@@ -24,8 +24,10 @@ def main() -> None:
     for rows in order[: spec.steps * spec.batch].split(spec.batch):
         for ids in windows[rows].split(spec.micro_batch):
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
-            loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
+                logits = model(input_ids=ids, use_cache=False).logits
+            # Shifting the targets instead of the logits spares a copy of the largest tensor.
+            targets = F.pad(ids[:, 1:], (0, 1), value=-100)
+            loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
             (loss / spec.accumulate).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

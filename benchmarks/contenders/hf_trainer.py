@@ -19,7 +19,6 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(spec.model)
     model = AutoModelForCausalLM.from_pretrained(spec.model)
     probe = StepProbe(spec)
-    extra = {"bf16": True} if spec.variant == "bf16" else {}
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
@@ -30,7 +29,7 @@ def main() -> None:
             learning_rate=spec.learning_rate,
             seed=spec.seed,
             use_cpu=True,  # it refuses bf16 without a GPU otherwise
-            **extra,
+            bf16=spec.variant == "bf16",
         ),
         train_dataset=Dataset.from_dict({"input_ids": spec.train_windows()}),
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),

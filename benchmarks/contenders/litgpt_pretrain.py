@@ -1,12 +1,14 @@
 """LitGPT `pretrain`. Variants: `32-true`, `bf16-mixed`.
 
-It compiles the whole model by itself. Its GPT has no learned positions, so the nearest shape stands in: layer norms
-and biases, sequential residuals, tanh GELU, tied embeddings, rotary positions on a quarter of each head as in its
-Pythia configs. The data module is the smallest its documentation allows, without worker processes.
+It compiles the whole model by itself. Its GPT has no learned positions, so the nearest shape stands in:
+layer norms and biases, sequential residuals, tanh GELU, tied embeddings, rotary positions on a quarter of
+each head as in its Pythia configs. The data module is the smallest its documentation allows, without worker
+processes.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,16 @@ from litgpt.model import GPT
 from litgpt.pretrain import setup
 from probe import Spec, StepProbe, autocasts, count_parameters, held_out_loss, read_spec, report
 from torch.utils.data import DataLoader
+
+
+class Loader(DataLoader[torch.Tensor]):
+    """Has a state, so that the checkpoint holds that and not the pickled loader, which is unsafe to read."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        del state_dict
 
 
 class Windows(DataModule):
@@ -38,11 +50,11 @@ class Windows(DataModule):
 
     def train_dataloader(self) -> Any:
         """Shuffled training windows."""
-        return DataLoader(self._train, batch_size=self._batch_size, shuffle=True, drop_last=True)  # type: ignore[arg-type]
+        return Loader(self._train, batch_size=self._batch_size, shuffle=True, drop_last=True)  # type: ignore[arg-type]
 
     def val_dataloader(self) -> Any:
         """The held-out windows."""
-        return DataLoader(self._held_out, batch_size=self._batch_size)  # type: ignore[arg-type]
+        return Loader(self._held_out, batch_size=self._batch_size)  # type: ignore[arg-type]
 
 
 def config_of(spec: Spec) -> Config:
@@ -68,6 +80,7 @@ def config_of(spec: Spec) -> Config:
 def main() -> None:
     """Trains for the spec's steps and reports."""
     spec = read_spec()
+    sys.argv[1:] = ["bench"]  # its command line is parsed once more when the checkpoint is saved
     probe = StepProbe(spec)
     config = config_of(spec)
     setup(
@@ -93,7 +106,8 @@ def main() -> None:
     )
     model = GPT(config)
     model.lm_head.weight = model.transformer.wte.weight
-    model.load_state_dict(torch.load("out/final/lit_model.pth", weights_only=True)["model"])
+    saved = torch.load("out/final/lit_model.pth", weights_only=True)["model"]
+    model.load_state_dict({name.removeprefix("_orig_mod."): tensor for name, tensor in saved.items()})
     report(
         spec,
         probe,

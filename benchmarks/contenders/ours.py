@@ -1,11 +1,12 @@
-"""BabyGPT. Variants: `command` (its defaults), `command-fp32`, `lightning` (as in the README), `lightning-bf16`.
+"""BabyGPT. Variants: `command` (`babygpt train`), `command-fp32`, `lightning` (L.Trainer), `lightning-bf16`.
 
-The command validates and saves only at the run's end here, since the others do neither in the measured region.
-Both doors read the text; that they see the very ids of the other contenders is checked.
+The command validates and saves only at the run's end here, since the others do neither in the measured
+region. Both doors read the text; that they see the very ids of the other contenders is checked.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from probe import Spec, StepProbe, autocasts, count_parameters, hugging_face_los
 from transformers import AutoModelForCausalLM
 
 from babygpt import BabyGPT, LLMDataModule
+from babygpt.cli import main as babygpt
 
 _OUT = Path("out")
 
@@ -32,11 +34,6 @@ class Trained:
 
 def command(spec: Spec, precision: str) -> Trained:
     """`babygpt train` in this process, so that the probe sees its steps."""
-    import json
-
-    from babygpt.checkpoints import newest
-    from babygpt.cli import main as babygpt
-
     arguments = {
         "model.name": spec.model,
         "data.path": spec.work / "train.txt",
@@ -57,21 +54,13 @@ def command(spec: Spec, precision: str) -> Trained:
         raise SystemExit(code)
     plan = json.loads((_OUT / "machine.json").read_text(encoding="utf-8"))
     plan = plan.get("plan", plan)
-    model = AutoModelForCausalLM.from_pretrained(newest(_OUT / "checkpoints"))
+    model = AutoModelForCausalLM.from_pretrained(_OUT / "checkpoints" / "last")
     how = [autocasts(plan["precision"] == "bf16-mixed"), f"micro-batch {plan['micro_batch']}"]
     return Trained(model, ", ".join([*how, *(["compiled"] if plan["compile"] else [])]))
 
 
 def lightning(spec: Spec, precision: str | None) -> Trained:
     """Plain `L.Trainer` on `BabyGPT` and `LLMDataModule`."""
-    data = LLMDataModule(
-        model_name=spec.model,
-        batch_size=spec.micro_batch,
-        path=str(spec.work / "train.txt"),
-        val_path=str(spec.work / "held_out.txt"),
-        block=spec.block,
-        seed=spec.seed,
-    )
     model = BabyGPT(model_name=spec.model, lr=spec.learning_rate)
     trainer = L.Trainer(
         max_steps=spec.steps,
@@ -80,13 +69,25 @@ def lightning(spec: Spec, precision: str | None) -> Trained:
         accumulate_grad_batches=spec.accumulate,
         precision=precision,  # type: ignore[arg-type]
     )
-    trainer.fit(model, datamodule=data)
-    _same_ids(spec, data)
+    trainer.fit(model, datamodule=data_of(spec))
     return Trained(model.model, autocasts(precision == "bf16-mixed"))
 
 
-def _same_ids(spec: Spec, data: LLMDataModule) -> None:
-    store = data.prepared.train
+def data_of(spec: Spec) -> LLMDataModule:
+    """The data module on the prepared text."""
+    return LLMDataModule(
+        model_name=spec.model,
+        batch_size=spec.micro_batch,
+        path=str(spec.work / "train.txt"),
+        val_path=str(spec.work / "held_out.txt"),
+        block=spec.block,
+        seed=spec.seed,
+    )
+
+
+def check_ids(spec: Spec) -> None:
+    """Stops unless the text gave the ids that the other contenders read; the store is found in the cache."""
+    store = data_of(spec).prepared.train
     expected = np.load(spec.work / "train.npy")
     if store.num_tokens != len(expected) or not np.array_equal(store.ids(0, store.num_tokens), expected):
         raise SystemExit("the text gave other token ids than the other contenders read")
@@ -104,6 +105,7 @@ def main() -> None:
         "lightning-bf16": lambda: lightning(spec, "bf16-mixed"),
     }
     trained = doors[spec.variant]()
+    check_ids(spec)
     model = trained.model.to(torch.float32)
     report(
         spec,

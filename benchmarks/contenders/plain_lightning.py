@@ -1,8 +1,9 @@
 """The tutorial's script: a first LightningModule around a Hugging Face model, with its habits kept.
 
-Activation checkpointing asked for, `16-mixed` (which Lightning turns into bf16 autocast on a CPU), a collator
-that hands over an all-ones mask, the loss logged every step, and a cosine schedule that steps once an epoch.
-Lightning keeps the eval mode of `from_pretrained`, in which transformers does not checkpoint; the result says so.
+Activation checkpointing asked for, `16-mixed` (which Lightning turns into bf16 autocast on a CPU), a
+collator that hands over an all-ones mask, the loss logged every step, and a cosine schedule that steps once
+an epoch. Lightning keeps the eval mode of `from_pretrained`, in which transformers does not checkpoint; the
+result says so.
 """
 
 from __future__ import annotations

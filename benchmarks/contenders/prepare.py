@@ -1,15 +1,15 @@
 """Writes what every contender starts from: text, its token ids, a tokenizer and the initial weights, once.
 
-The text is the source files of the running Python's standard library without its tests: nothing is downloaded. It is
-one document: its first part is for training, its last twentieth is held out. Ids are what the tokenizer makes of
-each part plus one end-of-text, so that contenders that read text and contenders that read ids see the same.
+The text is the source files of the running Python's standard library without its tests: nothing is
+downloaded. It is one document: its first part is for training, its last twentieth is held out. Ids are what
+the tokenizer makes of each part plus one end-of-text, so that contenders that read text and contenders that
+read ids see the same.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import sysconfig
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def main() -> None:
     model.save_pretrained(spec.model)
     tokenizer.save_pretrained(spec.model)
     facts |= {"parameters": count_parameters(model), "held_out_loss": hugging_face_loss(model, spec)}
-    Path(sys.argv[2]).write_text(json.dumps(facts), encoding="utf-8")
+    spec.result.write_text(json.dumps(facts), encoding="utf-8")
 
 
 if __name__ == "__main__":

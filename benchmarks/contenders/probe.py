@@ -1,8 +1,9 @@
 """What every contender shares: the spec it is given, the clock of its steps, and the loss it reached.
 
-The clock is one global hook that torch calls after each optimiser step, so that a contender's own code stays as
-its documentation prints it. A mark holds the wall clock and the processor time of all threads of this process; at
-the two ends of the measured region also that of the child processes (loader workers), found through psutil.
+The clock is one global hook that torch calls after each optimiser step, so that a contender's own code
+stays as its documentation prints it. A mark holds the wall clock and the processor time of all threads of
+this process; at the two ends of the measured region also that of the child processes (loader workers),
+found through psutil.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Spec:
     """One run's task, the same for every contender.
 
     Args:
+        result: file that `report` writes.
         work: folder of `model/` (initial weights, tokenizer), `train` and `held_out` as `.npy` and `.txt`.
         layers: transformer blocks.
         width: of the residual stream.
@@ -49,6 +51,7 @@ class Spec:
         variant: of the contender, its own words.
     """
 
+    result: Path
     work: Path
     layers: int
     width: int
@@ -191,7 +194,7 @@ def hugging_face_loss(model: Any, spec: Spec) -> float:
 def read_spec() -> Spec:
     """The spec from the command line: `CONTENDER.py SPEC.json RESULT.json`."""
     fields = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    return Spec(**{**fields, "work": Path(fields["work"])})
+    return Spec(**{**fields, "result": Path(sys.argv[2]).resolve(), "work": Path(fields["work"])})
 
 
 def report(spec: Spec, probe: StepProbe, *, held_out: float, parameters: int, arithmetic: str) -> None:
@@ -222,7 +225,7 @@ def report(spec: Spec, probe: StepProbe, *, held_out: float, parameters: int, ar
         "step_wall": [mark.wall - marks[0].wall for mark in marks],
         "step_cpu": [mark.cpu - marks[0].cpu for mark in marks],
     }
-    Path(sys.argv[2]).write_text(json.dumps(result), encoding="utf-8")
+    spec.result.write_text(json.dumps(result), encoding="utf-8")
 
 
 def _versions() -> dict[str, str]:

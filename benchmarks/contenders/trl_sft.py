@@ -15,7 +15,6 @@ def main() -> None:
     """Trains for the spec's steps and reports."""
     spec = read_spec()
     probe = StepProbe(spec)
-    extra = {"gradient_checkpointing": False} if spec.variant == "lean" else {}
     trainer = SFTTrainer(
         model=spec.model,
         args=SFTConfig(
@@ -27,7 +26,7 @@ def main() -> None:
             max_length=spec.block,
             seed=spec.seed,
             use_cpu=True,  # it refuses bf16, its default, without a GPU otherwise
-            **extra,
+            gradient_checkpointing=spec.variant != "lean",
         ),
         train_dataset=Dataset.from_dict({"input_ids": spec.train_windows()}),
         processing_class=AutoTokenizer.from_pretrained(spec.model),
