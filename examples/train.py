@@ -1,8 +1,8 @@
 """The tutorial's training script on BabyGPT: data, engine, autosave, manager, fit.
 
-    python examples/train.py                                    # GPT-2 from the hub, fine-tuned
-    python examples/train.py --model preset:gpt2-4m             # random weights, no network needed
-    python examples/train.py --model path/to/a/model --epochs 1
+python examples/train.py                                    # GPT-2 from the hub, fine-tuned
+python examples/train.py --model preset:gpt2-4m             # random weights, no network needed
+python examples/train.py --model path/to/a/model --epochs 1
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def mixed_precision() -> str:
 
 def main() -> None:
     """Trains for some epochs and keeps the best checkpoint by validation loss."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="gpt2", help="hub name, local folder, or preset:NAME")
     parser.add_argument("--data", default="builtin:python", help="a file or folder of text")
     parser.add_argument("--lr", type=float, default=3e-4)

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from command import Command
 from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM, OPTConfig, OPTForCausalLM
+
+from command import Command
 
 
 @pytest.fixture
@@ -47,7 +48,16 @@ def text(tmp_path: Path) -> Path:
 
 
 def small(data: Path) -> tuple[str | Path, ...]:
-    return ("--model.name", "preset:gpt2-1m", "--data.path", data, "--data.block", "32", "--budget.steps", "2")
+    return (
+        "--model.name",
+        "preset:gpt2-1m",
+        "--data.path",
+        data,
+        "--data.block",
+        "32",
+        "--budget.steps",
+        "2",
+    )
 
 
 def test_missing_file(refused: Callable[..., str], tmp_path: Path) -> None:
@@ -92,7 +102,9 @@ def test_not_utf8(refused: Callable[..., str], tmp_path: Path) -> None:
 
 def test_fewer_tokens_than_a_window(refused: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("Only a few words here.")
-    message = refused("--model.name", "preset:gpt2-1m", "--data.path", tmp_path / "short.txt", "--data.block", "512")
+    message = refused(
+        "--model.name", "preset:gpt2-1m", "--data.path", tmp_path / "short.txt", "--data.block", "512"
+    )
     assert "tokens" in message
     assert "512" in message
 
@@ -138,15 +150,47 @@ def test_leaking_attention_is_refused_when_isolated(
         model: Any
         if kind == "opt":
             model = OPTForCausalLM(
-                OPTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, ffn_dim=64, word_embed_proj_dim=32, pad_token_id=0, bos_token_id=0, eos_token_id=0, **size)
+                OPTConfig(
+                    hidden_size=32,
+                    num_hidden_layers=2,
+                    num_attention_heads=2,
+                    ffn_dim=64,
+                    word_embed_proj_dim=32,
+                    pad_token_id=0,
+                    bos_token_id=0,
+                    eos_token_id=0,
+                    **size,
+                )
             )
         else:
-            model = BloomForCausalLM(BloomConfig(hidden_size=32, n_layer=2, n_head=2, pad_token_id=0, bos_token_id=0, eos_token_id=0, **size))
+            model = BloomForCausalLM(
+                BloomConfig(
+                    hidden_size=32,
+                    n_layer=2,
+                    n_head=2,
+                    pad_token_id=0,
+                    bos_token_id=0,
+                    eos_token_id=0,
+                    **size,
+                )
+            )
     model.save_pretrained(tmp_path / kind)
     AutoTokenizer.from_pretrained(tiny_gpt2).save_pretrained(tmp_path / kind)
     data = tmp_path / "docs.jsonl"
     data.write_text("".join(json.dumps({"text": f"Document {n} is short."}) + "\n" for n in range(40)))
-    args = ("train", "--model.name", tmp_path / kind, "--data.path", data, "--data.block", "32", "--budget.steps", "2", "--data.global_batch_size", "2")
+    args = (
+        "train",
+        "--model.name",
+        tmp_path / kind,
+        "--data.path",
+        data,
+        "--data.block",
+        "32",
+        "--budget.steps",
+        "2",
+        "--data.global_batch_size",
+        "2",
+    )
     seen = command(*args, "--data.packing", "isolated", "--out", tmp_path / "isolated")
     assert seen.code == 2, seen.err
     assert "documents see each other" in seen.err
@@ -156,7 +200,9 @@ def test_leaking_attention_is_refused_when_isolated(
     assert seen.code == 0, seen.err
 
 
-def test_output_folder_of_another_run(command: Command, refused: Callable[..., str], text: Path, tmp_path: Path) -> None:
+def test_output_folder_of_another_run(
+    command: Command, refused: Callable[..., str], text: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     assert command("train", *small(text), "--out", out).code == 0
     message = refused(*small(text), out=out)
@@ -190,7 +236,9 @@ def test_disk_that_fills_during_a_save(
     assert seen.code == 0, seen.err
 
 
-def test_tokenizer_that_does_not_belong(refused: Callable[..., str], tiny_gpt2: Path, tmp_path: Path, text: Path) -> None:
+def test_tokenizer_that_does_not_belong(
+    refused: Callable[..., str], tiny_gpt2: Path, tmp_path: Path, text: Path
+) -> None:
     message = refused(
         "--model.name", tiny_gpt2, "--data.tokenizer", "train:2000", "--data.path", text, "--data.block", "32"
     )
@@ -198,7 +246,9 @@ def test_tokenizer_that_does_not_belong(refused: Callable[..., str], tiny_gpt2: 
     assert "257" in message
 
 
-def test_damaged_resume_folder(command: Command, refused: Callable[..., str], text: Path, tmp_path: Path) -> None:
+def test_damaged_resume_folder(
+    command: Command, refused: Callable[..., str], text: Path, tmp_path: Path
+) -> None:
     assert "recipe.yaml" in refused("--resume", tmp_path / "nothing")
     out = tmp_path / "run"
     assert command("train", *small(text), "--out", out, signal_at=0).code == 143
@@ -217,7 +267,9 @@ def test_damaged_checkpoints_are_passed_over_aloud(command: Command, text: Path,
     assert "passed over" in seen.err
 
 
-def test_resume_under_another_recipe(command: Command, refused: Callable[..., str], text: Path, tmp_path: Path) -> None:
+def test_resume_under_another_recipe(
+    command: Command, refused: Callable[..., str], text: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     assert command("train", *small(text), "--out", out, signal_at=0).code == 143
     message = refused("--resume", out, "--data.block", "16")

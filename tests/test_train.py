@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from command import Command, Seen
-from fits import weights_equal
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from babygpt.checkpoints import discover
 from babygpt.recipe import read_recipe
+from command import Command, Seen
+from fits import weights_equal
 
 STEPS = 12
 
@@ -29,9 +29,15 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty documents and uneven pairs of prompt and completion."""
     folder = tmp_path_factory.mktemp("text")
-    docs = [f"Document {n}. " + " ".join(f"word{(n * k) % 17} is {k}" for k in range(1, 4 + n % 9)) for n in range(40)]
+    docs = [
+        f"Document {n}. " + " ".join(f"word{(n * k) % 17} is {k}" for k in range(1, 4 + n % 9))
+        for n in range(40)
+    ]
     (folder / "docs.jsonl").write_text("".join(json.dumps({"text": d}) + "\n" for d in docs))
-    pairs = [{"prompt": f"Question {n}: {'why ' * (n % 5)}", "completion": "because " * (1 + 3 * (n % 7))} for n in range(40)]
+    pairs = [
+        {"prompt": f"Question {n}: {'why ' * (n % 5)}", "completion": "because " * (1 + 3 * (n % 7))}
+        for n in range(40)
+    ]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(p) + "\n" for p in pairs))
     return folder
 
@@ -52,7 +58,10 @@ def args_for(data: Path, out: Path, **more: Any) -> list[str]:
         "out": out,
     }
     fields |= {name.replace("__", "."): value for name, value in more.items()}
-    return ["train", *(part for name, value in fields.items() if value is not None for part in (f"--{name}", str(value)))]
+    return [
+        "train",
+        *(part for name, value in fields.items() if value is not None for part in (f"--{name}", str(value))),
+    ]
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -68,8 +77,12 @@ def test_a_run_folder_holds_what_it_should(command: Command, text: Path, tmp_pat
     assert result["val_perplexity"] < result["first_perplexity"] / 2
     recipe = read_recipe(out / "recipe.yaml")
     assert recipe.budget.steps == STEPS
-    assert "auto" not in (out / "recipe.yaml").read_text().replace("attention: auto", "").replace("field: auto", "")
-    assert "auto" not in json.dumps(json.loads((out / "machine.json").read_text())["plan"]).replace('"strategy": "auto"', "")
+    assert "auto" not in (out / "recipe.yaml").read_text().replace("attention: auto", "").replace(
+        "field: auto", ""
+    )
+    assert "auto" not in json.dumps(json.loads((out / "machine.json").read_text())["plan"]).replace(
+        '"strategy": "auto"', ""
+    )
     metrics = lines_of(out / "metrics.jsonl")
     steps = [m["step"] for m in metrics if "train_loss" in m]
     assert steps == list(range(1, STEPS + 1))
@@ -85,7 +98,9 @@ def test_a_run_folder_holds_what_it_should(command: Command, text: Path, tmp_pat
     assert "scratch" in seen.err
 
 
-def test_the_best_checkpoint_is_a_plain_model_with_the_same_bits(command: Command, text: Path, tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_a_plain_model_with_the_same_bits(
+    command: Command, text: Path, tmp_path: Path
+) -> None:
     seen = command(*args_for(text / "docs.jsonl", tmp_path / "run"))
     assert seen.code == 0
     assert seen.module is not None
@@ -100,23 +115,46 @@ def test_the_best_checkpoint_is_a_plain_model_with_the_same_bits(command: Comman
 @pytest.mark.parametrize("micro", [1, 4, 8])
 def test_gradient_is_that_of_the_whole_step(command: Command, text: Path, tmp_path: Path, micro: int) -> None:
     """Against micro-batch 2, whose gradient test_exact compares with a computation by hand."""
+
     def gradients(size: int) -> dict[str, torch.Tensor]:
-        common: dict[str, Any] = {"machine__precision": "64-true", "data__packing": "padded", "budget__steps": 1}
-        args = args_for(text / "pairs.jsonl", tmp_path / f"run-{size}", machine__micro_batch=size, data__global_batch_size=8, **common)
+        common: dict[str, Any] = {
+            "machine__precision": "64-true",
+            "data__packing": "padded",
+            "budget__steps": 1,
+        }
+        args = args_for(
+            text / "pairs.jsonl",
+            tmp_path / f"run-{size}",
+            machine__micro_batch=size,
+            data__global_batch_size=8,
+            **common,
+        )
         seen = command(*args, gradients_of=0)
         assert seen.code == 0, seen.err
         return seen.gradients
 
     ours, theirs = gradients(micro), gradients(2)
     assert theirs
-    assert max(float((ours[k] - theirs[k]).norm() / theirs[k].norm().clamp(min=1e-30)) for k in theirs) <= 1e-10
+    assert (
+        max(float((ours[k] - theirs[k]).norm() / theirs[k].norm().clamp(min=1e-30)) for k in theirs) <= 1e-10
+    )
 
 
-def test_validation_loss_and_order_do_not_depend_on_the_plan(command: Command, text: Path, tmp_path: Path) -> None:
+def test_validation_loss_and_order_do_not_depend_on_the_plan(
+    command: Command, text: Path, tmp_path: Path
+) -> None:
     losses, orders = [], []
     for micro, workers in ((1, 0), (3, 2), (4, 0)):
         out = tmp_path / f"run-{micro}"
-        seen = command(*args_for(text / "docs.jsonl", out, budget__steps=4, machine__micro_batch=micro, machine__workers=workers))
+        seen = command(
+            *args_for(
+                text / "docs.jsonl",
+                out,
+                budget__steps=4,
+                machine__micro_batch=micro,
+                machine__workers=workers,
+            )
+        )
         assert seen.code == 0, seen.err
         losses.append(lines_of(out / "metrics.jsonl")[0]["val_loss"])
         rows = [row for micro_batch in seen.order for row in micro_batch if len(set(row)) > 1]
@@ -145,7 +183,17 @@ def test_stopped_twice_in_mid_epoch_and_copied_it_ends_with_the_same_bits(
     first = command(*args_for(text / "docs.jsonl", out, **more), signal_at=2)
     assert first.code == 143, first.err
     assert discover(out / "checkpoints")[0].step == 3
-    second = command("train", "--resume", out, "--machine.micro_batch", 2, "--machine.precision", "32-true", signal_at=6, signum=signal.SIGINT)
+    second = command(
+        "train",
+        "--resume",
+        out,
+        "--machine.micro_batch",
+        2,
+        "--machine.precision",
+        "32-true",
+        signal_at=6,
+        signum=signal.SIGINT,
+    )
     assert second.code == 130, second.err
     copy = tmp_path / "copy"
     shutil.copytree(out, copy, symlinks=True)
@@ -162,7 +210,12 @@ def test_stopped_twice_in_mid_epoch_and_copied_it_ends_with_the_same_bits(
 
 
 def test_stopped_at_an_epochs_end_twice(command: Command, text: Path, tmp_path: Path) -> None:
-    more = {"budget__steps": None, "budget__epochs": 3, "data__global_batch_size": 16, "machine__micro_batch": 8}
+    more = {
+        "budget__steps": None,
+        "budget__epochs": 3,
+        "data__global_batch_size": 16,
+        "machine__micro_batch": 8,
+    }
     reference = command(*args_for(text / "docs.jsonl", tmp_path / "whole", **more))
     assert reference.code == 0, reference.err
     epoch = (read_recipe(tmp_path / "whole" / "recipe.yaml").budget.steps or 0) // 3
@@ -223,7 +276,11 @@ def test_minutes_become_steps(command: Command, text: Path, tmp_path: Path) -> N
 def test_a_recipe_alone_reproduces_the_run(command: Command, text: Path, tmp_path: Path) -> None:
     first = command(*args_for(text / "docs.jsonl", tmp_path / "first", budget__steps=4))
     plan = ("--machine.micro_batch", 2, "--machine.precision", "32-true")
-    again = command("train", "--config", tmp_path / "first" / "recipe.yaml", "--out", tmp_path / "again", *plan)
+    again = command(
+        "train", "--config", tmp_path / "first" / "recipe.yaml", "--out", tmp_path / "again", *plan
+    )
     assert again.code == 0, again.err
     assert weights_equal(first.module.model, again.module.model)  # type: ignore[union-attr]
-    assert (tmp_path / "first" / "recipe.yaml").read_text() == (tmp_path / "again" / "recipe.yaml").read_text()
+    assert (tmp_path / "first" / "recipe.yaml").read_text() == (
+        tmp_path / "again" / "recipe.yaml"
+    ).read_text()

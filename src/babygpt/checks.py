@@ -56,7 +56,7 @@ def check_model(model: PreTrainedModel, head: Head | None, context: StepContext)
     _check_padding(context)
     _check_tied(model)
     was_training = model.training
-    model.eval()
+    model.train(False)
     try:
         if context.isolated:
             _check_leak(model)
@@ -83,8 +83,14 @@ def check_schedule(multipliers: Sequence[float], name: str) -> None:
         )
 
 
+def embedding_rows(model: PreTrainedModel) -> int:
+    """How many token ids the model has embeddings for."""
+    embeddings: Any = model.get_input_embeddings()
+    return int(embeddings.weight.shape[0])
+
+
 def _check_vocabulary(model: PreTrainedModel, context: StepContext) -> None:
-    rows = int(model.get_input_embeddings().weight.shape[0])
+    rows = embedding_rows(model)
     entries, largest = len(context.tokenizer), int(context.batch["input_ids"].max())
     if entries > rows or largest >= rows:
         raise CheckError(
@@ -115,7 +121,11 @@ def _check_targets(context: StepContext) -> None:
 
 
 def _check_padding(context: StepContext) -> None:
-    mask, labels, ids = context.batch.get("attention_mask"), context.batch["labels"], context.batch["input_ids"]
+    mask, labels, ids = (
+        context.batch.get("attention_mask"),
+        context.batch["labels"],
+        context.batch["input_ids"],
+    )
     if mask is None:
         return
     if bool(((mask == 0) & (labels != -100)).any()):
@@ -136,7 +146,7 @@ def _check_padding(context: StepContext) -> None:
 def _check_tied(model: PreTrainedModel) -> None:
     if not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
         return
-    output: Any = model.get_output_embeddings()
+    output: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     if output is not None and output.weight is not model.get_input_embeddings().weight:
         raise CheckError(
             "the configuration ties the head to the embeddings, but they are two tensors",
@@ -147,7 +157,7 @@ def _check_tied(model: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def _check_leak(model: PreTrainedModel) -> None:
-    leak = packing_leak(model, int(model.get_input_embeddings().weight.shape[0]))
+    leak = packing_leak(model, embedding_rows(model))
     if not leak <= _LEAK_TOLERANCE:
         raise CheckError(
             f"changing one packed document moves the next one's logits by {leak:.3g}: this model's attention lets"
@@ -180,7 +190,7 @@ def _check_label_shift(model: PreTrainedModel, head: Head | None, batch: dict[st
 def _without_transformers_advice() -> Iterator[None]:
     """The model's own loss function warns of a config field that only names itself."""
     level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from babygpt import fields
 from babygpt.data.module import LLMDataModule
 from babygpt.errors import CheckpointError
 from babygpt.files import read_manifest
@@ -104,7 +105,8 @@ def evaluate(settings: EvalSettings) -> EvalResult:
     facts = detect()
     device = torch.device(facts.device if settings.machine.device == "auto" else settings.machine.device)
     model = load_model(settings.checkpoint, packing=recipe.packing)
-    model.eval().to(device)
+    network: Any = model.train(False)
+    network.to(device)
     total, targets = summed_loss(model, data, device)
     loss = total / max(1, targets)
     return EvalResult(
@@ -127,5 +129,5 @@ def _data_recipe(settings: EvalSettings) -> DataRecipe:
         raise CheckpointError(
             "does not say what text it was validated on", where=settings.checkpoint, hint="Give --data.path"
         )
-    stored = DataRecipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in facts["data"].items()})
+    stored: DataRecipe = fields.build(DataRecipe, facts["data"], str(folder))
     return replace(stored, tokenizer="auto")

@@ -61,6 +61,7 @@ def continue_text(
     """
     import torch
 
+    writer: Any = model  # its `generate` is mixed in and untyped
     device = next(model.parameters()).device
     ids = tokenizer(prompt)["input_ids"] if prompt else []
     start = [tokenizer.eos_token_id] if not ids and tokenizer.eos_token_id is not None else []
@@ -79,11 +80,13 @@ def continue_text(
     devices = [device] if device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        out = model.generate(
+        out = writer.generate(
             inputs,
             attention_mask=torch.ones_like(inputs),
             max_new_tokens=room,
-            pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id
+            if tokenizer.pad_token_id is not None
+            else tokenizer.eos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             use_cache=True,
             **choice,
@@ -102,7 +105,7 @@ def generate(settings: GenerateSettings) -> GenerateResult:
     from babygpt.model.load import load_model
 
     model = load_model(settings.checkpoint)
-    model.eval()
+    model.train(False)
     text = continue_text(
         model,
         load_tokenizer(settings.checkpoint),

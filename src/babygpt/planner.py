@@ -184,10 +184,12 @@ def resolve_plan(request: MachineRequest, facts: MachineFacts, recipe: Recipe, c
             where="machine.device",
             hint=f"It has {', '.join(facts.devices)}",
         )
-    devices = (facts.count(device) if device == "cuda" else 1) if request.devices == "auto" else request.devices
-    if device == "cuda" and devices > facts.count(device):
+    devices = (facts.cuda_count if device == "cuda" else 1) if request.devices == "auto" else request.devices
+    if device == "cuda" and devices > facts.cuda_count:
         raise MachineError(
-            f"{devices} devices asked, {facts.count(device)} there", where="machine.devices", hint="Give fewer"
+            f"{devices} devices asked, {facts.cuda_count} there",
+            where="machine.devices",
+            hint="Give fewer",
         )
     precision, why = _precision(request.precision, device, facts)
     reasons.append(f"precision {precision}: {why}")
@@ -195,12 +197,16 @@ def resolve_plan(request: MachineRequest, facts: MachineFacts, recipe: Recipe, c
     world = devices * request.nodes
     per_rank = -(-size // world)
     micro, checkpointing = _fit(request, config, per_rank, block, device, precision.startswith("bf16"))
-    memory = memory_bytes(config, micro, block, checkpointing=checkpointing, bf16=precision.startswith("bf16"))
+    memory = memory_bytes(
+        config, micro, block, checkpointing=checkpointing, bf16=precision.startswith("bf16")
+    )
     reasons.append(
         f"micro-batch {micro} of {per_rank} sequences a device and step: {memory.total / 2**30:.1f} GiB predicted,"
         f" {memory_available(device) / 2**30:.1f} GiB free"
     )
-    reasons.append(f"activation checkpointing {'on: it would not fit without' if checkpointing else 'off: it fits'}")
+    reasons.append(
+        f"activation checkpointing {'on: it would not fit without' if checkpointing else 'off: it fits'}"
+    )
     plan = MachinePlan(
         device=device,
         precision=precision,
@@ -262,7 +268,8 @@ def measure_step(
     """
     device = torch.device(plan.device)
     before = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    model.to(device)
+    network: Any = model  # the types of `to` hide behind a decorator of transformers
+    network.to(device)
     head = find_head(model)
     optimizer = build_optimizer(parameter_groups(model, DEFAULT_RULES, 0.1), 1e-9, (0.9, 0.95))
     bf16 = plan.precision in ("bf16-mixed", "16-mixed")
@@ -284,7 +291,7 @@ def measure_step(
     with torch.no_grad():
         forward = _timed(lambda: micro(0), device)
     model.load_state_dict(before)
-    model.to("cpu")
+    network.to("cpu")
     for parameter in model.parameters():
         parameter.grad = None
     return StepTime(sorted(step_seconds)[_MEASURED_STEPS // 2], forward)

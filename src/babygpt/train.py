@@ -156,7 +156,9 @@ def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
     if _child_of() is None:
         cut_after(run.out / "metrics.jsonl", done if run.checkpoint else -1)
         cut_after(run.out / "samples.jsonl", done if run.checkpoint else -1)
-    saving = RunCheckpoints(_save_plan(run), guard, files.flush, lambda m: console.print(f"checkpoints: {m}", markup=False))
+    saving = RunCheckpoints(
+        _save_plan(run), guard, files.flush, lambda m: console.print(f"checkpoints: {m}", markup=False)
+    )
     plan, recipe = run.plan, run.recipe
     accumulate = -(-int(recipe.data.global_batch_size) // (plan.micro_batch * plan.devices * plan.nodes))
     trainer = L.Trainer(
@@ -211,7 +213,9 @@ def _finished(run: Run, steps: int) -> RunResult:
     loss = None if found is None else found.facts.get("val_loss")
     perplexity = None if loss is None else math.exp(loss)
     where = None if found is None else str(found.path)
-    return RunResult(str(run.out), steps, 0, None, loss, perplexity, None, where, "", 0.0, already_finished=True)
+    return RunResult(
+        str(run.out), steps, 0, None, loss, perplexity, None, where, "", 0.0, already_finished=True
+    )
 
 
 def _step_of(checkpoint: Path | None) -> int:
@@ -239,8 +243,8 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", module="lightning")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 @contextmanager

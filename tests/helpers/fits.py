@@ -33,7 +33,9 @@ class Recorder(L.Callback):
             named = pl_module.model.named_parameters()
             self.gradients = {n: p.grad.detach().clone() for n, p in named if p.grad is not None}
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if stepped and self.save_to is not None and trainer.global_step == self.stop_after:
             trainer.save_checkpoint(self.save_to)

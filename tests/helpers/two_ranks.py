@@ -1,6 +1,6 @@
 """A program for tests: one fit on two processes through plain Lightning; each rank writes what it saw.
 
-    python two_ranks.py DATA OUT PACKING MICRO_BATCH ACCUMULATE PRECISION
+python two_ranks.py DATA OUT PACKING MICRO_BATCH ACCUMULATE PRECISION
 """
 
 from __future__ import annotations
@@ -9,16 +9,22 @@ import sys
 from pathlib import Path
 
 import torch
-from fits import BLOCK, PRESET, Recorder, trainer_of
 
 from babygpt import BabyGPT, LLMDataModule
+from fits import BLOCK, PRESET, Recorder, trainer_of
 
 
 def main() -> None:
     data, out, packing, micro, accumulate, precision = sys.argv[1:]
     module = BabyGPT(PRESET, 1e-3, vocab_size=300)
     loader = LLMDataModule(
-        PRESET, int(micro), path=data, block=BLOCK, tokenizer="train:300", packing=packing, global_batch_size=8
+        PRESET,
+        int(micro),
+        path=data,
+        block=BLOCK,
+        tokenizer="train:300",
+        packing=packing,
+        global_batch_size=8,
     )
     recorder = Recorder(gradients_of=0)
     trainer = trainer_of(

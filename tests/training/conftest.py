@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fits import BLOCK, PRESET
 
 from babygpt import BabyGPT, LLMDataModule
+from fits import BLOCK, PRESET
 
 
 @pytest.fixture(scope="session")

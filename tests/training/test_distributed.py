@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from fits import Recorder, trainer_of
 from safetensors.torch import load_file
 
 from babygpt import BabyGPT, LLMDataModule
+from fits import Recorder, trainer_of
 
 pytestmark = pytest.mark.distributed
 
@@ -44,7 +44,11 @@ def test_plain_lightning(
     args = [str(pairs), str(tmp_path), "padded", str(micro), str(accumulate), precision]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HELPERS), *sys.path])}
     done = subprocess.run(
-        [sys.executable, str(HELPERS / "two_ranks.py"), *args], env=env, capture_output=True, text=True, timeout=180
+        [sys.executable, str(HELPERS / "two_ranks.py"), *args],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=180,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [torch.load(tmp_path / f"rank-{r}.pt", weights_only=True) for r in range(2)]

@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from fits import Recorder, trainer_of
-
 from babygpt import BabyGPT, LLMDataModule
-
+from fits import Recorder, trainer_of
 
 GLOBAL_BATCH = 8
 
@@ -39,7 +37,9 @@ def worst(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> flo
     return max(float((ours[k] - theirs[k]).norm() / theirs[k].norm().clamp(min=1e-30)) for k in ours)
 
 
-@pytest.mark.parametrize(("precision", "dtype", "bound"), [("64-true", torch.float64, 1e-10), ("32-true", torch.float32, 1e-5)])
+@pytest.mark.parametrize(
+    ("precision", "dtype", "bound"), [("64-true", torch.float64, 1e-10), ("32-true", torch.float32, 1e-5)]
+)
 @pytest.mark.parametrize("micro", [1, 2, 3, 8])
 @pytest.mark.parametrize("packing", ["stream", "padded"])
 def test_gradient_is_that_of_the_whole_batch(
@@ -130,7 +130,9 @@ def test_order_is_the_plans_whatever_the_workers(
 ) -> None:
     data = make_data(2, global_batch_size=4, workers=workers)
     recorder = Recorder()
-    trainer_of(callbacks=[recorder], max_steps=6, accumulate_grad_batches=2).fit(make_module(), datamodule=data)
+    trainer_of(callbacks=[recorder], max_steps=6, accumulate_grad_batches=2).fit(
+        make_module(), datamodule=data
+    )
     wanted = [data.micro_batch(n)["input_ids"].tolist() for n in range(12)]
     assert recorder.seen == wanted
 
@@ -151,11 +153,15 @@ def test_another_loader_counts_its_own_targets(make_module: Callable[..., BabyGP
     """Plain tensors from somebody's DataLoader train too; the module says what it divides by."""
     rows = torch.randint(0, 300, (8, 16), generator=torch.Generator().manual_seed(0))
     loader = torch.utils.data.DataLoader(
-        [{"input_ids": r, "labels": r} for r in rows], batch_size=4, shuffle=False  # type: ignore[arg-type]
+        [{"input_ids": r, "labels": r} for r in rows],
+        batch_size=4,
+        shuffle=False,  # type: ignore[arg-type]
     )
     module = make_module()
     recorder = Recorder(gradients_of=0)
-    trainer_of(callbacks=[recorder], max_steps=1).fit(module, train_dataloaders=loader, val_dataloaders=loader)
+    trainer_of(callbacks=[recorder], max_steps=1).fit(
+        module, train_dataloaders=loader, val_dataloaders=loader
+    )
     fresh = make_module().model.train()
     fresh(input_ids=rows[:4], labels=rows[:4]).loss.backward()
     reference = {n: p.grad for n, p in fresh.named_parameters() if p.grad is not None}

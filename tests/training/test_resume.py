@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 
-from fits import Recorder, StopHereError, trainer_of, weights_equal
-
 from babygpt import BabyGPT, LLMDataModule
-
+from fits import Recorder, StopHereError, trainer_of, weights_equal
 
 STEPS = 18
 

@@ -124,7 +124,7 @@ class _StepRows:
 
 
 class LLMDataModule(L.LightningDataModule):
-    """Text to batches ready for `model(**batch)`: `input_ids`, `labels` and a mask or positions, int64 [micro_batch, block].
+    """Text to batches ready for `model(**batch)`: ids, labels and a mask or positions, int64 [micro_batch, block].
 
     Args:
         model_name: whose tokenizer and positions are used: hub name, local folder, or `preset:NAME`.
@@ -357,7 +357,7 @@ class LLMDataModule(L.LightningDataModule):
 
     def _lay_out(self, windows: Windows) -> BatchPlan:
         accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else None
-        if self.trainer is not None and self.trainer.overfit_batches:
+        if self.trainer is not None and getattr(self.trainer, "overfit_batches", False):
             raise RecipeError(
                 "overfit_batches would repeat batches behind the plan's back",
                 where="overfit_batches",
@@ -377,7 +377,9 @@ class LLMDataModule(L.LightningDataModule):
     def _loader(self, dataset: WindowDataset | None, rows: Any) -> DataLoader[Any]:
         assert dataset is not None, "setup() comes first"
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return DataLoader(dataset, batch_size=None, sampler=rows, num_workers=self.workers, pin_memory=on_cuda)
+        return DataLoader(
+            dataset, batch_size=None, sampler=rows, num_workers=self.workers, pin_memory=on_cuda
+        )
 
 
 def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -115,7 +115,9 @@ class Sampler(L.Callback):
         view: shows it on the terminal.
     """
 
-    def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerBase, prompt: str, view: ProgressView) -> None:
+    def __init__(
+        self, folder: Path, tokenizer: PreTrainedTokenizerBase, prompt: str, view: ProgressView
+    ) -> None:
         self._lines = _Lines(folder / "samples.jsonl")
         self._tokenizer, self.prompt, self._view = tokenizer, prompt, view
         self.latest = ""
@@ -164,7 +166,9 @@ class ProgressView(L.Callback):
                 TimeRemainingColumn(),
                 console=self._console,
             )
-            self._task = self._bar.add_task("train", total=self._total, completed=trainer.global_step, numbers="")
+            self._task = self._bar.add_task(
+                "train", total=self._total, completed=trainer.global_step, numbers=""
+            )
             self._bar.start()
 
     def on_train_batch_end(
@@ -179,7 +183,9 @@ class ProgressView(L.Callback):
             self._bar.update(self._task, completed=step, numbers=self._numbers())
         elif time.monotonic() - self._said_at >= _PLAIN_SECONDS and self._files.last_record:
             self._said_at = time.monotonic()
-            self._console.print(f"step {step:>7,}/{self._total:,}  {self._numbers()}  {self._left(step)}", **_RAW)
+            self._console.print(
+                f"step {step:>7,}/{self._total:,}  {self._numbers()}  {self._left(step)}", **_RAW
+            )
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Shows a validation on a line of its own."""
@@ -238,5 +244,3 @@ _RAW: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 
 def _step(trainer: L.Trainer) -> int:
     return int(trainer.global_step)
-
-

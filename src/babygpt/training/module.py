@@ -191,7 +191,7 @@ class BabyGPT(L.LightningModule):
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.meter.finish_step(step + 1, None if self._data is None else self._data.step_targets(step), lr)
         last = self.trainer.is_last_batch or step + 1 == self.trainer.max_steps
-        if last or (step + 1) % self.trainer.log_every_n_steps == 0:
+        if last or (step + 1) % getattr(self.trainer, "log_every_n_steps", 50) == 0:
             self.flush()
             self._interval_over = True
 
@@ -225,7 +225,7 @@ class BabyGPT(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips by global norm with torch's own function, which also works with fused optimisers, and keeps the norm."""
+        """Clips by global norm with torch's own function, right for fused optimisers too, and keeps the norm."""
         del gradient_clip_algorithm
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf)
@@ -299,10 +299,13 @@ class BabyGPT(L.LightningModule):
         self.meter = StepMeter(tokens=checkpoint.get("babygpt", {}).get("tokens", 0))
         trainer = getattr(self, "_trainer", None)
         data = self._data if trainer is not None else None
-        if data is None or trainer.state.fn != "fit":
+        if data is None or trainer is None or trainer.state.fn != "fit":
             return
         checkpoint["loops"]["fit_loop"] = loop_state_at(
-            checkpoint["loops"]["fit_loop"], checkpoint["global_step"], data.steps_per_epoch, data.micro_batches
+            checkpoint["loops"]["fit_loop"],
+            checkpoint["global_step"],
+            data.steps_per_epoch,
+            data.micro_batches,
         )
 
     # -- inside --------------------------------------------------------------------------------------------------
@@ -345,7 +348,7 @@ class BabyGPT(L.LightningModule):
         trainer, data = self.trainer, self._data
         bounds = [trainer.max_steps] if trainer.max_steps != -1 else []
         if trainer.max_epochs not in (None, -1) and data is not None:
-            bounds.append(trainer.max_epochs * data.limited_steps_per_epoch)  # type: ignore[operator]
+            bounds.append(trainer.max_epochs * data.limited_steps_per_epoch)
         return min(bounds) if bounds else None
 
     def _say(self, message: str) -> None:

@@ -32,6 +32,7 @@ Say = Callable[[str], None]
 # The newest two and the best, each with weights and two moments in fp32.
 _SAVED_COPIES = 3
 
+
 @dataclass(frozen=True)
 class Run:
     """A run folder, its resolved recipe and plan, and where it goes on from.
@@ -54,10 +55,12 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
+        """Where its checkpoints are."""
         return self.out / "checkpoints"
 
     @property
     def steps(self) -> int:
+        """Optimiser steps of the whole run."""
         assert self.recipe.budget.steps is not None
         return self.recipe.budget.steps
 
@@ -72,6 +75,11 @@ def reopen(out: Path, settings: TrainSettings, checkpoint: Path | None) -> Run:
 
 
 def begin(settings: TrainSettings, say: Say) -> Run:
+    """Resolves recipe and plan, checks the model on its data, and then makes the run folder.
+
+    Raises:
+        InputError: something given is wrong; nothing has been written.
+    """
     out = _new_folder(settings.out)
     facts = detect()
     recipe = settings.recipe
@@ -113,7 +121,9 @@ def _with_steps(recipe: Recipe, plan: MachinePlan, data: LLMDataModule, module: 
     seconds = None
     if planner.needs_measuring(recipe.budget):
         minutes = recipe.budget.minutes
-        say(f"budget: {minutes or 3:g} minutes{'' if minutes else ', since none was given'}; timing a few steps")
+        say(
+            f"budget: {minutes or 3:g} minutes{'' if minutes else ', since none was given'}; timing a few steps"
+        )
         seconds = planner.measure_step(module.model, data.micro_batch, plan, data.plan.micro_batches)
         say(f"budget: a step takes {seconds.step:.3f} s")
     batches = len(data.validation.rows(plan.micro_batch, 0, 1))
@@ -142,15 +152,26 @@ def _new_folder(asked: str | None) -> Path:
 
 
 def resume(settings: TrainSettings, say: Say) -> Run:
+    """Reads a run folder and finds where to go on.
+
+    Raises:
+        CheckpointError: it is no run folder.
+        RecipeError: a field was given that differs from the run's recipe.
+    """
     from babygpt import planner
+
     assert settings.resume is not None
     out = Path(settings.resume)
     if not (out / "recipe.yaml").is_file():
         raise CheckpointError(
-            "is not a run folder: it has no recipe.yaml", where=str(out), hint="Give the folder that --out named"
+            "is not a run folder: it has no recipe.yaml",
+            where=str(out),
+            hint="Give the folder that --out named",
         )
     recipe = read_recipe(out / "recipe.yaml")
-    asked = [f for f in settings.given if f.split(".")[0] not in ("machine", "checkpoint", "out", "resume", "json")]
+    asked = [
+        f for f in settings.given if f.split(".")[0] not in ("machine", "checkpoint", "out", "resume", "json")
+    ]
     wrong = [d for d in differences(recipe, settings.recipe) if d.split(":")[0] in asked]
     if wrong:
         raise RecipeError(
@@ -174,6 +195,7 @@ def resume(settings: TrainSettings, say: Say) -> Run:
 
 
 def build_data(recipe: Recipe, batch_size: int, workers: int = 0) -> LLMDataModule:
+    """The data module of a recipe."""
     data = recipe.data
     size = data.global_batch_size
     return LLMDataModule(
@@ -195,6 +217,7 @@ def build_data(recipe: Recipe, batch_size: int, workers: int = 0) -> LLMDataModu
 
 
 def build_module(recipe: Recipe, plan: MachinePlan, data: LLMDataModule) -> BabyGPT:
+    """The module of a recipe, as the plan runs it."""
     return BabyGPT(
         recipe.model.name,
         float(recipe.optim.lr),
@@ -219,7 +242,9 @@ def _vocab_size(recipe: Recipe, data: LLMDataModule) -> int | None:
 
 
 def _config(recipe: Recipe, data: LLMDataModule) -> Any:
-    return load_config(recipe.model.name, revision=recipe.model.revision, vocab_size=_vocab_size(recipe, data))
+    return load_config(
+        recipe.model.name, revision=recipe.model.revision, vocab_size=_vocab_size(recipe, data)
+    )
 
 
 def first_words(data: LLMDataModule) -> str:
