@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -24,16 +25,19 @@ def cut_after(path: Path, step: int) -> None:
     """Drops the lines of a `.jsonl` file that lie after a step: what a killed run wrote past its last checkpoint."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError):
-            continue  # the torn last line of a killed process
+    # As bytes: a torn line may end inside a character, and text may hold other line ends than ours.
+    kept = [line for line in path.read_bytes().split(b"\n") if _step_in(line) <= step]
     fresh = path.with_name(path.name + ".partial")
-    fresh.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    fresh.write_bytes(b"".join(line + b"\n" for line in kept))
     os.replace(fresh, path)
+
+
+def _step_in(line: bytes) -> float:
+    """The step of a JSON line; infinite for what is none, such as the torn last line of a killed process."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 class _Lines:

@@ -1,0 +1,58 @@
+"""The verb eval against the model's own loss, token by token."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from babygpt import DataRecipe, EvalSettings, evaluate
+from babygpt.errors import CheckpointError
+
+TEXT = "".join(f"Line {n} says that {n % 7} follows {(n + 3) % 7}.\n" for n in range(40))
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "notes.txt"
+    path.write_text(TEXT)
+    return path
+
+
+def by_hand(folder: Path, block: int) -> tuple[float, int]:
+    """Every token but the first, each predicted from its own window; windows overlap by one token."""
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = [*tokenizer(TEXT)["input_ids"], tokenizer.eos_token_id]
+    total = 0.0
+    for start in range(0, len(ids) - 1, block - 1):
+        window = torch.tensor([ids[start : start + block]])
+        with torch.no_grad():
+            logp = torch.log_softmax(model(window, use_cache=False).logits[0, :-1].double(), -1)
+        total -= float(logp.gather(1, window[0, 1:, None]).sum())
+    return total, len(ids) - 1
+
+
+@pytest.mark.parametrize("block", [32, 100])
+def test_it_is_the_models_own_loss_over_every_token(tiny_gpt2: Path, text: Path, block: int) -> None:
+    done = evaluate(EvalSettings(str(tiny_gpt2), DataRecipe(path=(str(text),), block=block)))
+    total, targets = by_hand(tiny_gpt2, block)
+    assert done.targets == targets
+    assert done.loss == pytest.approx(total / targets, rel=1e-6)
+    assert done.perplexity == pytest.approx(math.exp(total / targets), rel=1e-5)
+    # A byte a token here; the end of the text is a target and no byte.
+    assert done.bits_per_byte == pytest.approx(total / math.log(2) / len(TEXT.encode()), rel=1e-3)
+
+
+def test_a_model_that_does_not_say_its_text_needs_one(tiny_gpt2: Path) -> None:
+    with pytest.raises(CheckpointError, match="Give --data.path"):
+        evaluate(EvalSettings(str(tiny_gpt2)))
+
+
+def test_lines_and_values(tiny_gpt2: Path, text: Path) -> None:
+    done = evaluate(EvalSettings(str(tiny_gpt2), DataRecipe(path=(str(text),), block=64)))
+    assert set(done.to_dict()) == {"checkpoint", "data", "targets", "loss", "perplexity", "bits_per_byte"}
+    assert len({line.index("  ", 14) for line in done.lines()}) == 1, "the table lines up"

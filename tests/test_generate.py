@@ -1,0 +1,84 @@
+"""Continuing a text: against a greedy loop by hand, and at the edges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from babygpt import GenerateSettings
+from babygpt import generate as generate_verb
+from babygpt.errors import InputError
+from babygpt.generate import continue_text
+
+
+@pytest.fixture
+def model(tiny_gpt2: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(tiny_gpt2).eval()
+
+
+@pytest.fixture
+def tokenizer(tiny_gpt2: Path) -> Any:
+    return AutoTokenizer.from_pretrained(tiny_gpt2)
+
+
+def by_hand(model: Any, tokenizer: Any, prompt: str, count: int) -> str:
+    ids = tokenizer(prompt)["input_ids"]
+    begun = len(ids)
+    for _ in range(count):
+        with torch.no_grad():
+            best = int(model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax())
+        if best == tokenizer.eos_token_id:
+            break
+        ids.append(best)
+    return str(tokenizer.decode(ids[begun:]))
+
+
+@pytest.mark.parametrize("prompt", ["def f(x):", "a"])
+def test_greedy_is_the_likeliest_token_each_time(model: Any, tokenizer: Any, prompt: str) -> None:
+    text = continue_text(model, tokenizer, prompt, max_new_tokens=20, temperature=0)
+    assert text == by_hand(model, tokenizer, prompt, 20)
+
+
+def test_a_seed_gives_one_text_and_leaves_the_random_numbers(model: Any, tokenizer: Any) -> None:
+    def write(seed: int) -> str:
+        return continue_text(model, tokenizer, "x", max_new_tokens=20, temperature=1, top_p=1, seed=seed)
+
+    state = torch.random.get_rng_state()
+    first = write(1)
+    assert torch.equal(state, torch.random.get_rng_state())
+    torch.rand(3)
+    assert write(1) == first
+    assert write(2) != first
+
+
+def test_a_tiny_nucleus_is_greedy(model: Any, tokenizer: Any) -> None:
+    narrow = continue_text(model, tokenizer, "x", max_new_tokens=10, temperature=1, top_p=1e-6)
+    assert narrow == by_hand(model, tokenizer, "x", 10)
+
+
+def test_without_a_prompt_it_begins_a_document(model: Any, tokenizer: Any) -> None:
+    assert continue_text(model, tokenizer, "", max_new_tokens=5, temperature=0) == by_hand(
+        model, tokenizer, "<|endoftext|>", 5
+    )
+
+
+def test_it_ends_where_the_positions_do(model: Any, tokenizer: Any) -> None:
+    text = continue_text(model, tokenizer, "x" * 120, max_new_tokens=50, temperature=0)
+    assert len(tokenizer(text)["input_ids"]) <= 8
+    with pytest.raises(InputError) as caught:
+        continue_text(model, tokenizer, "x" * 128, max_new_tokens=50)
+    assert "the prompt is 128 tokens and the model has 128 positions" in str(caught.value)
+
+
+def test_the_verb(tiny_gpt2: Path, model: Any, tokenizer: Any) -> None:
+    done = generate_verb(GenerateSettings(str(tiny_gpt2), "def f", max_new_tokens=8, temperature=0))
+    assert done.to_dict() == {
+        "checkpoint": str(tiny_gpt2),
+        "prompt": "def f",
+        "text": by_hand(model, tokenizer, "def f", 8),
+    }
+    assert done.lines() == ["def f" + done.text]

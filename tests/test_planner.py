@@ -1,0 +1,225 @@
+"""The planner's arithmetic: what a recipe and a computer resolve to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from babygpt import planner
+from babygpt.data.batches import BatchPlan
+from babygpt.data.order import Order
+from babygpt.data.packing import pack
+from babygpt.errors import MachineError, RecipeError
+from babygpt.machine import MachineFacts, MachinePlan, MachineRequest
+from babygpt.model.cost import memory_bytes
+from babygpt.model.load import load_config, load_model
+from babygpt.planner import StepTime, resolve_plan, resolve_recipe, resolve_steps
+from babygpt.recipe import Budget, DataRecipe, ModelRecipe, OptimRecipe, Recipe, ValidateRecipe
+
+LAPTOP = MachineFacts("laptop", ("cpu",), 0, 2, 2, 24 * 2**30, ())
+SERVER = MachineFacts("server", ("cpu",), 0, 2, 2, 24 * 2**30, ("cpu",))
+OLD_GPU = MachineFacts("old", ("cuda", "cpu"), 4, 8, 8, 64 * 2**30, ())
+NEW_GPU = MachineFacts("new", ("cuda", "cpu"), 4, 8, 8, 64 * 2**30, ("cuda",))
+
+
+@pytest.fixture
+def plenty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planner, "memory_available", lambda device: 64 * 2**30)
+
+
+def resolved(**data: Any) -> Recipe:
+    recipe = Recipe(model=ModelRecipe("preset:gpt2-1m"), data=DataRecipe(**{"global_batch_size": 12, **data}))
+    return resolve_recipe(recipe, model_name="preset:gpt2-1m", parameters=1_000_000, block=128)
+
+
+def config() -> Any:
+    return load_config("preset:gpt2-1m")
+
+
+def plan_of(facts: MachineFacts, recipe: Recipe | None = None, **request: Any) -> MachinePlan:
+    return resolve_plan(MachineRequest(**request), facts, recipe or resolved(), config()).plan
+
+
+# -- the recipe ----------------------------------------------------------------------------------------------
+
+
+def test_a_model_by_device() -> None:
+    assert planner.choose_model("gpt2", LAPTOP) == "gpt2"
+    assert planner.choose_model("auto", LAPTOP).startswith("preset:")
+    assert planner.choose_model("auto", LAPTOP) != planner.choose_model("auto", NEW_GPU)
+
+
+def test_what_is_given_stays() -> None:
+    recipe = Recipe(
+        data=DataRecipe(global_batch_size=7), optim=OptimRecipe(lr=3e-3), model=ModelRecipe("preset:gpt2-4m")
+    )
+    done = resolve_recipe(recipe, model_name="preset:gpt2-4m", parameters=4_000_000, block=64)
+    assert (done.data.global_batch_size, done.optim.lr, done.data.block) == (7, 3e-3, 64)
+
+
+@pytest.mark.parametrize("name", ["preset:gpt2-4m", "some/pretrained"])
+def test_nothing_of_it_stays_auto(name: str) -> None:
+    done = resolve_recipe(Recipe(), model_name=name, parameters=4_000_000, block=256)
+    assert isinstance(done.data.global_batch_size, int)
+    assert isinstance(done.optim.lr, float)
+    assert done.model.name == name
+
+
+def test_rates_fall_with_size_and_pretrained_weights_get_a_small_one() -> None:
+    def rate(name: str, parameters: int) -> float:
+        done = resolve_recipe(Recipe(), model_name=name, parameters=parameters, block=256)
+        return float(done.optim.lr)
+
+    scratch = [rate("preset:gpt2-4m", n) for n in (10**6, 10**7, 10**8, 10**9)]
+    assert scratch == sorted(scratch, reverse=True)
+    assert rate("preset:gpt2-124m", 124_000_000) == pytest.approx(6e-4)
+    assert 1e-5 <= rate("gpt2", 124_000_000) <= 3e-4
+
+
+# -- steps ---------------------------------------------------------------------------------------------------
+
+
+def layout(windows: int = 50, size: int = 12) -> BatchPlan:
+    import numpy as np
+
+    packed = pack(np.array([0, windows * 127 + 1]), 128, "stream", None)
+    return BatchPlan(Order(len(packed), size, 0), packed, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"),
+    [
+        (Budget(steps=9), 9),
+        (Budget(tokens=12 * 127 * 3), 3),
+        (Budget(tokens=12 * 127 * 3 + 1), 4),
+        (Budget(tokens=1), 1),
+        (Budget(epochs=2), 10),
+        (Budget(epochs=0.01), 1),
+    ],
+)
+def test_a_budget_in_steps(budget: Budget, steps: int) -> None:
+    plan = layout()
+    assert plan.order.steps_per_epoch == 5
+    done = resolve_steps(replace(resolved(), budget=budget), plan, 3, None)
+    assert done.budget == Budget(steps=steps)
+    assert done.validate.every_steps == math.ceil(steps / 8)
+
+
+def test_minutes_leave_time_for_the_validations() -> None:
+    recipe = replace(resolved(), budget=Budget(minutes=2))
+    done = resolve_steps(recipe, layout(), 10, StepTime(step=0.5, forward=0.1))
+    assert done.budget.steps is not None
+    whole = done.budget.steps * 0.5 + 9 * 10 * 0.1
+    assert 0.9 * 120 < whole <= 120
+    with pytest.raises(RecipeError, match=r"budget.minutes: 0.1 minutes are too short: a step takes 5.00 s"):
+        resolve_steps(replace(resolved(), budget=Budget(minutes=0.1)), layout(), 10, StepTime(5, 1))
+
+
+def test_validation_as_asked() -> None:
+    recipe = replace(resolved(), budget=Budget(steps=100), validate=ValidateRecipe(every_steps=7))
+    assert resolve_steps(recipe, layout(), 3, None).validate.every_steps == 7
+
+
+# -- the plan ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("plenty")
+@pytest.mark.parametrize(
+    ("facts", "precision"),
+    [(LAPTOP, "32-true"), (SERVER, "bf16-mixed"), (OLD_GPU, "16-mixed"), (NEW_GPU, "bf16-mixed")],
+)
+def test_precision_is_what_the_hardware_has(facts: MachineFacts, precision: str) -> None:
+    plan = plan_of(facts)
+    assert plan.precision == precision
+    assert plan.device == facts.device
+    assert plan.devices == max(1, facts.cuda_count)
+    assert plan.strategy == ("ddp" if facts.cuda_count else "auto")
+
+
+@pytest.mark.usefixtures("plenty")
+@pytest.mark.parametrize("asked", ["32-true", "64-true", "bf16-mixed"])
+def test_a_precision_asked_for_is_taken(asked: Any) -> None:
+    assert plan_of(LAPTOP, precision=asked).precision == asked
+
+
+@pytest.mark.usefixtures("plenty")
+@pytest.mark.parametrize(
+    ("request_", "says"),
+    [
+        ({"device": "cuda"}, "machine.device: this computer has no cuda. It has cpu"),
+        ({"precision": "16-mixed"}, "machine.precision: 16-mixed needs a GPU"),
+    ],
+)
+def test_what_the_computer_has_not(request_: dict[str, Any], says: str) -> None:
+    with pytest.raises(MachineError) as caught:
+        plan_of(LAPTOP, **request_)
+    assert str(caught.value).startswith(says)
+
+
+@pytest.mark.usefixtures("plenty")
+def test_more_devices_than_there_are() -> None:
+    with pytest.raises(MachineError, match="8 devices asked, 4 there"):
+        plan_of(NEW_GPU, devices=8)
+
+
+def test_micro_batch_is_the_largest_divisor_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for room in (4, 5, 6, 12):
+        most = memory_bytes(config(), room, 128, checkpointing=False, bf16=False).total
+        monkeypatch.setattr(planner, "memory_available", lambda device, most=most: int(most / 0.7) + 1)
+        plan = plan_of(LAPTOP)
+        assert plan.micro_batch == max(s for s in (1, 2, 3, 4, 6, 12) if s <= room)
+        assert not plan.activation_checkpointing
+
+
+def test_activations_are_recomputed_only_where_memory_demands(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = memory_bytes(config(), 1, 128, checkpointing=False, bf16=False).total
+    monkeypatch.setattr(planner, "memory_available", lambda device: int(0.99 * whole / 0.7))
+    assert plan_of(LAPTOP).activation_checkpointing
+    assert not plan_of(LAPTOP, activation_checkpointing=False).activation_checkpointing
+    monkeypatch.setattr(planner, "memory_available", lambda device: 2**40)
+    assert plan_of(LAPTOP, activation_checkpointing=True).activation_checkpointing
+
+
+@pytest.mark.usefixtures("plenty")
+def test_a_step_is_shared_by_the_devices() -> None:
+    assert plan_of(NEW_GPU).micro_batch == 3
+    assert plan_of(NEW_GPU, devices=1).micro_batch == 12
+    assert plan_of(LAPTOP, devices=2).strategy == "ddp"
+    assert plan_of(LAPTOP, micro_batch=5).micro_batch == 5
+    assert plan_of(LAPTOP, micro_batch=50).micro_batch == 12
+
+
+@pytest.mark.usefixtures("plenty")
+def test_every_choice_has_its_reason() -> None:
+    reasons = resolve_plan(MachineRequest(), SERVER, resolved(), config()).reasons
+    for name in ("precision", "micro-batch", "activation checkpointing"):
+        assert sum(reason.startswith(name) for reason in reasons) == 1
+
+
+# -- measuring -----------------------------------------------------------------------------------------------
+
+
+def test_timing_leaves_no_trace() -> None:
+    model = load_model("preset:gpt2-1m").train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    ids = torch.arange(64).reshape(2, 32)
+    asked: list[int] = []
+
+    def batch(number: int) -> dict[str, torch.Tensor]:
+        asked.append(number)
+        return {"input_ids": ids, "labels": ids}
+
+    plan: Any = SimpleNamespace(device="cpu", precision="32-true")
+    random_state = torch.random.get_rng_state()
+    seconds = planner.measure_step(model, batch, plan, 2)
+    assert seconds.step > seconds.forward > 0
+    assert asked[:4] == [0, 1, 2, 3]
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert model.training
+    assert torch.equal(random_state, torch.random.get_rng_state())

@@ -1,0 +1,199 @@
+"""The files a run writes and the lines it shows."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import deque
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from babygpt.training.callbacks import ProgressView, RunFiles, Sampler, cut_after
+from babygpt.training.meter import StepMeter
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class Module:
+    """A module of which only the meter is real."""
+
+    def __init__(self, **attributes: Any) -> None:
+        self.meter = StepMeter()
+        self.trainer: Any = SimpleNamespace(is_global_zero=True)
+        self.__dict__.update(attributes)
+
+    def did(self, step: int, nll: float = 6.0, targets: int = 3) -> None:
+        self.meter.add(torch.tensor(nll))
+        self.meter.set_grad_norm(torch.tensor(1.0))
+        self.meter.finish_step(step, targets, 1e-3)
+
+    def flush(self) -> None:
+        self.meter.flush(lambda sums: sums)
+
+
+def trainer_at(step: int, **more: Any) -> Any:
+    metrics = {"val_loss": torch.tensor(2.0), "val_perplexity": torch.tensor(7.389), "train_loss": torch.tensor(9.0)}
+    values = {"global_step": step, "is_global_zero": True, "sanity_checking": False, "callback_metrics": metrics}
+    return SimpleNamespace(**{**values, **more})
+
+
+@pytest.fixture
+def module() -> Any:
+    return Module()
+
+
+@pytest.fixture
+def files(tmp_path: Path, module: Any) -> RunFiles:
+    made = RunFiles(tmp_path)
+    made.setup(trainer_at(0), module, "fit")
+    return made
+
+
+# -- cutting -------------------------------------------------------------------------------------------------
+
+
+def test_lines_past_the_checkpoint_go(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2, "val_loss": 1.5}\n{"step": 3}\n{"step": 2}\n')
+    cut_after(path, 2)
+    assert path.read_text() == '{"step": 1}\n{"step": 2, "val_loss": 1.5}\n{"step": 2}\n'
+    cut_after(path, -1)
+    assert path.read_text() == ""
+
+
+@pytest.mark.parametrize("torn", ['{"ste', '{"step": 1', "[]", '"text"', "{}"])
+def test_a_torn_line_goes(tmp_path: Path, torn: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 1}}\n{torn}')
+    cut_after(path, 5)
+    assert path.read_text() == '{"step": 1}\n'
+
+
+def test_a_character_cut_in_two_and_other_line_ends(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    whole = json.dumps({"step": 1, "text": "a\u2028b\x85c é"}, ensure_ascii=False).encode() + b"\n"
+    path.write_bytes(whole + '{"step": 1, "text": "é'.encode()[:-1])
+    cut_after(path, 5)
+    assert path.read_bytes() == whole
+
+
+def test_no_file_is_nothing_to_cut(tmp_path: Path) -> None:
+    cut_after(tmp_path / "metrics.jsonl", 5)
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- metrics -------------------------------------------------------------------------------------------------
+
+
+def test_a_line_for_each_step_and_validation_in_order(tmp_path: Path, files: RunFiles, module: Any) -> None:
+    module.did(1)
+    module.did(2)
+    files.on_train_batch_end(trainer_at(2), module, None, None, 0)
+    assert not (tmp_path / "metrics.jsonl").exists(), "nothing is read off the device between intervals"
+    files.on_validation_end(trainer_at(2), module)
+    module.did(3)
+    files.on_validation_end(trainer_at(3, sanity_checking=True), module)
+    module.flush()
+    files.flush()
+    lines = lines_of(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [1, 2, 2, 3]
+    assert lines[2] == {"step": 2, "tokens": 6, "val_loss": 2.0, "val_perplexity": pytest.approx(7.389)}
+    assert [line.get("train_loss") for line in lines] == [2.0, 2.0, None, 2.0]
+    assert files.last_record["step"] == 3
+
+
+def test_other_ranks_write_nothing(tmp_path: Path, files: RunFiles, module: Any) -> None:
+    module.trainer.is_global_zero = False
+    module.did(1)
+    files.on_validation_end(trainer_at(1, is_global_zero=False), module)
+    files.flush()
+    assert list(tmp_path.iterdir()) == []
+    assert files.last_record["step"] == 1
+
+
+# -- samples -------------------------------------------------------------------------------------------------
+
+
+def test_a_sample_at_each_validation(tmp_path: Path, tiny_gpt2: Path, files: RunFiles) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_gpt2).train()
+    shown: list[Any] = []
+    view: Any = SimpleNamespace(sample=lambda *a: shown.append(a))
+    sampler = Sampler(tmp_path, AutoTokenizer.from_pretrained(tiny_gpt2), "def ", view)
+    holder: Any = Module(model=model)
+    for step in (0, 5):
+        sampler.on_validation_end(trainer_at(step), holder)
+    sampler.on_validation_end(trainer_at(6, sanity_checking=True), holder)
+    sampler.on_validation_end(trainer_at(7, is_global_zero=False), holder)
+    lines = lines_of(tmp_path / "samples.jsonl")
+    assert [(line["step"], line["prompt"]) for line in lines] == [(0, "def "), (5, "def ")]
+    assert lines[0]["text"] == lines[1]["text"] == sampler.latest, "the same weights write the same text"
+    assert shown == [(line["step"], line["prompt"], line["text"]) for line in lines]
+    assert model.training
+
+
+# -- the view ------------------------------------------------------------------------------------------------
+
+
+def view_on(files: Any, *, terminal: bool, total: int = 10) -> tuple[ProgressView, io.StringIO]:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=100, color_system=None, legacy_windows=False)
+    return ProgressView(total, console, files), out
+
+
+def test_plain_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("babygpt.training.callbacks.time.monotonic", lambda: clock[0])
+    record = {"train_loss": 3.25, "tokens_per_second": 1234.5}
+    validated = {"step": 2, "val_loss": 2.0, "val_perplexity": 7.389, "val_bits_per_byte": 1.25}
+    files: Any = SimpleNamespace(last_record=record, validations=[validated])
+    view, out = view_on(files, terminal=False)
+    view.on_train_start(trainer_at(0), None)
+    for step in range(1, 5):
+        clock[0] += 6.0
+        view.on_train_batch_end(trainer_at(step), None, None, None, 0)
+        if step == 2:
+            view.on_validation_end(trainer_at(2), None)
+    view.sample(2, "def ", "f[x](y):\n    pass")
+    view.on_train_end(trainer_at(4), None)
+    assert out.getvalue().splitlines() == [
+        "step       1/10  loss 3.250  1,234 tok/s  0:54 left",
+        "validation at step       2: loss 2.0000  perplexity 7.39  bits per byte 1.250",
+        "step       3/10  loss 3.250  val ppl 7.4  1,234 tok/s  0:42 left",
+        "sample at step       2:  def f[x](y):⏎     pass",
+    ]
+
+
+def test_a_loss_that_is_no_number_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    files: Any = SimpleNamespace(last_record={"train_loss": None, "tokens_per_second": None}, validations=[])
+    view, out = view_on(files, terminal=False)
+    view.on_train_start(trainer_at(0), None)
+    view.on_train_batch_end(trainer_at(1), None, None, None, 0)
+    assert "loss not finite" in out.getvalue()
+
+
+def test_a_bar_on_a_terminal_ends_even_after_a_failure() -> None:
+    files: Any = SimpleNamespace(last_record={"train_loss": 3.25, "tokens_per_second": 99.0}, validations=deque())
+    view, out = view_on(files, terminal=True)
+    view.on_train_start(trainer_at(4), None)
+    view.on_train_batch_end(trainer_at(7), None, None, None, 0)
+    view.on_exception(trainer_at(7), None, RuntimeError())
+    view.on_exception(trainer_at(7), None, RuntimeError())
+    assert "step 7/10" in out.getvalue()
+    assert "loss 3.250  99 tok/s" in out.getvalue()
+
+
+def test_other_ranks_show_nothing() -> None:
+    files: Any = SimpleNamespace(last_record={"train_loss": 1.0, "tokens_per_second": 1.0}, validations=[])
+    view, out = view_on(files, terminal=True)
+    view.on_train_start(trainer_at(0, is_global_zero=False), None)
+    view.on_train_batch_end(trainer_at(1, is_global_zero=False), None, None, None, 0)
+    view.on_validation_end(trainer_at(1, is_global_zero=False), None)
+    assert out.getvalue() == ""

@@ -1,0 +1,80 @@
+"""The meter against the arithmetic it stands for."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from babygpt.training.meter import StepMeter
+
+
+def alone(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+def test_a_step_is_its_micro_batches_sum_over_its_targets() -> None:
+    meter = StepMeter(tokens=100)
+    for nll in (6.0, 3.0):
+        meter.add(torch.tensor(nll))
+    meter.set_grad_norm(torch.tensor(0.5))
+    meter.finish_step(7, 18, 1e-3)
+    meter.add(torch.tensor(4.0))
+    meter.finish_step(8, 2, 2e-3)
+    first, second = meter.flush(alone)
+    assert (first.step, first.tokens, first.targets, first.train_loss, first.grad_norm, first.lr) == (
+        *(7, 118, 18, 0.5, 0.5),
+        1e-3,
+    )
+    assert (second.tokens, second.train_loss) == (120, 2.0)
+    assert math.isnan(second.grad_norm), "the first step's norm must not stand for the second's"
+    assert meter.flush(alone) == []
+    assert meter.drain() == [first, second]
+    assert meter.drain() == []
+
+
+def test_sums_are_over_the_ranks_and_the_norm_is_not() -> None:
+    meter = StepMeter()
+    meter.add(torch.tensor(6.0))
+    meter.set_grad_norm(torch.tensor(0.5))
+    meter.finish_step(1, 18, 1e-3)
+    (record,) = meter.flush(lambda sums: 3 * sums)
+    assert record.train_loss == 1.0
+    assert record.grad_norm == 0.5
+
+
+def test_targets_counted_where_no_plan_knows_them() -> None:
+    meter = StepMeter()
+    for nll, targets in ((6.0, 2), (3.0, 1)):
+        meter.add(torch.tensor(nll), torch.tensor(targets))
+    meter.finish_step(1, None, 1e-3)
+    (record,) = meter.flush(lambda sums: 2 * sums)
+    assert (record.targets, record.tokens, record.train_loss) == (6, 6, 3.0)
+
+
+def test_speed_leaves_out_what_was_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([10.0, 20.0])
+    monkeypatch.setattr("babygpt.training.meter.time.perf_counter", lambda: next(clock))
+    meter = StepMeter()
+    meter.add(torch.tensor(1.0))
+    meter.finish_step(1, 50, 1e-3)
+    assert meter.flush(alone)[0].tokens_per_second is None
+    for step in (2, 3):
+        meter.add(torch.tensor(1.0))
+        meter.finish_step(step, 50, 1e-3)
+    meter.pause(5.0)
+    assert [r.tokens_per_second for r in meter.flush(alone)] == [20.0, 20.0]
+
+
+def test_what_is_no_number_stays_json() -> None:
+    meter = StepMeter()
+    meter.add(torch.tensor(math.inf))
+    meter.finish_step(1, 5, 1e-3)
+    (record,) = meter.flush(alone)
+    assert math.isinf(record.train_loss)
+    values = json.loads(json.dumps(record.to_dict(), allow_nan=False))
+    assert values["train_loss"] is None
+    assert values["grad_norm"] is None
+    assert values["targets"] == 5

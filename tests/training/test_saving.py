@@ -1,0 +1,143 @@
+"""When a run saves: decided from the step, the clock, the disk and the signals alone."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from babygpt.errors import Stopped
+from babygpt.training import saving
+from babygpt.training.saving import RunCheckpoints, SavePlan
+
+
+class Fit:
+    """A fit of which only the hooks are real: steps, validations, and a folder for each save."""
+
+    def __init__(self, folder: Path, **plan: Any) -> None:
+        defaults: dict[str, Any] = {
+            "total_steps": 10,
+            "validate_every": 4,
+            "every_steps": 4,
+            "every_minutes": None,
+            "keep": 2,
+        }
+        self.plan = SavePlan(folder, **{**defaults, **plan})
+        self.signum = 0
+        guard: Any = SimpleNamespace(stop_asked=lambda trainer: self.signum)
+        self.events: list[str] = []
+        self.callback = RunCheckpoints(self.plan, guard, lambda: self.events.append("flush"), self.events.append)
+        self.trainer: Any = SimpleNamespace(
+            global_step=0,
+            world_size=1,
+            is_global_zero=True,
+            should_stop=False,
+            sanity_checking=False,
+            state=SimpleNamespace(fn="fit"),
+            callback_metrics={},
+            strategy=SimpleNamespace(barrier=lambda name: None),
+            save_checkpoint=self._save,
+        )
+        self.module: Any = SimpleNamespace(flush=lambda: self.events.append("read"))
+        self.saved: list[str] = []
+        self.callback.on_train_start(self.trainer, self.module)
+
+    def _save(self, path: Path) -> None:
+        assert self.events[-2:] == ["read", "flush"], "metrics reach the disk before the step they belong to"
+        self.saved.append(path.name)
+
+    def step(self, val_loss: float = 5.0, micro_batches: int = 2) -> None:
+        for micro in range(micro_batches):
+            if micro == micro_batches - 1:
+                self.trainer.global_step += 1
+            self.callback.on_train_batch_end(self.trainer, self.module, None, None, micro)
+        if self.plan.validates(self.trainer.global_step):
+            self.trainer.callback_metrics["val_loss"] = torch.tensor(val_loss)
+            self.callback.on_validation_end(self.trainer, self.module)
+
+
+@pytest.fixture
+def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def make(**plan: Any) -> Fit:
+        made = Fit(tmp_path, **plan)
+        monkeypatch.setattr(saving, "copy_checkpoint", lambda path, name: made.saved.append(name))
+        for name in ("link_last", "keep"):
+            monkeypatch.setattr(saving, name, lambda *a, **k: None)
+        return made
+
+    return make
+
+
+def test_a_step_that_validates_is_saved_once_after_its_validation(fit: Any) -> None:
+    run = fit()
+    for loss in (9.0, 9.0, 9.0, 5.0):
+        run.step(loss)
+    assert run.saved == ["step-000004", "babygpt-5.00"]
+    for loss in (9.0, 9.0, 9.0, 6.0):
+        run.step(loss)
+    assert run.saved[2:] == ["step-000008"], "a worse loss is no new best"
+    for _ in range(2):
+        run.step(4.0)
+    assert run.saved[3:] == ["step-000010", "babygpt-4.00"], "the last step is validated and saved"
+    assert run.trainer.should_stop
+
+
+def test_saves_between_validations(fit: Any) -> None:
+    run = fit(every_steps=3)
+    for _ in range(10):
+        run.step()
+    assert run.saved == ["step-000003", "babygpt-5.00", "step-000006", "step-000009", "step-000010"]
+
+
+def test_without_a_cadence_only_the_best_and_the_last_are_saved(fit: Any) -> None:
+    run = fit(every_steps=None)
+    for _ in range(10):
+        run.step()
+    assert run.saved == ["babygpt-5.00", "step-000010"]
+
+
+def test_minutes(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(saving.time, "monotonic", lambda: clock[0])
+    run = fit(every_steps=None, every_minutes=2, validate_every=100)
+    for _ in range(9):
+        clock[0] += 50
+        run.step()
+    assert run.saved == ["step-000003", "step-000006", "step-000009"]
+
+
+@pytest.mark.parametrize(("at", "saved"), [(2, ["step-000002"]), (4, ["step-000004"])])
+def test_a_signal_saves_at_the_steps_end_and_stops(fit: Any, at: int, saved: list[str]) -> None:
+    run = fit()
+    for _ in range(at - 1):
+        run.step()
+    run.signum = signal.SIGTERM
+    with pytest.raises(Stopped) as caught:
+        run.step()
+    assert caught.value.signum == signal.SIGTERM
+    assert run.saved == saved
+
+
+def test_a_validation_outside_the_fit_saves_nothing(fit: Any) -> None:
+    run = fit()
+    run.trainer.state.fn = "validate"
+    run.callback.on_validation_end(run.trainer, run.module)
+    run.trainer.state.fn = "fit"
+    run.trainer.sanity_checking = True
+    run.callback.on_validation_end(run.trainer, run.module)
+    assert run.saved == []
+
+
+def test_a_name_in_use_is_never_written_over(fit: Any, tmp_path: Path) -> None:
+    run = fit()
+    for taken in ("step-000003", "step-000003-v1"):
+        (tmp_path / taken).mkdir()
+    run.signum = signal.SIGTERM
+    run.trainer.global_step = 2
+    with pytest.raises(Stopped):
+        run.step(micro_batches=1)
+    assert run.saved == ["step-000003-v2"]
