@@ -1,13 +1,26 @@
-"""What the documents say is so: links resolve, and the table of fields is the program's own."""
+"""What the documents say is so: links resolve, commands and code run, the table of fields is the program's own.
+
+Commands and code of a page run in the order they stand there, in one folder that holds what they name: some text,
+conversations, a small pretrained model. Only their size is changed, by `quick`; sizes that need a network or minutes
+have tests of their own.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
+import shlex
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
+
+from babygpt.cli import main
+from babygpt.data.sources import read_documents
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
@@ -32,3 +45,99 @@ def test_links_resolve(page: Path) -> None:
 def test_the_table_of_fields_is_up_to_date() -> None:
     made = module_at(ROOT / "docs" / "make_recipe.py").page()
     assert (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8") == made, "run python docs/make_recipe.py"
+
+
+# -- commands and code ---------------------------------------------------------------------------------------
+
+_BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<|endoftext|>{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+RUN = [
+    page
+    for page in PAGES
+    if page.parent.name != "benchmarks" and _BLOCK.search(page.read_text(encoding="utf-8"))
+]
+
+
+def blocks_of(page: Path) -> list[tuple[str, str]]:
+    return [(m[1], m[2]) for m in _BLOCK.finditer(page.read_text(encoding="utf-8"))]
+
+
+def quick(words: list[str]) -> list[str]:
+    """A command's own words, with a smaller model and three steps; what it is asked to read and write stays."""
+    if words[0] != "train":
+        return words
+    text = re.sub(r" --budget\.\w+ \S+", "", shlex.join(words)).replace("preset:gpt2-11m", "preset:gpt2-1m")
+    if "--resume" in words or "--config" in words:
+        return shlex.split(text)
+    if "--model.name" not in words:
+        text += " --model.name preset:gpt2-1m"
+    return shlex.split(f"{text} --budget.steps 3")
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the documents' commands name."""
+    monkeypatch.chdir(tmp_path)
+    prose = [d.text or "" for d in read_documents(["builtin:prose"])]
+    (tmp_path / "notes.txt").write_text("\n\n".join(prose[:30]))
+    (tmp_path / "letters.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in prose[30:60])
+    )
+    turns = [
+        [
+            {"role": "user", "content": f"What is {n} and {n}?"},
+            {"role": "assistant", "content": f"It is {2 * n}."},
+        ]
+        for n in range(40)
+    ]
+    (tmp_path / "chat.jsonl").write_text("".join(json.dumps({"messages": turn}) + "\n" for turn in turns))
+    model = shutil.copytree(tiny_gpt2, tmp_path / "path" / "to" / "model")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = _TEMPLATE
+    tokenizer.save_pretrained(model)
+    return tmp_path
+
+
+def run_command(line: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Runs a line of a shell block; what is no command of ours is left to the build."""
+    line, _, target = line.split("  #")[0].partition(" > ")
+    words = shlex.split(line)
+    if words[:1] != ["babygpt"]:
+        assert words[0] in ("make", "source", "python"), f"what is {words[0]}?"
+        return
+    capfd.readouterr()
+    code = main(quick(words[1:]))
+    out, err = capfd.readouterr()
+    assert code == 0, f"{line}\n{err[-2000:]}"
+    if target:
+        Path(target.strip()).write_text(out)
+
+
+def run_code(code: str) -> None:
+    """Runs a Python block on what is at hand."""
+    code = code.replace('model_name="gpt2"', 'model_name="preset:gpt2-1m"').replace(
+        "max_epochs=3", "max_steps=3, logger=False"
+    )
+    if "babygpt-3.12" in code:
+        (best,) = Path("runs/notes/checkpoints").glob("babygpt-*")
+        code = code.replace("runs/first/checkpoints/babygpt-3.12", str(best))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        exec(compile(code, "documents", "exec"), {"__name__": "documents"})
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda p: str(p.relative_to(ROOT)))
+def test_commands_and_code_run(page: Path, workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    blocks = blocks_of(page)
+    if page.name == "README.md":  # the code that loads a run's best model stands before the run itself
+        blocks.sort(key=lambda block: "babygpt-3.12" in block[1])
+    for language, block in blocks:
+        if language == "python":
+            run_code(block)
+        else:
+            for line in block.splitlines():
+                if line.strip():
+                    run_command(line, capfd)

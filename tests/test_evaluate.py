@@ -48,7 +48,7 @@ def test_it_is_the_models_own_loss_over_every_token(tiny_gpt2: Path, text: Path,
 
 
 def test_a_model_that_does_not_say_its_text_needs_one(tiny_gpt2: Path) -> None:
-    with pytest.raises(CheckpointError, match="Give --data.path"):
+    with pytest.raises(CheckpointError, match=r"Give --data\.path"):
         evaluate(EvalSettings(str(tiny_gpt2)))
 
 

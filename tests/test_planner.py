@@ -67,6 +67,7 @@ def test_nothing_of_it_stays_auto(name: str) -> None:
     done = resolve_recipe(Recipe(), model_name=name, parameters=4_000_000, block=256)
     assert isinstance(done.data.global_batch_size, int)
     assert isinstance(done.optim.lr, float)
+    assert done.optim.name == ("muon" if name.startswith("preset:") else "adamw")
     assert done.model.name == name
 
 
@@ -204,7 +205,8 @@ def test_every_choice_has_its_reason() -> None:
 # -- measuring -----------------------------------------------------------------------------------------------
 
 
-def test_timing_leaves_no_trace() -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_timing_leaves_no_trace(optimizer: str) -> None:
     model = load_model("preset:gpt2-1m").train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     ids = torch.arange(64).reshape(2, 32)
@@ -216,7 +218,7 @@ def test_timing_leaves_no_trace() -> None:
 
     plan: Any = SimpleNamespace(device="cpu", precision="32-true")
     random_state = torch.random.get_rng_state()
-    seconds = planner.measure_step(model, batch, plan, 2)
+    seconds = planner.measure_step(model, batch, plan, 2, optimizer)
     assert seconds.step > seconds.forward > 0
     assert asked[:4] == [0, 1, 2, 3]
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())

@@ -231,11 +231,15 @@ def test_stopped_at_an_epochs_end_twice(command: Command, text: Path, tmp_path: 
 def test_a_finished_run_says_so_and_changes_nothing(command: Command, text: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert command(*args_for(text / "docs.jsonl", out, budget__steps=2)).code == 0
-    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.name != "machine.json"}
+    before = {p: p.stat().st_mtime_ns for p in [out, *out.rglob("*")]}
     seen = command("train", "--resume", out)
     assert seen.code == 0
     assert "finished" in seen.out
-    assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.name != "machine.json"} == before
+    assert {p: p.stat().st_mtime_ns for p in [out, *out.rglob("*")]} == before
+    (finished,) = [m for m in lines_of(out / "metrics.jsonl") if m.get("val_loss") and m["step"] == 2]
+    reported = json.loads(command("train", "--resume", out, "--json").out)
+    for name in ("val_loss", "val_perplexity", "val_bits_per_byte"):
+        assert reported[name] == finished[name]
 
 
 def test_a_run_that_reached_no_checkpoint_begins_again(command: Command, text: Path, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def command(spec: Spec, precision: str) -> Trained:
         "data.val_path": spec.work / "held_out.txt",
         "data.block": spec.block,
         "data.global_batch_size": spec.batch,
+        "optim.name": "adamw",
         "optim.lr": spec.learning_rate,
         "budget.steps": spec.steps,
         "validate.every_steps": spec.steps,

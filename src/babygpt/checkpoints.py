@@ -20,7 +20,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,7 @@ from babygpt.files import (
     write_json_atomic,
     write_text_atomic,
 )
+from babygpt.machine import installed_versions
 from babygpt.model.weights import PREFIX, comes_back, describe, load_weights, save_weights, split_state_dict
 from babygpt.state import decode, encode
 
@@ -142,7 +142,7 @@ def publish(
         save_file(tensors, folder / _TENSORS)
         write_json_atomic(folder / _STATE, document)
 
-    return publish_folder(parent, name, fill, {**facts, "versions": _versions()}, replace=replace)
+    return publish_folder(parent, name, fill, {**facts, "versions": installed_versions()}, replace=replace)
 
 
 def copy_checkpoint(source: Path, name: str) -> Path:
@@ -348,11 +348,3 @@ def _bytes(values: Mapping[str, Any]) -> int:
     """Of the tensors among the values, shared memory counted once."""
     tensors = [value for value in values.values() if isinstance(value, torch.Tensor)]
     return sum({tensor.untyped_storage().data_ptr(): tensor.nbytes for tensor in tensors}.values())
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in ("babygpt", "torch", "transformers", "lightning", "safetensors"):
-        with suppress(PackageNotFoundError):
-            versions[package] = version(package)
-    return versions

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from babygpt.errors import MachineError
 
-__all__ = ["MachineFacts", "MachinePlan", "MachineRequest", "detect", "memory_available"]
+__all__ = [
+    "MachineFacts",
+    "MachinePlan",
+    "MachineRequest",
+    "detect",
+    "installed_versions",
+    "memory_available",
+]
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,15 @@ def detect() -> MachineFacts:
         memory_bytes=_memory_total(),
         bf16_devices=tuple(bf16),
     )
+
+
+def installed_versions() -> dict[str, str]:
+    """Of the packages that decide what a run computes and how it is stored."""
+    found = {}
+    for package in ("babygpt", "torch", "transformers", "lightning", "tokenizers", "safetensors"):
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def memory_available(device: str) -> int:

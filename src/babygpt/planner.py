@@ -22,8 +22,8 @@ from babygpt.machine import MachineFacts, MachinePlan, MachineRequest, memory_av
 from babygpt.model.attention import model_inputs
 from babygpt.model.cost import MemoryParts, memory_bytes, model_cost
 from babygpt.model.loss import find_head, sum_nll
-from babygpt.optim.groups import DEFAULT_RULES, parameter_groups
-from babygpt.optim.optimizers import build_optimizer
+from babygpt.optim.groups import parameter_groups
+from babygpt.optim.optimizers import OPTIMIZERS, build_optimizer
 from babygpt.recipe import Budget, Recipe
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 # Presets by device: the largest that learns something to look at in the default three minutes.
-_MODEL_FOR = {"cpu": "preset:gpt2-4m", "mps": "preset:gpt2-11m", "cuda": "preset:gpt2-124m"}
+_MODEL_FOR = {"cpu": "preset:llama-5m", "mps": "preset:gpt2-11m", "cuda": "preset:gpt2-124m"}
 _DEFAULT_MINUTES = 3.0
 _SHARE_OF_MEMORY = 0.7
 # A micro-batch of more tokens than this no longer gains on a CPU, whose caches it leaves.
@@ -96,15 +96,20 @@ def resolve_recipe(recipe: Recipe, *, model_name: str, parameters: int, block: i
     if size == "auto":
         tokens = 4096 if parameters < 2e7 else 16_384 if parameters < 1e8 else 65_536
         size = max(1, tokens // block) if scratch else max(1, 8192 // block)
+    optimizer = recipe.optim.name
+    if optimizer == "auto":
+        optimizer = "muon" if scratch else "adamw"
     lr: float | str = recipe.optim.lr
     if lr == "auto":
-        # From scratch the best rate falls with size: about 6e-4 at 124 M, growing as the inverse root below it.
-        lr = float(f"{min(4e-3, 6e-4 * math.sqrt(124e6 / parameters)):.1e}") if scratch else 5e-5
+        # From scratch the best rate falls with size: about 6e-4 at 124 M for AdamW, growing as the inverse root
+        # below it; Muon, whose updates have the same size in every direction, bears twice that.
+        bold = 2 if optimizer == "muon" else 1
+        lr = float(f"{bold * min(3e-3, 6e-4 * math.sqrt(124e6 / parameters)):.1e}") if scratch else 5e-5
     return replace(
         recipe,
         model=replace(recipe.model, name=model_name),
         data=replace(recipe.data, block=block, global_batch_size=int(size)),
-        optim=replace(recipe.optim, lr=float(lr)),
+        optim=replace(recipe.optim, name=optimizer, lr=float(lr)),
     )
 
 
@@ -257,6 +262,7 @@ def measure_step(
     batch: Callable[[int], dict[str, torch.Tensor]],
     plan: MachinePlan,
     micro_batches: int,
+    optimizer_name: str,
 ) -> StepTime:
     """Times a few real optimiser steps on this machine and puts the weights back, bit for bit.
 
@@ -265,14 +271,16 @@ def measure_step(
         batch: micro-batch of a number, on the CPU.
         plan: device and precision.
         micro_batches: of one optimiser step.
+        optimizer_name: `adamw` or `muon`.
     """
     device = torch.device(plan.device)
     before = {k: v.detach().clone() for k, v in model.state_dict().items()}
     network: Any = model  # the types of `to` hide behind a decorator of transformers
     network.to(device)
     head = find_head(model)
-    optimizer = build_optimizer(parameter_groups(model, DEFAULT_RULES, 0.1), 1e-9, (0.9, 0.95))
     bf16 = plan.precision in ("bf16-mixed", "16-mixed")
+    groups = parameter_groups(model, OPTIMIZERS[optimizer_name], 0.1)
+    optimizer = build_optimizer(optimizer_name, groups, 1e-9, (0.9, 0.95), bf16=bf16)
 
     def micro(number: int) -> torch.Tensor:
         data = {k: v.to(device) for k, v in batch(number).items()}

@@ -117,14 +117,15 @@ class OptimRecipe:
     """The optimiser.
 
     Args:
-        name: which optimiser.
+        name: adamw, or muon for the matrices of the blocks with AdamW for the rest; auto takes muon for random
+            weights and adamw for pretrained ones.
         lr: the peak learning rate; auto takes one that suits the model's size.
         weight_decay: of matrices; biases, norms and other vectors are not decayed.
         betas: how slowly AdamW's two averages forget, 0 to below 1 each.
         grad_clip: largest norm of the whole gradient; 0 clips nothing.
     """
 
-    name: Literal["adamw"] = "adamw"
+    name: Literal["auto", "adamw", "muon"] = "auto"
     lr: float | Auto = "auto"
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
@@ -153,9 +154,9 @@ class ScheduleRecipe:
         final: the last rate as a share of the peak.
     """
 
-    name: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
-    warmup: float = 0.02
-    final: float = 0.1
+    name: Literal["cosine", "linear", "wsd", "constant"] = "linear"
+    warmup: float = 0.05
+    final: float = 0.0
 
     def __post_init__(self) -> None:
         fields.check_number("schedule.warmup", self.warmup, least=0)

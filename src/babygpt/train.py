@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import math
 import os
 import time
 import warnings
@@ -29,7 +28,7 @@ from babygpt.checkpoints import best
 from babygpt.errors import SpaceError
 from babygpt.files import read_manifest
 from babygpt.settings import TrainSettings
-from babygpt.training.callbacks import ProgressView, RunFiles, Sampler, cut_after
+from babygpt.training.callbacks import PreparationView, ProgressView, RunFiles, Sampler, cut_after, lines_of
 from babygpt.training.checkpoint_io import FolderCheckpointIO
 from babygpt.training.guards import SignalGuard
 from babygpt.training.module import BabyGPT
@@ -115,7 +114,11 @@ def train(settings: TrainSettings) -> RunResult:
             child = _child_of()
             if child is not None:
                 return _fit(reopen(child, settings, _resumed_from()), guard, console)
-            run = resume(settings, say) if settings.resume else begin(settings, say)
+            if settings.resume:
+                run = resume(settings, say)
+            else:
+                with PreparationView(console) as preparation:
+                    run = begin(settings, say, preparation)
             os.environ[_RUN], os.environ[_FROM] = str(run.out), str(run.checkpoint or "")
             return _fit(run, guard, console)
         except OSError as error:
@@ -210,11 +213,20 @@ def _result(run: Run, files: RunFiles, sampler: Sampler, module: BabyGPT, second
 
 def _finished(run: Run, steps: int) -> RunResult:
     found = best(run.checkpoints)
-    loss = None if found is None else found.facts.get("val_loss")
-    perplexity = None if loss is None else math.exp(loss)
-    where = None if found is None else str(found.path)
+    lines = lines_of(run.out / "metrics.jsonl")
+    last: dict[str, Any] = next((line for line in reversed(lines) if "val_loss" in line), {})
     return RunResult(
-        str(run.out), steps, 0, None, loss, perplexity, None, where, "", 0.0, already_finished=True
+        out=str(run.out),
+        steps=steps,
+        tokens=int(last.get("tokens", 0)),
+        first_perplexity=None,
+        val_loss=last.get("val_loss"),
+        val_perplexity=last.get("val_perplexity"),
+        val_bits_per_byte=last.get("val_bits_per_byte"),
+        best=None if found is None else str(found.path),
+        sample="",
+        seconds=0.0,
+        already_finished=True,
     )
 
 
@@ -250,19 +262,22 @@ def _quiet() -> None:
 @contextmanager
 def _messages_to(say: Callable[[str], None]) -> Iterator[None]:
     """Sends the module's own messages to the console while a run lasts."""
-    logger = logging.getLogger("lightning.pytorch.babygpt")
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch.babygpt", "babygpt")]
 
     class _Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             say(record.getMessage())
 
-    handler, level, propagate = _Handler(), logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    handler = _Handler()
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagate
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate

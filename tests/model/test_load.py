@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, BertConfig, BertForMaskedLM
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, BertConfig, BertForMaskedLM
 
 from babygpt.errors import ModelError, RecipeError
 from babygpt.model import load as load_module
 from babygpt.model.load import (
+    adopt_special_ids,
     compile_blocks,
     find_blocks,
     load_config,
@@ -274,3 +275,14 @@ class TestCompile:
         assert list(model.state_dict()) == names
         assert len(graphs) > 1
         torch._dynamo.reset()
+
+
+def test_special_ids_come_from_the_tokenizer_where_the_model_has_none(tiny_gpt2: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2)
+    model = load_model("preset:gpt2-1m", vocab_size=300)
+    adopt_special_ids(model, tokenizer)
+    for config in (model.config, model.generation_config):
+        assert (config.eos_token_id, config.bos_token_id, config.pad_token_id) == (0, None, None)
+    model.config.eos_token_id = 7
+    adopt_special_ids(model, tokenizer)
+    assert model.config.eos_token_id == 7

@@ -16,7 +16,7 @@ SUFFIX = {"m": 1e6, "b": 1e9}
 
 
 def test_there_are_these() -> None:
-    wanted = ["gpt2-11m", "gpt2-124m", "gpt2-1m", "gpt2-30m", "gpt2-4m", "llama-160m", "llama-1b", "llama-4m"]
+    wanted = ["gpt2-11m", "gpt2-124m", "gpt2-1m", "gpt2-30m", "gpt2-4m", "llama-160m", "llama-1b", "llama-5m"]
     assert sorted(preset_names()) == wanted
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from babygpt.errors import ModelError
-from babygpt.optim.groups import DEFAULT_RULES, Rule, parameter_groups
+from babygpt.optim.groups import DEFAULT_RULES, MUON_RULES, Rule, parameter_groups
 
 KINDS = ["gpt2", "llama", "qwen3", "gpt_neox", "gemma2", "mixtral", "bloom", "opt", "mamba"]
 
@@ -91,3 +91,20 @@ def test_errors() -> None:
     model.requires_grad_(False)
     with pytest.raises(ModelError, match="no parameter is trainable"):
         parameter_groups(model)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_muon_takes_the_blocks_matrices_only(kind: str) -> None:
+    model = _model(kind)
+    groups = parameter_groups(model, MUON_RULES, 0.1)
+    ids = [id(p) for g in groups for p in g["params"]]
+    assert len(ids) == len(set(ids))
+    assert set(ids) == {id(p) for p in model.parameters()}
+    (hidden,) = [g for g in groups if g.get("update") == "muon"]
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    head = model.get_output_embeddings()
+    for parameter in hidden["params"]:
+        assert parameter.dim() == 2
+        assert id(parameter) not in embeddings | {id(head.weight)}
+    assert set(hidden["parts"]) == ({1, 3} if kind == "gpt2" else {1})
+    assert all(g["weight_decay"] == 0 for g in groups if g["name"] in ("biases", "norms", "vectors"))

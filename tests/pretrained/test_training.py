@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from test_smollm2 import PROSE
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from test_smollm2 import PROSE
 
 pytestmark = pytest.mark.pretrained
 
@@ -65,7 +66,16 @@ def test_the_checkpoint_reloads_to_the_bit_and_generates(babygpt: Any, tuned: Pa
     module = BabyGPT(str(folder)).eval()
     with torch.no_grad():
         assert torch.equal(logits, module(ids).logits)
-    done = babygpt("generate", folder, "--prompt", "The capital of France is", "--temperature", "0", "--json", timeout=300)
+    done = babygpt(
+        "generate",
+        folder,
+        "--prompt",
+        "The capital of France is",
+        "--temperature",
+        "0",
+        "--json",
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Paris" in json.loads(done.stdout)["text"]
 
@@ -73,8 +83,24 @@ def test_the_checkpoint_reloads_to_the_bit_and_generates(babygpt: Any, tuned: Pa
 def test_a_checkpoint_of_ours_is_a_model_to_start_from(babygpt: Any, tuned: Path, tmp_path: Path) -> None:
     ended = [m for m in lines_of(tuned / "metrics.jsonl") if "val_loss" in m][-1]["val_loss"]
     done = babygpt(
-        *("train", "--model.name", tuned / "checkpoints" / "step-000010", "--data.path", "builtin:prose", *SMALL),
-        *("--budget.steps", "1", "--validate.batches", "8", "--machine.precision", "32-true", "--out", tmp_path / "run"),
+        *(
+            "train",
+            "--model.name",
+            tuned / "checkpoints" / "step-000010",
+            "--data.path",
+            "builtin:prose",
+            *SMALL,
+        ),
+        *(
+            "--budget.steps",
+            "1",
+            "--validate.batches",
+            "8",
+            "--machine.precision",
+            "32-true",
+            "--out",
+            tmp_path / "run",
+        ),
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -85,7 +111,12 @@ def test_chat_trains_on_the_assistants_words_only(smollm2: Path, tmp_path: Path)
     from babygpt import LLMDataModule
 
     rows = [
-        {"messages": [{"role": "user", "content": f"Say {n}."}, {"role": "assistant", "content": f"Here is {n}."}]}
+        {
+            "messages": [
+                {"role": "user", "content": f"Say {n}."},
+                {"role": "assistant", "content": f"Here is {n}."},
+            ]
+        }
         for n in range(40)
     ]
     (tmp_path / "chat.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -102,7 +133,16 @@ def test_chat_trains_on_the_assistants_words_only(smollm2: Path, tmp_path: Path)
 def test_the_example_script_fine_tunes_it(smollm2: Path, tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "examples" / "train.py"
     (tmp_path / "prose.txt").write_text(PROSE * 6)
-    args = ["--model", str(smollm2), "--data", str(tmp_path / "prose.txt"), "--block", "64", "--batch-size", "2"]
+    args = [
+        "--model",
+        str(smollm2),
+        "--data",
+        str(tmp_path / "prose.txt"),
+        "--block",
+        "64",
+        "--batch-size",
+        "2",
+    ]
     done = subprocess.run(
         [sys.executable, str(script), *args, "--epochs", "1", "--steps", "4", "--lr", "5e-5"],
         cwd=tmp_path,

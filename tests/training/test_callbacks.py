@@ -14,12 +14,8 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from babygpt.training.callbacks import ProgressView, RunFiles, Sampler, cut_after
+from babygpt.training.callbacks import PreparationView, ProgressView, RunFiles, Sampler, cut_after, lines_of
 from babygpt.training.meter import StepMeter
-
-
-def lines_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 class Module:
@@ -40,8 +36,17 @@ class Module:
 
 
 def trainer_at(step: int, **more: Any) -> Any:
-    metrics = {"val_loss": torch.tensor(2.0), "val_perplexity": torch.tensor(7.389), "train_loss": torch.tensor(9.0)}
-    values = {"global_step": step, "is_global_zero": True, "sanity_checking": False, "callback_metrics": metrics}
+    metrics = {
+        "val_loss": torch.tensor(2.0),
+        "val_perplexity": torch.tensor(7.389),
+        "train_loss": torch.tensor(9.0),
+    }
+    values = {
+        "global_step": step,
+        "is_global_zero": True,
+        "sanity_checking": False,
+        "callback_metrics": metrics,
+    }
     return SimpleNamespace(**{**values, **more})
 
 
@@ -180,7 +185,9 @@ def test_a_loss_that_is_no_number_says_so(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_bar_on_a_terminal_ends_even_after_a_failure() -> None:
-    files: Any = SimpleNamespace(last_record={"train_loss": 3.25, "tokens_per_second": 99.0}, validations=deque())
+    files: Any = SimpleNamespace(
+        last_record={"train_loss": 3.25, "tokens_per_second": 99.0}, validations=deque()
+    )
     view, out = view_on(files, terminal=True)
     view.on_train_start(trainer_at(4), None)
     view.on_train_batch_end(trainer_at(7), None, None, None, 0)
@@ -188,6 +195,23 @@ def test_a_bar_on_a_terminal_ends_even_after_a_failure() -> None:
     view.on_exception(trainer_at(7), None, RuntimeError())
     assert "step 7/10" in out.getvalue()
     assert "loss 3.250  99 tok/s" in out.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_preparing_the_data_shows_each_stage(terminal: bool) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=100, color_system=None, legacy_windows=False)
+    with PreparationView(console) as view:
+        for done in (1, 2, 3):
+            view("reading", done, 0)
+        for done in (1, 2, 3):
+            view("tokenising", done, 3)
+    text = out.getvalue()
+    if terminal:
+        assert "data: tokenising" in text
+        assert "3/3" in text
+    else:
+        assert text == "data: reading\ndata: tokenising\n"
 
 
 def test_other_ranks_show_nothing() -> None:

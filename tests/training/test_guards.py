@@ -42,7 +42,9 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
 def test_handlers_put_in_since_are_taken_over_again() -> None:
     guard = SignalGuard()
     with guard.installed():
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as Lightning does between our start and the first step
+        signal.signal(
+            signal.SIGTERM, signal.SIG_IGN
+        )  # as Lightning does between our start and the first step
         guard.on_train_start(ALONE, ALONE)
         os.kill(os.getpid(), signal.SIGTERM)
         assert guard.stop_asked(ALONE) == signal.SIGTERM

@@ -17,13 +17,19 @@ def blank() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("steps", "begun", "done", "inside"), [(0, 0, 0, 0), (1, 1, 0, 1), (4, 1, 0, 4), (5, 1, 1, 0), (12, 3, 2, 2)]
+    ("steps", "begun", "done", "inside"),
+    [(0, 0, 0, 0), (1, 1, 0, 1), (4, 1, 0, 4), (5, 1, 1, 0), (12, 3, 2, 2)],
 )
 def test_counters_follow_from_steps(steps: int, begun: int, done: int, inside: int) -> None:
     state = loop_state_at(blank(), steps, 5, 3)
     for scope in ("total", "current"):
         epoch = state["epoch_progress"][scope]
-        assert (epoch["ready"], epoch["started"], epoch["processed"], epoch["completed"]) == (begun, begun, done, done)
+        assert (epoch["ready"], epoch["started"], epoch["processed"], epoch["completed"]) == (
+            begun,
+            begun,
+            done,
+            done,
+        )
     batches = state["epoch_loop.batch_progress"]
     assert set(batches["total"].values()) == {3 * steps}
     assert set(batches["current"].values()) == {3 * inside}

@@ -30,7 +30,9 @@ class Fit:
         self.signum = 0
         guard: Any = SimpleNamespace(stop_asked=lambda trainer: self.signum)
         self.events: list[str] = []
-        self.callback = RunCheckpoints(self.plan, guard, lambda: self.events.append("flush"), self.events.append)
+        self.callback = RunCheckpoints(
+            self.plan, guard, lambda: self.events.append("flush"), self.events.append
+        )
         self.trainer: Any = SimpleNamespace(
             global_step=0,
             world_size=1,

@@ -24,7 +24,7 @@ from babygpt.data.arrow import TokenStore
 from babygpt.data.batches import BatchPlan, WindowDataset
 from babygpt.data.order import Order
 from babygpt.data.packing import Windows, pack
-from babygpt.data.store import PreparedData, prepare
+from babygpt.data.store import PreparedData, Progress, prepare
 from babygpt.errors import CheckpointError, RecipeError
 from babygpt.hub import model_config
 from babygpt.recipe import DataRecipe
@@ -144,6 +144,7 @@ class LLMDataModule(L.LightningDataModule):
         seed: of the data order.
         revision: of a hub model or tokenizer.
         cache: where token stores are kept.
+        progress: called with (stage, documents done, documents in all or 0) while they are built.
 
     Raises:
         DataError, TokenizerError, RecipeError: the data cannot be used; the message says why and what to do.
@@ -167,6 +168,7 @@ class LLMDataModule(L.LightningDataModule):
         seed: int = 0,
         revision: str | None = None,
         cache: str | Path | None = None,
+        progress: Progress | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -185,7 +187,7 @@ class LLMDataModule(L.LightningDataModule):
             global_batch_size=global_batch_size or "auto",
         )
         self._global_batch_size, self._val_batches = global_batch_size, val_batches
-        self._cache = Path(cache) if cache is not None else None
+        self._cache, self._progress = Path(cache) if cache is not None else None, progress
         self._prepared: PreparedData | None = None
         self._train: WindowDataset | None = None
         self._val: WindowDataset | None = None
@@ -256,7 +258,11 @@ class LLMDataModule(L.LightningDataModule):
         """The token stores and the tokenizer."""
         if self._prepared is None:
             self._prepared = prepare(
-                self.recipe, model_name=self.model_name, revision=self.revision, cache=self._cache
+                self.recipe,
+                model_name=self.model_name,
+                revision=self.revision,
+                cache=self._cache,
+                progress=self._progress,
             )
         return self._prepared
 

@@ -16,7 +16,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import logging as transformers_logging
@@ -26,7 +32,14 @@ from babygpt.errors import ModelError
 from babygpt.model.attention import resolve_attention
 from babygpt.recipe import preset_config
 
-__all__ = ["compile_blocks", "find_blocks", "load_config", "load_model", "set_activation_checkpointing"]
+__all__ = [
+    "adopt_special_ids",
+    "compile_blocks",
+    "find_blocks",
+    "load_config",
+    "load_model",
+    "set_activation_checkpointing",
+]
 
 PRESET = "preset:"
 
@@ -229,6 +242,18 @@ def _quiet() -> Iterator[None]:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def adopt_special_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Gives a model that knows no begin and end of text those of its tokenizer, so that its checkpoints stop.
+
+    A padding id is not adopted: as a model is loaded, some would take that row of their embeddings out of training.
+    """
+    for name in ("bos_token_id", "eos_token_id"):
+        value = getattr(tokenizer, name)
+        for config in (model.config, model.generation_config):
+            if isinstance(value, int) and getattr(config, name, 0) is None:
+                setattr(config, name, value)
 
 
 def set_activation_checkpointing(model: PreTrainedModel, on: bool) -> None:

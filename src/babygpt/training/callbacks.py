@@ -11,12 +11,12 @@ from typing import Any
 
 import lightning as L
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedTokenizerBase
 
 from babygpt.generate import continue_text
 
-__all__ = ["ProgressView", "RunFiles", "Sampler", "cut_after"]
+__all__ = ["PreparationView", "ProgressView", "RunFiles", "Sampler", "cut_after", "lines_of"]
 
 _PLAIN_SECONDS = 10.0
 
@@ -30,6 +30,13 @@ def cut_after(path: Path, step: int) -> None:
     fresh = path.with_name(path.name + ".partial")
     fresh.write_bytes(b"".join(line + b"\n" for line in kept))
     os.replace(fresh, path)
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a `.jsonl` file of a run; none if there is no such file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_bytes().split(b"\n") if _step_in(line) < math.inf]
 
 
 def _step_in(line: bytes) -> float:
@@ -139,6 +146,48 @@ class Sampler(L.Callback):
         step = _step(trainer)
         self._lines.write({"step": step, "prompt": self.prompt, "text": self.latest})
         self._view.sample(step, self.prompt, self.latest)
+
+
+class PreparationView:
+    """Shows how far reading and tokenising have come: a bar on a terminal, a line a stage elsewhere.
+
+    Args:
+        console: where it goes.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._stage = ""
+
+    def __enter__(self) -> PreparationView:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._close()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """So many documents of so many (0: not known) are through a stage."""
+        if stage != self._stage:
+            self._close()
+            self._stage = stage
+            if self._console.is_terminal:
+                columns = (TextColumn("data: {task.description}"), BarColumn(), MofNCompleteColumn())
+                self._bar = Progress(*columns, console=self._console, transient=True)
+                self._task = self._bar.add_task(stage, total=total or None)
+                self._bar.start()
+            else:
+                self._console.print(f"data: {stage}", **_RAW)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=total or None)
+            if total and done >= total:
+                self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
 
 class ProgressView(L.Callback):

@@ -24,11 +24,12 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from babygpt.checks import StepContext, check_model, check_schedule
 from babygpt.data.module import LLMDataModule
+from babygpt.errors import RecipeError
 from babygpt.model.attention import model_inputs, resolve_attention
-from babygpt.model.load import compile_blocks, load_model, set_activation_checkpointing
+from babygpt.model.load import adopt_special_ids, compile_blocks, load_model, set_activation_checkpointing
 from babygpt.model.loss import count_targets, find_head, sum_nll
-from babygpt.optim.groups import DEFAULT_RULES, Rule, parameter_groups
-from babygpt.optim.optimizers import build_optimizer
+from babygpt.optim.groups import Rule, parameter_groups
+from babygpt.optim.optimizers import OPTIMIZERS, build_optimizer
 from babygpt.optim.schedules import multiplier
 from babygpt.planner import should_checkpoint_activations
 from babygpt.training.checkpoint_io import PAYLOAD, FolderCheckpointIO, HFPayload
@@ -46,7 +47,8 @@ class BabyGPT(L.LightningModule):
 
     Args:
         model_name: hub name, local folder (any checkpoint of ours included), or `preset:NAME` for random weights.
-        lr: peak learning rate of AdamW.
+        lr: peak learning rate.
+        optimizer: `adamw`, or `muon` for the blocks' matrices with AdamW for the rest.
         weight_decay: on the parameters the rules call decayed (matrices, by default).
         betas: AdamW's.
         schedule: `cosine`, `linear`, `wsd` or `constant`, stepping every optimiser step over the run's real length.
@@ -59,10 +61,11 @@ class BabyGPT(L.LightningModule):
         revision: of a hub model.
         vocab_size: overrides a preset's.
         seed: of a preset's weights and of dropout.
-        rules: the weight-decay table; see `babygpt.optim.groups`.
+        rules: the weight-decay table; None takes the optimiser's own of `babygpt.optim.groups`.
 
     Raises:
         ModelError: the model is missing or unfit.
+        RecipeError: there is no such optimiser.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class BabyGPT(L.LightningModule):
         model_name: str = "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T",
         lr: float = 2e-4,
         *,
+        optimizer: str = "adamw",
         weight_decay: float = 0.1,
         betas: tuple[float, float] = (0.9, 0.95),
         schedule: str = "cosine",
@@ -82,9 +86,15 @@ class BabyGPT(L.LightningModule):
         revision: str | None = None,
         vocab_size: int | None = None,
         seed: int = 0,
-        rules: Sequence[Rule] = DEFAULT_RULES,
+        rules: Sequence[Rule] | None = None,
     ) -> None:
         super().__init__()
+        if optimizer not in OPTIMIZERS:
+            raise RecipeError(
+                f"there is no optimiser {optimizer!r}",
+                where="optimizer",
+                hint=f"There are {', '.join(OPTIMIZERS)}",
+            )
         self.save_hyperparameters(ignore=["rules"])
         self.model = load_model(
             model_name,
@@ -95,7 +105,7 @@ class BabyGPT(L.LightningModule):
             seed=seed,
         )
         self.meter = StepMeter()
-        self._rules = tuple(rules)
+        self._rules = OPTIMIZERS[optimizer] if rules is None else tuple(rules)
         self._head = find_head(self.model)
         self._validation: list[torch.Tensor] = []
         self._interval: list[StepRecord] = []
@@ -119,8 +129,10 @@ class BabyGPT(L.LightningModule):
         data = self._data
         if data is not None:
             self._attend_as(data)
+            adopt_special_ids(self.model, data.tokenizer)
         if stage != "fit":
             return
+        self.train()  # `from_pretrained` leaves eval mode behind, and Lightning keeps and reports it
         on = self.hparams["activation_checkpointing"]
         if on == "auto":
             on = data is not None and should_checkpoint_activations(
@@ -160,7 +172,7 @@ class BabyGPT(L.LightningModule):
     # -- a step --------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        """`from_pretrained` and a validation leave eval mode behind; Lightning would keep it."""
+        """A validation before the first step leaves eval mode behind; Lightning would keep it."""
         self.train()
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
@@ -262,11 +274,15 @@ class BabyGPT(L.LightningModule):
     # -- the optimiser -------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW over the rule table's groups, and a schedule that steps every optimiser step."""
+        """The optimiser over the rule table's groups, and a schedule that steps every optimiser step."""
         h = self.hparams
         groups = parameter_groups(self.model, self._rules, h["weight_decay"])
-        fused = None if self.trainer.precision != "16-mixed" else False
-        optimizer = build_optimizer(groups, h["lr"], tuple(h["betas"]), fused=fused)
+        precision = self.trainer.precision
+        fused = None if precision != "16-mixed" else False
+        bf16 = precision == "bf16-mixed"
+        optimizer = build_optimizer(
+            h["optimizer"], groups, h["lr"], tuple(h["betas"]), fused=fused, bf16=bf16
+        )
         total = self._total_steps()
         if total is None and h["schedule"] != "constant":
             self._say(f"schedule: the run's length is not known, so that {h['schedule']} stays at its peak")

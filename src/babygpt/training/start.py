@@ -8,18 +8,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from babygpt import planner
 from babygpt.checkpoints import newest
 from babygpt.data.module import LLMDataModule
+from babygpt.data.store import Progress
 from babygpt.errors import CheckpointError, InputError, RecipeError
-from babygpt.files import ensure_space, write_json_atomic
-from babygpt.machine import MachinePlan, detect
+from babygpt.files import ensure_space, read_manifest, write_json_atomic
+from babygpt.machine import MachinePlan, detect, installed_versions
 from babygpt.model.load import load_config
 from babygpt.recipe import Recipe, differences, read_recipe, write_recipe
 from babygpt.settings import TrainSettings
@@ -74,8 +73,13 @@ def reopen(out: Path, settings: TrainSettings, checkpoint: Path | None) -> Run:
 # -- a new run -------------------------------------------------------------------------------------------------------
 
 
-def begin(settings: TrainSettings, say: Say) -> Run:
+def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -> Run:
     """Resolves recipe and plan, checks the model on its data, and then makes the run folder.
+
+    Args:
+        settings: as given.
+        say: tells the user what was found and decided.
+        progress: of preparing the data.
 
     Raises:
         InputError: something given is wrong; nothing has been written.
@@ -85,7 +89,7 @@ def begin(settings: TrainSettings, say: Say) -> Run:
     recipe = settings.recipe
     name = planner.choose_model(recipe.model.name, facts)
     recipe = replace(recipe, model=replace(recipe.model, name=name))
-    data = build_data(recipe, batch_size=1)
+    data = build_data(recipe, batch_size=1, progress=progress)
     for note in data.prepared.notes:
         say(f"data: {note}")
     module_config = _config(recipe, data)
@@ -124,7 +128,9 @@ def _with_steps(recipe: Recipe, plan: MachinePlan, data: LLMDataModule, module: 
         say(
             f"budget: {minutes or 3:g} minutes{'' if minutes else ', since none was given'}; timing a few steps"
         )
-        seconds = planner.measure_step(module.model, data.micro_batch, plan, data.plan.micro_batches)
+        seconds = planner.measure_step(
+            module.model, data.micro_batch, plan, data.plan.micro_batches, recipe.optim.name
+        )
         say(f"budget: a step takes {seconds.step:.3f} s")
     batches = len(data.validation.rows(plan.micro_batch, 0, 1))
     recipe = planner.resolve_steps(recipe, data.plan, batches, seconds)
@@ -158,8 +164,6 @@ def resume(settings: TrainSettings, say: Say) -> Run:
         CheckpointError: it is no run folder.
         RecipeError: a field was given that differs from the run's recipe.
     """
-    from babygpt import planner
-
     assert settings.resume is not None
     out = Path(settings.resume)
     if not (out / "recipe.yaml").is_file():
@@ -182,6 +186,8 @@ def resume(settings: TrainSettings, say: Say) -> Run:
     found = newest(out / "checkpoints", lambda message: say(f"resume: {message}"))
     if found is None:
         say("resume: no checkpoint was reached; beginning at step 0")
+    elif int(read_manifest(found).facts["step"]) >= int(recipe.budget.steps or 0):
+        return reopen(out, settings, found)
     facts = detect()
     data = build_data(recipe, batch_size=1)
     planned = planner.resolve_plan(settings.machine, facts, recipe, _config(recipe, data))
@@ -194,7 +200,9 @@ def resume(settings: TrainSettings, say: Say) -> Run:
 # -- the pieces ------------------------------------------------------------------------------------------------------
 
 
-def build_data(recipe: Recipe, batch_size: int, workers: int = 0) -> LLMDataModule:
+def build_data(
+    recipe: Recipe, batch_size: int, workers: int = 0, progress: Progress | None = None
+) -> LLMDataModule:
     """The data module of a recipe."""
     data = recipe.data
     size = data.global_batch_size
@@ -213,6 +221,7 @@ def build_data(recipe: Recipe, batch_size: int, workers: int = 0) -> LLMDataModu
         workers=workers,
         seed=recipe.seed,
         revision=recipe.model.revision,
+        progress=progress,
     )
 
 
@@ -221,6 +230,7 @@ def build_module(recipe: Recipe, plan: MachinePlan, data: LLMDataModule) -> Baby
     return BabyGPT(
         recipe.model.name,
         float(recipe.optim.lr),
+        optimizer=recipe.optim.name,
         weight_decay=recipe.optim.weight_decay,
         betas=recipe.optim.betas,
         schedule=recipe.schedule.name,
@@ -255,13 +265,10 @@ def first_words(data: LLMDataModule) -> str:
 
 
 def _write_machine(out: Path, facts: Any, plan: MachinePlan, reasons: tuple[str, ...]) -> None:
-    value = {"plan": asdict(plan), "reasons": list(reasons), "facts": asdict(facts), "versions": _versions()}
+    value = {
+        "plan": asdict(plan),
+        "reasons": list(reasons),
+        "facts": asdict(facts),
+        "versions": installed_versions(),
+    }
     write_json_atomic(out / "machine.json", value)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in ("babygpt", "torch", "transformers", "lightning", "tokenizers"):
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found

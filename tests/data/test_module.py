@@ -1,0 +1,132 @@
+"""LLMDataModule without a trainer: batches, counts, validation rows, identity, refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from babygpt import LLMDataModule
+from babygpt.data.module import ValidationPlan, pad_id_of
+from babygpt.errors import CheckpointError, DataError, RecipeError
+from babygpt.model.load import load_model
+
+BLOCK = 32
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "text.jsonl"
+    rows = [{"text": f"Document {n}. " + f"word{n % 7} is {n}. " * (1 + n % 9)} for n in range(40)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def module_of(corpus: Path, batch_size: int = 4, **kwargs: Any) -> LLMDataModule:
+    defaults = {"path": str(corpus), "block": BLOCK, "tokenizer": "train:300"}
+    made = LLMDataModule("preset:gpt2-1m", batch_size, **{**defaults, **kwargs})
+    made.prepare_data()
+    made.setup("fit")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("packing", "keys"),
+    [
+        ("stream", {"input_ids", "attention_mask", "labels"}),
+        ("padded", {"input_ids", "attention_mask", "labels"}),
+        ("isolated", {"input_ids", "position_ids", "labels"}),
+    ],
+)
+def test_a_batch_is_ready_for_the_model(corpus: Path, packing: str, keys: set[str]) -> None:
+    data = module_of(corpus, packing=packing)
+    batch = next(iter(data.train_dataloader()))
+    assert set(batch) == keys
+    for value in batch.values():
+        assert value.dtype == torch.int64
+        assert value.shape == (4, BLOCK)
+    model = load_model("preset:gpt2-1m", vocab_size=300, packing=packing)
+    assert torch.isfinite(model(**batch).loss)
+
+
+@pytest.mark.parametrize("packing", ["stream", "isolated", "padded"])
+def test_an_epoch_holds_every_window_once_and_counts_its_targets(corpus: Path, packing: str) -> None:
+    data = module_of(corpus, 2, packing=packing, global_batch_size=6)
+    batches = list(data.train_dataloader())
+    assert len(batches) == len(data.train_dataloader()) == data.steps_per_epoch * data.micro_batches
+    for step in range(data.steps_per_epoch):
+        own = batches[step * data.micro_batches : (step + 1) * data.micro_batches]
+        # A model shifts labels by one, so that a row's first is never a target.
+        assert data.step_targets(step) == sum(int((b["labels"][:, 1:] != -100).sum()) for b in own)
+    stream_targets = sum(data.step_targets(s) for s in range(data.steps_per_epoch))
+    if packing == "stream":
+        assert stream_targets == data.prepared.train.num_tokens - 1
+
+
+def test_a_mask_of_ones_is_dropped_before_the_transfer_and_another_kept(corpus: Path) -> None:
+    batch = module_of(corpus).micro_batch(0)
+    ones = {**batch, "attention_mask": torch.ones_like(batch["input_ids"])}
+    assert "attention_mask" not in module_of(corpus).on_before_batch_transfer(ones, 0)
+    padded = module_of(corpus, packing="padded").micro_batch(0)
+    assert "attention_mask" in module_of(corpus).on_before_batch_transfer(padded, 0)
+    assert module_of(corpus).on_before_batch_transfer("not ours", 0) == "not ours"
+
+
+@given(
+    windows=st.integers(1, 60),
+    limit=st.none() | st.integers(1, 80),
+    micro=st.integers(1, 9),
+    world=st.integers(1, 4),
+)
+def test_validation_reads_the_same_windows_however_they_are_shared(
+    windows: int, limit: int | None, micro: int, world: int
+) -> None:
+    plan = ValidationPlan(windows, limit)
+    ids = plan.window_ids()
+    assert len(set(ids.tolist())) == len(ids) == min(windows, limit or windows)
+    ranks = [plan.rows(micro, rank, world) for rank in range(world)]
+    assert len({len(rows) for rows in ranks}) == 1, "every rank has as many batches"
+    seen = np.concatenate([row for rows in ranks for row in rows])
+    assert sorted(seen[seen >= 0].tolist()) == sorted(ids.tolist())
+
+
+def test_identity_refuses_other_data_and_says_what_differs(corpus: Path) -> None:
+    saved = module_of(corpus).state_dict()
+    module_of(corpus, 2, global_batch_size=4).load_state_dict(saved)
+    with pytest.raises(CheckpointError, match=r"block is 16 here and was 32"):
+        module_of(corpus, block=16).load_state_dict(saved)
+    with pytest.raises(CheckpointError, match=r"seed is 1 here and was 0"):
+        module_of(corpus, seed=1).load_state_dict(saved)
+
+
+@pytest.mark.parametrize("name", ["plan", "steps_per_epoch"])
+def test_before_setup_it_says_so(corpus: Path, name: str) -> None:
+    with pytest.raises(RuntimeError, match="setup"):
+        getattr(LLMDataModule("preset:gpt2-1m", path=str(corpus)), name)
+
+
+def test_refusals(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="batch_size: must be at least 1"):
+        LLMDataModule("preset:gpt2-1m", 0)
+    with pytest.raises(RecipeError, match="longer than the 512 positions"):
+        LLMDataModule("preset:gpt2-1m", block=513)
+    (tmp_path / "short.txt").write_text("a few words only, not a window of them")
+    with pytest.raises(DataError):
+        module_of(tmp_path / "short.txt", block=512)
+
+
+def test_padding_is_some_id_of_the_tokenizer(tiny_gpt2: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2)
+    assert pad_id_of(tokenizer) == tokenizer.eos_token_id
+    tokenizer.pad_token = "a"
+    assert pad_id_of(tokenizer) == tokenizer.convert_tokens_to_ids("a")
+    tokenizer.pad_token = tokenizer.eos_token = None
+    assert pad_id_of(tokenizer) == 0
