@@ -78,7 +78,9 @@ def test_rates_fall_with_size_and_pretrained_weights_get_a_small_one() -> None:
 
     scratch = [rate("preset:gpt2-4m", n) for n in (10**6, 10**7, 10**8, 10**9)]
     assert scratch == sorted(scratch, reverse=True)
-    assert rate("preset:gpt2-124m", 124_000_000) == pytest.approx(6e-4)
+    adamw = Recipe(optim=OptimRecipe(name="adamw"))
+    done = resolve_recipe(adamw, model_name="preset:gpt2-124m", parameters=124_000_000, block=256)
+    assert done.optim.lr == pytest.approx(6e-4)
     assert 1e-5 <= rate("gpt2", 124_000_000) <= 3e-4
 
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from babygpt.data.batches import EMPTY_ROW, BatchPlan, WindowDataset, make_batch
+from babygpt.data.batches import EMPTY_ROW, BatchPlan, ValidationPlan, WindowDataset, make_batch
 from babygpt.data.order import Order
 from babygpt.data.packing import pack
 from babygpt.errors import RecipeError
@@ -145,3 +145,21 @@ def test_the_dataset_is_picklable(make_store) -> None:
     content = pickle.dumps(dataset)
     again = pickle.loads(content)
     assert torch.equal(again[np.array([2])]["input_ids"], dataset[np.array([2])]["input_ids"])
+
+
+@given(
+    windows=st.integers(1, 60),
+    limit=st.none() | st.integers(1, 80),
+    micro=st.integers(1, 9),
+    world=st.integers(1, 4),
+)
+def test_validation_reads_the_same_windows_however_they_are_shared(
+    windows: int, limit: int | None, micro: int, world: int
+) -> None:
+    plan = ValidationPlan(windows, limit)
+    ids = plan.window_ids()
+    assert len(set(ids.tolist())) == len(ids) == min(windows, limit or windows)
+    ranks = [plan.rows(micro, rank, world) for rank in range(world)]
+    assert len({len(rows) for rows in ranks}) == 1, "every rank has as many batches"
+    seen = np.concatenate([row for rows in ranks for row in rows])
+    assert sorted(seen[seen >= 0].tolist()) == sorted(ids.tolist())

@@ -6,14 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from babygpt import LLMDataModule
-from babygpt.data.module import ValidationPlan, pad_id_of
+from babygpt.data.module import pad_id_of, resolve_block
 from babygpt.errors import CheckpointError, DataError, RecipeError
 from babygpt.model.load import load_model
 
@@ -78,24 +75,6 @@ def test_a_mask_of_ones_is_dropped_before_the_transfer_and_another_kept(corpus: 
     assert module_of(corpus).on_before_batch_transfer("not ours", 0) == "not ours"
 
 
-@given(
-    windows=st.integers(1, 60),
-    limit=st.none() | st.integers(1, 80),
-    micro=st.integers(1, 9),
-    world=st.integers(1, 4),
-)
-def test_validation_reads_the_same_windows_however_they_are_shared(
-    windows: int, limit: int | None, micro: int, world: int
-) -> None:
-    plan = ValidationPlan(windows, limit)
-    ids = plan.window_ids()
-    assert len(set(ids.tolist())) == len(ids) == min(windows, limit or windows)
-    ranks = [plan.rows(micro, rank, world) for rank in range(world)]
-    assert len({len(rows) for rows in ranks}) == 1, "every rank has as many batches"
-    seen = np.concatenate([row for rows in ranks for row in rows])
-    assert sorted(seen[seen >= 0].tolist()) == sorted(ids.tolist())
-
-
 def test_identity_refuses_other_data_and_says_what_differs(corpus: Path) -> None:
     saved = module_of(corpus).state_dict()
     module_of(corpus, 2, global_batch_size=4).load_state_dict(saved)
@@ -109,6 +88,13 @@ def test_identity_refuses_other_data_and_says_what_differs(corpus: Path) -> None
 def test_before_setup_it_says_so(corpus: Path, name: str) -> None:
     with pytest.raises(RuntimeError, match="setup"):
         getattr(LLMDataModule("preset:gpt2-1m", path=str(corpus)), name)
+
+
+def test_the_window_that_auto_takes(tiny_gpt2: Path) -> None:
+    assert resolve_block("auto", "preset:gpt2-1m") == 128
+    assert resolve_block("auto", "preset:gpt2-124m") == 512
+    assert resolve_block("auto", str(tiny_gpt2)) == 128, "a pretrained model's own positions"
+    assert resolve_block(77, "preset:gpt2-1m") == 77
 
 
 def test_refusals(corpus: Path, tmp_path: Path) -> None:

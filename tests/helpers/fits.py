@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from babygpt import FolderCheckpointIO
+from babygpt import BabyGPT, FolderCheckpointIO, LLMDataModule
 
 BLOCK = 32
 PRESET = "preset:gpt2-1m"
@@ -67,3 +67,25 @@ def weights_equal(left: Any, right: Any) -> bool:
     """Whether two modules hold the same bits."""
     a, b = left.state_dict(), right.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def by_hand(module: BabyGPT, data: LLMDataModule, step: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Gradient of (sum of -log p over the targets) / (their number) over the whole step at once, from logits."""
+    model = module.model.to(dtype).train()
+    windows = data.plan.order.windows_of(step)
+    rows = torch.stack([data._train[[w]]["input_ids"][0] for w in windows])  # type: ignore[index]
+    labels = torch.stack([data._train[[w]]["labels"][0] for w in windows])  # type: ignore[index]
+    logits = model(input_ids=rows, use_cache=False).logits
+    logp = torch.log_softmax(logits[:, :-1], dim=-1)
+    wanted = labels[:, 1:]
+    counted = wanted != -100
+    picked = logp.gather(-1, wanted.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    loss = -(picked * counted).sum() / counted.sum()
+    loss.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def worst(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+    """The largest relative distance of a tensor from its reference, by norm."""
+    assert ours.keys() == theirs.keys()
+    return max(float((ours[k] - theirs[k]).norm() / theirs[k].norm().clamp(min=1e-30)) for k in ours)

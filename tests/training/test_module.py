@@ -108,7 +108,7 @@ def test_a_table_of_ones_own(make_data: Make) -> None:
 
 
 def test_an_optimiser_that_there_is_not() -> None:
-    with pytest.raises(RecipeError, match="there is no optimiser 'sgd'. There are adamw, muon"):
+    with pytest.raises(RecipeError, match=r"there is no optimiser 'sgd'\. There are adamw, muon"):
         BabyGPT("preset:gpt2-1m", optimizer="sgd")
 
 

@@ -19,10 +19,11 @@ from babygpt.data.order import Order
 from babygpt.data.packing import Packing, Windows, pack
 from babygpt.errors import RecipeError
 
-__all__ = ["EMPTY_ROW", "IGNORE_INDEX", "BatchPlan", "WindowDataset", "make_batch"]
+__all__ = ["EMPTY_ROW", "IGNORE_INDEX", "BatchPlan", "ValidationPlan", "WindowDataset", "make_batch"]
 
 EMPTY_ROW = -1  # in place of a window number
 IGNORE_INDEX = -100  # label of a token that is no target: what the models of transformers ignore
+_VALIDATION_SEED = 0
 
 Int64s = npt.NDArray[np.int64]
 
@@ -147,3 +148,32 @@ class WindowDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 
     def __getitem__(self, rows: Int64s) -> dict[str, torch.Tensor]:
         return make_batch(self.store, self.windows, np.atleast_1d(rows), self.pad_id)
+
+
+@dataclass(frozen=True)
+class ValidationPlan:
+    """Which validation windows are read: a fixed sample in a fixed order, whatever the batch size.
+
+    Args:
+        num_windows: windows of the validation store.
+        limit: at most so many are read (None: all).
+    """
+
+    num_windows: int
+    limit: int | None
+
+    def window_ids(self) -> Int64s:
+        """int64 [read]: the windows read, in order."""
+        read = self.num_windows if self.limit is None else min(self.limit, self.num_windows)
+        if read == self.num_windows:
+            return np.arange(read, dtype=np.int64)
+        return Order(self.num_windows, self.num_windows, _VALIDATION_SEED).windows_of(0)[:read]
+
+    def rows(self, micro_batch: int, rank: int, world_size: int) -> list[Int64s]:
+        """The rows of each batch of one rank; every rank has the same number of batches, filled with -1."""
+        ids = self.window_ids()
+        slots = micro_batch * world_size
+        batches = -(-len(ids) // slots)
+        padded = np.full(batches * slots, EMPTY_ROW, dtype=np.int64)
+        padded[: len(ids)] = ids
+        return list(padded.reshape(batches, world_size, micro_batch)[:, rank])

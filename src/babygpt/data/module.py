@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from babygpt.data.arrow import TokenStore
-from babygpt.data.batches import BatchPlan, WindowDataset
+from babygpt.data.batches import BatchPlan, ValidationPlan, WindowDataset
 from babygpt.data.order import Order
 from babygpt.data.packing import Windows, pack
 from babygpt.data.store import PreparedData, Progress, prepare
@@ -29,21 +28,25 @@ from babygpt.errors import CheckpointError, RecipeError
 from babygpt.hub import model_config
 from babygpt.recipe import DataRecipe
 
-__all__ = ["DEFAULT_BLOCK", "VALIDATION_TOKENS", "LLMDataModule", "ValidationPlan", "resolve_block"]
+__all__ = ["DEFAULT_BLOCK", "VALIDATION_TOKENS", "LLMDataModule", "resolve_block"]
 
 DEFAULT_BLOCK = 512
 VALIDATION_TOKENS = 32_768
-_VALIDATION_SEED = 0
 
 
 def resolve_block(block: int | str, model_name: str, revision: str | None = None) -> int:
     """The window length in tokens: as asked, or the model's positions but at most `DEFAULT_BLOCK`.
+
+    A preset of few positions takes a quarter of them: it is small and meant for minutes on a CPU, where many short
+    windows teach more than few long ones.
 
     Raises:
         RecipeError: the block is longer than the model's positions.
     """
     positions = model_config(model_name, revision=revision).get("max_position_embeddings")
     if block == "auto":
+        if model_name.startswith("preset:") and positions is not None and positions <= DEFAULT_BLOCK:
+            return int(positions) // 4
         return min(DEFAULT_BLOCK, positions or DEFAULT_BLOCK)
     if positions is not None and int(block) > positions:
         raise RecipeError(
@@ -52,35 +55,6 @@ def resolve_block(block: int | str, model_name: str, revision: str | None = None
             hint=f"Give {positions} or less",
         )
     return int(block)
-
-
-@dataclass(frozen=True)
-class ValidationPlan:
-    """Which validation windows are read: a fixed sample in a fixed order, whatever the batch size.
-
-    Args:
-        num_windows: windows of the validation store.
-        limit: at most so many are read (None: all).
-    """
-
-    num_windows: int
-    limit: int | None
-
-    def window_ids(self) -> np.ndarray:
-        """int64 [read]: the windows read, in order."""
-        read = self.num_windows if self.limit is None else min(self.limit, self.num_windows)
-        if read == self.num_windows:
-            return np.arange(read, dtype=np.int64)
-        return Order(self.num_windows, self.num_windows, _VALIDATION_SEED).windows_of(0)[:read]
-
-    def rows(self, micro_batch: int, rank: int, world_size: int) -> list[np.ndarray]:
-        """The rows of each batch of one rank; every rank has the same number of batches, filled with -1."""
-        ids = self.window_ids()
-        slots = micro_batch * world_size
-        batches = -(-len(ids) // slots)
-        padded = np.full(batches * slots, -1, dtype=np.int64)
-        padded[: len(ids)] = ids
-        return list(padded.reshape(batches, world_size, micro_batch)[:, rank])
 
 
 class _EpochLoader:
