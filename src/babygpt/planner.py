@@ -94,7 +94,7 @@ def resolve_recipe(recipe: Recipe, *, model_name: str, parameters: int, block: i
     scratch = model_name.startswith("preset:")
     size: int | str = recipe.data.global_batch_size
     if size == "auto":
-        tokens = 3072 if parameters < 2e7 else 16_384 if parameters < 1e8 else 65_536
+        tokens = 4096 if parameters < 2e7 else 16_384 if parameters < 1e8 else 65_536
         size = max(1, tokens // block) if scratch else max(1, 8192 // block)
     optimizer = recipe.optim.name
     if optimizer == "auto":
