@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from babygpt.errors import MachineError
-from babygpt.machine import MachineFacts, MachineRequest, detect, memory_available
+from babygpt.machine import MachineFacts, MachineRequest, detect, keep_freed_memory, memory_available
 
 
 def test_this_computer() -> None:
@@ -41,3 +44,28 @@ def test_numbers_out_of_range(name: str, value: object, least: int) -> None:
         MachineRequest(**{name: value})  # type: ignore[arg-type]
     assert str(caught.value).startswith(f"machine.{name}: ")
     assert f"at least {least}" in str(caught.value)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_memory_once_freed_is_not_asked_for_again() -> None:
+    """In a process of its own, since the setting stays: page faults of taking 64 MB ten times."""
+    count = (
+        "import resource, torch;"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt;"
+        "torch.ones(2**24); begun = faults();"
+        "[torch.ones(2**24) for _ in range(10)]; print(faults() - begun)"
+    )
+
+    def faults(before: str) -> int:
+        done = subprocess.run(
+            [sys.executable, "-c", before + count], capture_output=True, text=True, check=True
+        )
+        return int(done.stdout)
+
+    kept = faults("from babygpt.machine import keep_freed_memory; assert keep_freed_memory();")
+    assert kept < 0.2 * faults("")
+
+
+def test_elsewhere_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
+    assert not keep_freed_memory()

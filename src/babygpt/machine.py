@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from contextlib import suppress
@@ -17,6 +18,7 @@ __all__ = [
     "MachineRequest",
     "detect",
     "installed_versions",
+    "keep_freed_memory",
     "memory_available",
 ]
 
@@ -157,6 +159,24 @@ def installed_versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
+
+
+def keep_freed_memory() -> bool:
+    """Has this process reuse freed memory instead of handing it back to the system; where glibc is, else nothing.
+
+    A step on a CPU frees and takes the same gigabyte each time, and by default each large piece comes from the
+    system afresh: 186,000 page faults a step of 4,096 tokens at 5 M parameters, a third of its time. The price is
+    that the process keeps the most it has ever used.
+
+    Returns:
+        whether it was possible.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # of malloc.h
+    settings = ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 64 * 2**20))
+    return all(mallopt(name, value) for name, value in settings)
 
 
 def memory_available(device: str) -> int:

@@ -8,6 +8,7 @@ none, and the steps that a budget in minutes buys here.
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -44,7 +45,8 @@ _SHARE_OF_MEMORY = 0.7
 # A micro-batch of more tokens than this no longer gains on a CPU, whose caches it leaves.
 _CPU_TOKENS = 4096
 _VALIDATIONS = 8
-_MEASURED_STEPS = 3
+# Steps that are timed: as many as fit into the seconds, in these bounds; other work on the machine comes in bursts.
+_MEASURED_STEPS, _MEASURED_SECONDS = (3, 12), 6.0
 # Of the time that a budget in minutes leaves to training; the rest covers what the short measurement did not see.
 _SAFETY = 0.97
 
@@ -304,14 +306,17 @@ def measure_step(
         optimizer.zero_grad()
 
     step(0)
-    step_seconds = [_timed(lambda n=n: step(n), device) for n in range(1, 1 + _MEASURED_STEPS)]  # type: ignore[misc]
+    least, most = _MEASURED_STEPS
+    seconds: list[float] = []
+    while len(seconds) < least or (len(seconds) < most and sum(seconds) < _MEASURED_SECONDS):
+        seconds.append(_timed(lambda: step(1 + len(seconds)), device))
     with torch.no_grad():
         forward = _timed(lambda: micro(0), device)
     model.load_state_dict(before)
     network.to("cpu")
     for parameter in model.parameters():
         parameter.grad = None
-    return StepTime(sorted(step_seconds)[_MEASURED_STEPS // 2], forward)
+    return StepTime(statistics.median(seconds), forward)
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:

@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 from babygpt.checkpoints import best
 from babygpt.errors import SpaceError
 from babygpt.files import read_manifest
+from babygpt.machine import keep_freed_memory
 from babygpt.settings import TrainSettings
 from babygpt.training.callbacks import PreparationView, ProgressView, RunFiles, Sampler, cut_after, lines_of
 from babygpt.training.checkpoint_io import FolderCheckpointIO
@@ -103,6 +104,7 @@ def train(settings: TrainSettings) -> RunResult:
         Stopped: a signal asked to stop, and the run has saved.
     """
     _quiet()
+    keep_freed_memory()
     console = Console(stderr=True)
     guard = SignalGuard()
 
