@@ -98,6 +98,12 @@ def test_labels_shifted_twice(model: Any, context: StepContext, monkeypatch: pyt
     assert "labels are shifted differently" in message
 
 
+def test_weights_that_are_no_numbers(model: Any, context: StepContext) -> None:
+    with torch.no_grad():
+        model.transformer.ln_f.bias[3] = float("nan")
+    assert "the loss on the first batch is nan" in failure(model, context)
+
+
 def test_attention_that_leaks() -> None:
     config = OPTConfig(
         vocab_size=257,

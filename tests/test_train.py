@@ -311,3 +311,21 @@ def test_a_recipe_alone_reproduces_the_run(command: Command, text: Path, tmp_pat
     assert (tmp_path / "first" / "recipe.yaml").read_text() == (
         tmp_path / "again" / "recipe.yaml"
     ).read_text()
+
+
+# -- numbers that go wrong -----------------------------------------------------------------------------------------
+
+
+def test_a_run_of_gradients_that_are_no_numbers_ends_with_advice(
+    command: Command, text: Path, tmp_path: Path
+) -> None:
+    """A rate of 1e30 leaves weights behind after which nothing is finite."""
+    out = tmp_path / "run"
+    seen = command(*args_for(text / "docs.jsonl", out, optim__lr=1e30, schedule__name="constant"))
+    assert seen.code == 1
+    assert "Traceback" not in seen.err
+    assert "was not finite in the 10 steps up to 11" in seen.err
+    assert "optim.lr" in seen.err
+    steps = [m for m in lines_of(out / "metrics.jsonl") if m.get("skipped")]
+    assert [m["step"] for m in steps] == list(range(2, 12))
+    assert all(len(m["windows"]) == 4 for m in steps)

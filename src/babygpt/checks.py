@@ -177,6 +177,12 @@ def _check_label_shift(model: PreTrainedModel, head: Head | None, batch: dict[st
     ours = sum_nll(model, inputs, small["labels"], head) / count_targets(small["labels"])
     with _without_transformers_advice():
         theirs = model(**inputs, labels=small["labels"]).loss
+    if not torch.isfinite(ours):
+        raise CheckError(
+            f"the loss on the first batch is {float(ours)}",
+            where="model",
+            hint="Its weights hold infinities or overflow; load it afresh, or train another one",
+        )
     if not torch.allclose(ours.float(), theirs.float(), rtol=_LOSS_TOLERANCE, atol=_LOSS_TOLERANCE):
         raise CheckError(
             f"our loss on the first batch is {float(ours):.6f} and the model's own is {float(theirs):.6f}:"

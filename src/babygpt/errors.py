@@ -10,6 +10,7 @@
     │   ├── CheckpointError              a checkpoint or run folder that is damaged or foreign
     │   ├── SpaceError                   a disk that is full or about to be
     │   └── CheckError                   a self-check that failed on the very model and batch
+    ├── NotFiniteError                   gradients that are no numbers, many steps in a row
     └── Stopped                          a signal asked the run to stop, and it has saved
 
 Every message says what was wrong, where, and what to do. Anything else that escapes is a bug of ours.
@@ -25,6 +26,7 @@ __all__ = [
     "InputError",
     "MachineError",
     "ModelError",
+    "NotFiniteError",
     "RecipeError",
     "SpaceError",
     "Stopped",
@@ -81,6 +83,10 @@ class SpaceError(InputError):
 
 class CheckError(InputError):
     """A self-check failed on the very model and batch about to be trained."""
+
+
+class NotFiniteError(BabyGPTError):
+    """Many steps in a row had a gradient that is no number: the run diverged, or data or precision are unfit."""
 
 
 class Stopped(BabyGPTError):

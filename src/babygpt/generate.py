@@ -89,6 +89,7 @@ def continue_text(
             else tokenizer.eos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             use_cache=True,
+            remove_invalid_values=True,  # a model that has diverged writes nonsense, and does not end the run
             **choice,
         )
     return str(tokenizer.decode(out[0, inputs.shape[1] :], skip_special_tokens=True))

@@ -115,6 +115,20 @@ def test_a_line_for_each_step_and_validation_in_order(tmp_path: Path, files: Run
     assert files.last_record["step"] == 3
 
 
+def test_a_step_passed_over_names_its_windows(tmp_path: Path, files: RunFiles, module: Any) -> None:
+    order = SimpleNamespace(windows_of=lambda step: torch.tensor([4, 2]) + step)
+    module.trainer.datamodule = SimpleNamespace(plan=SimpleNamespace(order=order))
+    module.did(1)
+    module.meter.skip_step()
+    module.did(2, nll=float("nan"))
+    module.flush()
+    files.flush()
+    sound, passed_over = lines_of(tmp_path / "metrics.jsonl")
+    assert not {"skipped", "windows"} & set(sound)
+    assert (passed_over["skipped"], passed_over["windows"]) == (True, [5, 3])
+    assert passed_over["train_loss"] is None
+
+
 def test_other_ranks_write_nothing(tmp_path: Path, files: RunFiles, module: Any) -> None:
     module.trainer.is_global_zero = False
     module.did(1)
@@ -177,7 +191,9 @@ def test_plain_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_loss_that_is_no_number_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    files: Any = SimpleNamespace(last_record={"train_loss": None, "tokens_per_second": None}, validations=[])
+    files: Any = SimpleNamespace(
+        last_record={"train_loss": float("nan"), "tokens_per_second": None}, validations=[]
+    )
     view, out = view_on(files, terminal=False)
     view.on_train_start(trainer_at(0), None)
     view.on_train_batch_end(trainer_at(1), None, None, None, 0)

@@ -1,17 +1,22 @@
-"""A signal is a flag; the handlers of before come back."""
+"""A signal is a flag; the handlers of before come back. A gradient that is no number changes nothing."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lightning as L
 import pytest
+import torch
 
-from babygpt.errors import Stopped
-from babygpt.training.guards import SignalGuard
+from babygpt.errors import NotFiniteError, Stopped
+from babygpt.training.guards import SignalGuard, SkippedSteps
+from fits import Recorder, StopHereError, trainer_of, weights_equal
 
 ALONE: Any = SimpleNamespace(world_size=1)
 
@@ -75,3 +80,73 @@ def test_outside_the_main_thread_it_does_nothing() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+# -- gradients that are no numbers ---------------------------------------------------------------------------
+
+
+def test_ten_in_a_row_end_the_run_and_others_do_not() -> None:
+    skipped = SkippedSteps()
+    for step in (3, *range(5, 14), *range(20, 29)):
+        skipped.add(step)
+    with pytest.raises(NotFiniteError, match=r"in the 10 steps up to 29"):
+        skipped.add(29)
+
+
+class Spoil(L.Callback):
+    """Puts a NaN into one gradient of some steps and looks at what an update does."""
+
+    def __init__(self, steps: set[int]) -> None:
+        self.steps = steps
+        self.before: dict[str, torch.Tensor] = {}
+        self.same: dict[int, bool] = {}
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        if trainer.global_step in self.steps:
+            next(pl_module.parameters()).grad.view(-1)[7] = float("nan")
+        self.before = self._all(pl_module, optimizer)
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        after = self._all(pl_module, trainer.optimizers[0])
+        self.same[trainer.global_step - 1] = self.before.keys() == after.keys() and all(
+            torch.equal(self.before[k], v) for k, v in after.items()
+        )
+
+    def _all(self, module: Any, optimizer: Any) -> dict[str, torch.Tensor]:
+        found = {f"weight {n}": p.detach().clone() for n, p in module.named_parameters()}
+        for number, state in optimizer.state_dict()["state"].items():
+            found |= {f"state {number} {k}": torch.as_tensor(v).clone() for k, v in state.items()}
+        return found
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("first", [0, 3])
+def test_a_step_with_a_nan_changes_no_bit(
+    make_data: Any, make_module: Any, optimizer: str, first: int
+) -> None:
+    spoil = Spoil({first, 5})
+    module = make_module(optimizer=optimizer, warmup=0.0)
+    trainer_of(callbacks=[spoil], max_steps=7, log_every_n_steps=1, gradient_clip_val=1.0).fit(
+        module, datamodule=make_data(4)
+    )
+    assert {step for step, same in spoil.same.items() if same} == {first, 5}
+    assert module.skipped.steps == [first + 1, 6]
+    assert [r.step for r in module.meter.drain() if r.skipped] == [first + 1, 6]
+
+
+def test_skips_are_remembered_over_a_stop(make_data: Any, make_module: Any, tmp_path: Path) -> None:
+    def fit(stop: int | None, start: Path | None) -> Any:
+        module = make_module()
+        recorder = Recorder(stop_after=stop, save_to=tmp_path / f"at-{stop}")
+        trainer = trainer_of(callbacks=[Spoil({2, 6}), recorder], max_steps=9)
+        with suppress(StopHereError):
+            trainer.fit(module, datamodule=make_data(4), ckpt_path=None if start is None else str(start))
+        return module
+
+    whole = fit(None, None)
+    fit(4, None)
+    resumed = fit(None, tmp_path / "at-4")
+    assert resumed.skipped.steps == whole.skipped.steps == [3, 7]
+    assert weights_equal(resumed, whole)

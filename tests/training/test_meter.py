@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
@@ -68,13 +67,13 @@ def test_speed_leaves_out_what_was_no_training(monkeypatch: pytest.MonkeyPatch) 
     assert [r.tokens_per_second for r in meter.flush(alone)] == [20.0, 20.0]
 
 
-def test_what_is_no_number_stays_json() -> None:
+def test_a_step_passed_over_is_marked_and_no_other() -> None:
     meter = StepMeter()
-    meter.add(torch.tensor(math.inf))
-    meter.finish_step(1, 5, 1e-3)
-    (record,) = meter.flush(alone)
-    assert math.isinf(record.train_loss)
-    values = json.loads(json.dumps(record.to_dict(), allow_nan=False))
-    assert values["train_loss"] is None
-    assert values["grad_norm"] is None
-    assert values["targets"] == 5
+    for step in (1, 2, 3):
+        meter.add(torch.tensor(1.0))
+        if step == 2:
+            meter.skip_step()
+        meter.finish_step(step, 5, 1e-3)
+    records = meter.flush(alone)
+    assert [r.skipped for r in records] == [False, True, False]
+    assert ["skipped" in r.to_dict() for r in records] == [False, True, False]

@@ -88,6 +88,13 @@ def test_a_step_that_validates_is_saved_once_after_its_validation(fit: Any) -> N
     assert run.trainer.should_stop
 
 
+def test_a_loss_that_is_no_number_is_no_best(fit: Any) -> None:
+    run = fit()
+    for loss in (9.0, 9.0, 9.0, float("nan")):
+        run.step(loss)
+    assert run.saved == ["step-000004"]
+
+
 def test_saves_between_validations(fit: Any) -> None:
     run = fit(every_steps=3)
     for _ in range(10):

@@ -14,7 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedTokenizerBase
 
+from babygpt.errors import NotFiniteError
 from babygpt.generate import continue_text
+from babygpt.training.meter import StepRecord
 
 __all__ = ["PreparationView", "ProgressView", "RunFiles", "Sampler", "cut_after", "lines_of"]
 
@@ -56,12 +58,17 @@ class _Lines:
     def write(self, *objects: dict[str, Any]) -> None:
         with self._path.open("a", encoding="utf-8") as file:
             for value in objects:
-                file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+                file.write(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False) + "\n")
 
     def sync(self) -> None:
         if self._path.exists():
             with self._path.open("a", encoding="utf-8") as file:
                 os.fsync(file.fileno())
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no infinity and no NaN: they become null."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 class RunFiles(L.Callback):
@@ -101,13 +108,27 @@ class RunFiles(L.Callback):
         if trainer.is_global_zero:
             self._metrics.write(line)
 
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Writes the steps that ended the run; every rank raises this one at the same step."""
+        if isinstance(exception, NotFiniteError):
+            pl_module.flush()
+            self.write(trainer.is_global_zero)
+
     def write(self, on_disk: bool) -> None:
         """Takes the records read so far and appends them."""
         records = self._module.meter.drain()
         if records:
             self.last_record = records[-1].to_dict()
             if on_disk:
-                self._metrics.write(*(r.to_dict() for r in records))
+                self._metrics.write(*map(self._line, records))
+
+    def _line(self, record: StepRecord) -> dict[str, Any]:
+        """A step's line; of one that was passed over, with the numbers of its windows, so that it can be repeated."""
+        values = record.to_dict()
+        if record.skipped:
+            plan = self._module.trainer.datamodule.plan
+            values["windows"] = plan.order.windows_of(record.step - 1).tolist()
+        return values
 
     def flush(self) -> None:
         """Writes everything read so far and waits until it is on the disk."""
@@ -275,7 +296,7 @@ class ProgressView(L.Callback):
             return ""
         loss = record["train_loss"]
         speed = record["tokens_per_second"]
-        parts = [f"loss {loss:.3f}" if loss is not None else "loss not finite"]
+        parts = [f"loss {loss:.3f}" if math.isfinite(loss) else "loss not finite"]
         parts += [f"val ppl {self._perplexity:,.1f}"] if self._perplexity is not None else []
         parts += [f"{speed:,.0f} tok/s"] if speed else []
         return "  ".join(parts)

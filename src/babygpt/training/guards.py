@@ -1,7 +1,10 @@
-"""What may stop a step: signals.
+"""What may stop or skip a step: signals, and gradients that are no numbers.
 
 A signal's handler only raises a flag; the flag is acted upon at the end of an optimiser step, where everything is
 whole and can be saved. Lightning's own handlers act inside the signal, in the middle of a backward pass.
+
+A step whose gradient or loss is infinite or no number is passed over: weights and optimiser state keep their bits,
+the data goes on. Many in a row end the run.
 """
 
 from __future__ import annotations
@@ -10,16 +13,44 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import FrameType
 
 import lightning as L
 import torch
 
-from babygpt.errors import Stopped
+from babygpt.errors import NotFiniteError, Stopped
 
-__all__ = ["SignalGuard"]
+__all__ = ["SignalGuard", "SkippedSteps"]
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
+_MOST_IN_A_ROW = 10
+
+
+@dataclass
+class SkippedSteps:
+    """The steps that were passed over; it goes into checkpoints.
+
+    Args:
+        steps: their numbers, counted from 1.
+    """
+
+    steps: list[int] = field(default_factory=list)
+
+    def add(self, step: int) -> None:
+        """Notes a step that is passed over.
+
+        Raises:
+            NotFiniteError: it is one too many in a row.
+        """
+        self.steps.append(step)
+        row = _MOST_IN_A_ROW
+        if self.steps[-row:] == list(range(step - row + 1, step + 1)):
+            raise NotFiniteError(
+                f"the gradient was not finite in the {row} steps up to {step:,}, which were passed over. Go on from"
+                " an earlier checkpoint as model.name with a smaller optim.lr or a longer schedule.warmup, or in a"
+                " wider machine.precision, and look at the data of these steps: metrics.jsonl names their windows."
+            )
 
 
 class SignalGuard(L.Callback):

@@ -7,7 +7,6 @@ records when the interval is over.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -33,6 +32,7 @@ class StepRecord:
         lr: learning rate of the first parameter group in this step.
         grad_norm: Euclidean norm of the gradient before clipping.
         tokens_per_second: over the interval the step was read in; None at the run's first interval.
+        skipped: whether its gradient was not finite and the update left out.
     """
 
     step: int
@@ -42,11 +42,14 @@ class StepRecord:
     lr: float
     grad_norm: float
     tokens_per_second: float | None
+    skipped: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as plain values; a loss or norm that is no number becomes None, so that it stays JSON."""
+        """The record as plain values; `skipped` stands there only where it is true."""
         values = asdict(self)
-        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        if not self.skipped:
+            del values["skipped"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class _Step:
     nll: torch.Tensor
     norm: torch.Tensor
     lr: float
+    skipped: bool
 
 
 @dataclass
@@ -71,6 +75,7 @@ class StepMeter:
     unread: deque[StepRecord] = field(default_factory=lambda: deque(maxlen=_UNREAD))
     _nll: torch.Tensor | None = None
     _grad_norm: torch.Tensor | None = None
+    _skipped: bool = False
     _counted: torch.Tensor | None = None
     _pending: list[_Step] = field(default_factory=list)
     _since: float | None = None
@@ -86,14 +91,24 @@ class StepMeter:
         """The gradient norm of the step under way (a detached scalar)."""
         self._grad_norm = norm
 
+    def skip_step(self) -> None:
+        """The step under way makes no update."""
+        self._skipped = True
+
+    @property
+    def nll_under_way(self) -> torch.Tensor | None:
+        """Summed loss of the step under way, on this rank."""
+        return self._nll
+
     def finish_step(self, step: int, targets: int | None, lr: float) -> None:
         """Closes the step under way: `step` counts it in; `targets` None takes the counts that were added."""
         assert self._nll is not None, "a step has at least one micro-batch"
         norm = self._grad_norm if self._grad_norm is not None else torch.full_like(self._nll, float("nan"))
         counted = self._counted if targets is None else targets
         assert counted is not None, "targets are known from the plan or counted"
-        self._pending.append(_Step(step, counted, self._nll, norm, lr))
+        self._pending.append(_Step(step, counted, self._nll, norm, lr, self._skipped))
         self._nll = self._grad_norm = self._counted = None
+        self._skipped = False
 
     def pause(self, seconds: float) -> None:
         """Takes time that was no training (a validation, a save) out of the speed."""
@@ -120,7 +135,7 @@ class StepMeter:
         for s, nll, norm, count in zip(steps, sums, norms, counts, strict=True):
             self.tokens += int(count)
             loss = nll / max(1, int(count))
-            records.append(StepRecord(s.step, self.tokens, int(count), loss, s.lr, norm, speed))
+            records.append(StepRecord(s.step, self.tokens, int(count), loss, s.lr, norm, speed, s.skipped))
         self._since, self._idle = now, 0.0
         self.unread.extend(records)
         return records

@@ -33,6 +33,7 @@ from babygpt.optim.optimizers import OPTIMIZERS, build_optimizer
 from babygpt.optim.schedules import multiplier
 from babygpt.planner import should_checkpoint_activations
 from babygpt.training.checkpoint_io import PAYLOAD, FolderCheckpointIO, HFPayload
+from babygpt.training.guards import SkippedSteps
 from babygpt.training.meter import StepMeter, StepRecord
 from babygpt.training.position import loop_state_at
 from babygpt.training.watch import PerplexityWatch
@@ -105,6 +106,7 @@ class BabyGPT(L.LightningModule):
             seed=seed,
         )
         self.meter = StepMeter()
+        self.skipped = SkippedSteps()
         self._rules = OPTIMIZERS[optimizer] if rules is None else tuple(rules)
         self._head = find_head(self.model)
         self._validation: list[torch.Tensor] = []
@@ -242,6 +244,16 @@ class BabyGPT(L.LightningModule):
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf)
         self.meter.set_grad_norm(norm.detach())
+        # Under fp16 the loss scale expects overflows and passes such steps over by itself.
+        if self.trainer.precision != "16-mixed" and not self._is_finite(norm):
+            # Without a gradient a parameter and its state are left alone; zeros would still decay and forget.
+            for parameter in parameters:
+                parameter.grad = None
+            self.meter.skip_step()
+            self.skipped.add(self.trainer.global_step + 1)
+            self._say(
+                f"step {self.trainer.global_step + 1:,}: the gradient is not finite; the step is passed over"
+            )
 
     # -- validation ----------------------------------------------------------------------------------------------
 
@@ -298,7 +310,7 @@ class BabyGPT(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what our folders need; Lightning's own writer gets plain values only."""
-        checkpoint["babygpt"] = {"tokens": self.meter.tokens}
+        checkpoint["babygpt"] = {"tokens": self.meter.tokens, "skipped": list(self.skipped.steps)}
         if isinstance(self.trainer.strategy.checkpoint_io, FolderCheckpointIO):
             data = self._data
             val_loss = self.trainer.callback_metrics.get("val_loss")
@@ -312,7 +324,9 @@ class BabyGPT(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Derives Lightning's counters from the completed steps, whatever point the save was made at."""
-        self.meter = StepMeter(tokens=checkpoint.get("babygpt", {}).get("tokens", 0))
+        ours = checkpoint.get("babygpt", {})
+        self.meter = StepMeter(tokens=ours.get("tokens", 0))
+        self.skipped = SkippedSteps(list(ours.get("skipped", [])))
         trainer = getattr(self, "_trainer", None)
         data = self._data if trainer is not None else None
         if data is None or trainer is None or trainer.state.fn != "fit":
@@ -343,6 +357,11 @@ class BabyGPT(L.LightningModule):
         if wanted != self.model.config._attn_implementation:
             self._say(f"attention: {wanted}, since this model isolates packed documents with nothing else")
             self.model.set_attn_implementation(wanted)
+
+    def _is_finite(self, norm: torch.Tensor) -> bool:
+        """Whether gradient and loss of the step are numbers; ranks share the gradient, and so the answer."""
+        nll = self.meter.nll_under_way if self.trainer.world_size == 1 else None
+        return bool(torch.isfinite(norm if nll is None else norm + nll))
 
     def _reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sums over the ranks; every rank gets the sum."""

@@ -8,6 +8,7 @@ A step that also validates is saved after its validation, so that going on from 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ class RunCheckpoints(L.Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         loss = float(trainer.callback_metrics["val_loss"])
-        better = self._best is None or loss < self._best
+        better = math.isfinite(loss) and (self._best is None or loss < self._best)
         if self._due:
             saved = self._save(trainer, pl_module)
             if better and trainer.is_global_zero:
