@@ -100,15 +100,20 @@ class StepMeter:
         """Summed loss of the step under way, on this rank."""
         return self._nll
 
-    def finish_step(self, step: int, targets: int | None, lr: float) -> None:
-        """Closes the step under way: `step` counts it in; `targets` None takes the counts that were added."""
+    def finish_step(self, step: int, targets: int | None, lr: float) -> bool:
+        """Closes the step under way: `step` counts it in; `targets` None takes the counts that were added.
+
+        Returns:
+            whether it was skipped.
+        """
         assert self._nll is not None, "a step has at least one micro-batch"
         norm = self._grad_norm if self._grad_norm is not None else torch.full_like(self._nll, float("nan"))
         counted = self._counted if targets is None else targets
         assert counted is not None, "targets are known from the plan or counted"
         self._pending.append(_Step(step, counted, self._nll, norm, lr, self._skipped))
+        skipped, self._skipped = self._skipped, False
         self._nll = self._grad_norm = self._counted = None
-        self._skipped = False
+        return skipped
 
     def pause(self, seconds: float) -> None:
         """Takes time that was no training (a validation, a save) out of the speed."""

@@ -203,7 +203,10 @@ class BabyGPT(L.LightningModule):
         """The update; then the step is closed in the meter."""
         lr, step = optimizer.param_groups[0]["lr"], self.trainer.global_step
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.meter.finish_step(step + 1, None if self._data is None else self._data.step_targets(step), lr)
+        targets = None if self._data is None else self._data.step_targets(step)
+        if self.meter.finish_step(step + 1, targets, lr):
+            self._say(f"step {step + 1:,}: the gradient is not finite; the step is passed over")
+            self.skipped.add(step + 1)
         last = self.trainer.is_last_batch or step + 1 == self.trainer.max_steps
         if last or (step + 1) % getattr(self.trainer, "log_every_n_steps", 50) == 0:
             self.flush()
@@ -250,10 +253,6 @@ class BabyGPT(L.LightningModule):
             for parameter in parameters:
                 parameter.grad = None
             self.meter.skip_step()
-            self.skipped.add(self.trainer.global_step + 1)
-            self._say(
-                f"step {self.trainer.global_step + 1:,}: the gradient is not finite; the step is passed over"
-            )
 
     # -- validation ----------------------------------------------------------------------------------------------
 
