@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,13 +26,13 @@ from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
 from babygpt.checkpoints import best
-from babygpt.errors import SpaceError
+from babygpt.errors import SpaceError, Stopped
 from babygpt.files import read_manifest
 from babygpt.machine import keep_freed_memory
 from babygpt.settings import TrainSettings
 from babygpt.training.callbacks import PreparationView, ProgressView, RunFiles, Sampler, cut_after, lines_of
 from babygpt.training.checkpoint_io import FolderCheckpointIO
-from babygpt.training.guards import SignalGuard
+from babygpt.training.guards import SignalGuard, requeue, slurm_job
 from babygpt.training.module import BabyGPT
 from babygpt.training.saving import RunCheckpoints, SavePlan
 from babygpt.training.start import Run, begin, first_words, pieces, reopen, resume
@@ -123,6 +124,11 @@ def train(settings: TrainSettings) -> RunResult:
                     run = begin(settings, say, preparation)
             os.environ[_RUN], os.environ[_FROM] = str(run.out), str(run.checkpoint or "")
             return _fit(run, guard, console)
+        except Stopped as stopped:
+            job = slurm_job()
+            if job and stopped.signum not in (signal.SIGTERM, signal.SIGINT) and _child_of() is None:
+                requeue(job, say)
+            raise
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise

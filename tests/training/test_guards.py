@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from contextlib import suppress
@@ -15,10 +16,10 @@ import pytest
 import torch
 
 from babygpt.errors import NotFiniteError, Stopped
-from babygpt.training.guards import SignalGuard, SkippedSteps
+from babygpt.training.guards import Asked, SignalGuard, SkippedSteps, requeue
 from fits import Recorder, StopHereError, trainer_of, weights_equal
 
-ALONE: Any = SimpleNamespace(world_size=1)
+ALONE: Any = SimpleNamespace(world_size=1, global_step=1)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
@@ -27,9 +28,9 @@ def test_a_signal_only_raises_a_flag(signum: signal.Signals) -> None:
     guard = SignalGuard()
     with guard.installed():
         guard.raise_if_asked()
-        assert guard.stop_asked(ALONE) == 0
+        assert guard.asked(ALONE) == Asked(0, False)
         os.kill(os.getpid(), signum)
-        assert guard.stop_asked(ALONE) == signum
+        assert guard.asked(ALONE) == Asked(signum, False)
         with pytest.raises(Stopped) as caught:
             guard.raise_if_asked()
         assert caught.value.signum == signum
@@ -52,20 +53,84 @@ def test_handlers_put_in_since_are_taken_over_again() -> None:
         )  # as Lightning does between our start and the first step
         guard.on_train_start(ALONE, ALONE)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert guard.stop_asked(ALONE) == signal.SIGTERM
+        assert guard.asked(ALONE).stop == signal.SIGTERM
 
 
-def test_ranks_stop_for_the_same_signal() -> None:
-    reduced: list[Any] = []
+def test_usr1_saves_once_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    guard = SignalGuard()
+    with guard.installed():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert guard.asked(ALONE) == Asked(0, True)
+        assert guard.asked(ALONE) == Asked(0, False)
+        guard.raise_if_asked()
 
-    def most(flag: Any, reduce_op: str) -> Any:
-        reduced.append(reduce_op)
-        return flag.new_tensor(15.0)
 
-    strategy = SimpleNamespace(root_device="cpu", reduce=most)
-    trainer: Any = SimpleNamespace(world_size=2, strategy=strategy)
-    assert SignalGuard().stop_asked(trainer) == 15
-    assert reduced == ["max"]
+@pytest.mark.parametrize(
+    ("environment", "stops"),
+    [
+        ({"SLURM_JOB_ID": "42"}, True),
+        ({"SLURM_JOB_ID": "42", "SLURM_JOB_NAME": "bash"}, False),
+        ({"SLURM_JOB_ID": "42; rm"}, False),
+    ],
+)
+def test_under_slurm_usr1_stops(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], stops: bool
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_NAME", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    guard = SignalGuard()
+    with guard.installed():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert guard.asked(ALONE) == (Asked(signal.SIGUSR1, False) if stops else Asked(0, True))
+
+
+def test_a_job_is_queued_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setenv("PATH", str(tmp_path))
+    requeue("42", said.append)
+    assert "could not be queued again" in said.pop()
+    program = tmp_path / "scontrol"
+    program.write_text(f"#!{shutil.which('sh', path='/bin:/usr/bin')}\necho $1 $2 > {tmp_path / 'asked'}\n")
+    program.chmod(0o755)
+    requeue("42", said.append)
+    assert (tmp_path / "asked").read_text() == "requeue 42\n"
+    assert said == ["slurm: job 42 is queued again"]
+
+
+def test_ranks_agree_about_once_a_second_whatever_their_steps_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks of unlike clocks, each with a signal of its own: they ask at the same steps and hear the same."""
+    clock = [0.0]
+    monkeypatch.setattr("babygpt.training.guards.time.monotonic", lambda: clock[0])
+
+    def rank(others: list[list[float]]) -> tuple[SignalGuard, Any, list[int]]:
+        guard, checks = SignalGuard(), []
+
+        def reduce(mine: Any, reduce_op: str) -> Any:
+            assert reduce_op == "max"
+            checks.append(trainer.global_step)
+            return torch.stack([mine, *map(torch.tensor, others)]).max(0).values
+
+        trainer: Any = SimpleNamespace(
+            world_size=2, global_step=0, strategy=SimpleNamespace(root_device="cpu", reduce=reduce)
+        )
+        guard.on_train_start(trainer, ALONE)
+        return guard, trainer, checks
+
+    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    try:
+        guard, trainer, checks = rank([[15.0, 0.0, 0.25]])
+        heard = []
+        for step in range(1, 11):
+            clock[0] += 0.1
+            trainer.global_step = step
+            heard.append(guard.asked(trainer).stop)
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    assert checks == [1, 5, 9], "the slowest rank takes 0.25 s a step: every fourth"
+    assert [step for step, stop in enumerate(heard, 1) if stop == 15] == checks
 
 
 def test_outside_the_main_thread_it_does_nothing() -> None:

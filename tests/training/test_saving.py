@@ -12,6 +12,7 @@ import torch
 
 from babygpt.errors import Stopped
 from babygpt.training import saving
+from babygpt.training.guards import Asked
 from babygpt.training.saving import RunCheckpoints, SavePlan
 
 
@@ -27,8 +28,8 @@ class Fit:
             "keep": 2,
         }
         self.plan = SavePlan(folder, **{**defaults, **plan})
-        self.signum = 0
-        guard: Any = SimpleNamespace(stop_asked=lambda trainer: self.signum)
+        self.signum, self.save_asked = 0, False
+        guard: Any = SimpleNamespace(asked=self._asked)
         self.events: list[str] = []
         self.callback = RunCheckpoints(
             self.plan, guard, lambda: self.events.append("flush"), self.events.append
@@ -47,6 +48,10 @@ class Fit:
         self.module: Any = SimpleNamespace(flush=lambda: self.events.append("read"))
         self.saved: list[str] = []
         self.callback.on_train_start(self.trainer, self.module)
+
+    def _asked(self, trainer: Any) -> Asked:
+        asked, self.save_asked = Asked(self.signum, self.save_asked), False
+        return asked
 
     def _save(self, path: Path) -> None:
         assert self.events[-2:] == ["read", "flush"], "metrics reach the disk before the step they belong to"
@@ -129,6 +134,15 @@ def test_a_signal_saves_at_the_steps_end_and_stops(fit: Any, at: int, saved: lis
         run.step()
     assert caught.value.signum == signal.SIGTERM
     assert run.saved == saved
+
+
+def test_a_save_that_was_asked_for_goes_on(fit: Any) -> None:
+    run = fit()
+    run.step()
+    run.save_asked = True
+    for _ in range(2):
+        run.step()
+    assert run.saved == ["step-000002"]
 
 
 def test_a_validation_outside_the_fit_saves_nothing(fit: Any) -> None:

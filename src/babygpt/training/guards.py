@@ -9,9 +9,12 @@ the data goes on. Many in a row end the run.
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -21,9 +24,11 @@ import torch
 
 from babygpt.errors import NotFiniteError, Stopped
 
-__all__ = ["SignalGuard", "SkippedSteps"]
+__all__ = ["Asked", "SignalGuard", "SkippedSteps", "requeue", "slurm_job"]
 
-_STOPPING = (signal.SIGTERM, signal.SIGINT)
+_SAVE = getattr(signal, "SIGUSR1", None)  # Windows has none
+_HANDLED = (signal.SIGTERM, signal.SIGINT, *([_SAVE] if _SAVE is not None else []))
+_AGREE_SECONDS = 1.0
 _MOST_IN_A_ROW = 10
 
 
@@ -53,11 +58,30 @@ class SkippedSteps:
             )
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What signals ask for at a step's end; every rank has the same answer.
+
+    Args:
+        stop: the signal to save and stop for, or 0.
+        save: whether to save and go on.
+    """
+
+    stop: int
+    save: bool
+
+
 class SignalGuard(L.Callback):
-    """Turns SIGTERM and Ctrl-C into a stop at the step's end, after saving; a second Ctrl-C stops at once."""
+    """SIGTERM and Ctrl-C save and stop at the step's end, SIGUSR1 saves and goes on; a second Ctrl-C stops at once.
+
+    Under SLURM, where SIGUSR1 is how a job learns that its time is nearly over, it saves, asks for the job to be
+    queued again, and stops.
+    """
 
     def __init__(self) -> None:
-        self._received = 0
+        self._stop, self._save = 0, False
+        self._next_check = 0
+        self._checked = (0, time.monotonic())
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -65,7 +89,7 @@ class SignalGuard(L.Callback):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = {signum: signal.getsignal(signum) for signum in _STOPPING}
+        previous = {signum: signal.getsignal(signum) for signum in _HANDLED}
         self._take()
         try:
             yield
@@ -75,7 +99,8 @@ class SignalGuard(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Takes the signals over once more: Lightning has put its own handlers in since."""
-        del trainer, pl_module
+        del pl_module
+        self._next_check, self._checked = 0, (trainer.global_step, time.monotonic())
         if threading.current_thread() is threading.main_thread():
             self._take()
 
@@ -85,22 +110,54 @@ class SignalGuard(L.Callback):
         Raises:
             Stopped: a signal has come.
         """
-        if self._received:
-            raise Stopped(self._received)
+        if self._stop:
+            raise Stopped(self._stop)
 
-    def stop_asked(self, trainer: L.Trainer) -> int:
-        """The signal to stop for, agreed by all ranks (the largest number received), or 0. Call it between steps."""
+    def asked(self, trainer: L.Trainer) -> Asked:
+        """What to do at this step's end. Call it after every step, on every rank.
+
+        Ranks agree by the largest of what each has received, about once a second and not after every step; when the
+        next time is follows from what they agree on, so that none waits for another.
+        """
+        if trainer.world_size > 1 and trainer.global_step < self._next_check:
+            return Asked(0, False)
+        save, self._save = self._save, False
         if trainer.world_size == 1:
-            return self._received
-        flag = torch.tensor(float(self._received), device=trainer.strategy.root_device)
-        return int(trainer.strategy.reduce(flag, reduce_op="max"))
+            return Asked(self._stop, save)
+        step, since = self._checked
+        pace = (time.monotonic() - since) / max(1, trainer.global_step - step)
+        mine = torch.tensor([self._stop, save, pace], device=trainer.strategy.root_device)
+        stop, any_save, slowest = trainer.strategy.reduce(mine, reduce_op="max").tolist()
+        self._checked = (trainer.global_step, time.monotonic())
+        self._next_check = trainer.global_step + max(1, int(_AGREE_SECONDS / max(slowest, 1e-6)))
+        return Asked(int(stop), bool(any_save))
 
     def _take(self) -> None:
-        for signum in _STOPPING:
+        for signum in _HANDLED:
             signal.signal(signum, self._handle)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         del frame
-        if signum == signal.SIGINT and self._received == signal.SIGINT:
+        if signum == signal.SIGINT and self._stop == signal.SIGINT:
             raise KeyboardInterrupt
-        self._received = signum
+        if signum == _SAVE and not slurm_job():
+            self._save = True
+        else:
+            self._stop = signum
+
+
+def slurm_job() -> str | None:
+    """The number of the SLURM batch job that this process belongs to; None elsewhere and in interactive shells."""
+    if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+        return None
+    job = os.environ.get("SLURM_JOB_ID", "")
+    return job if job.isascii() and job.isdigit() else None
+
+
+def requeue(job: str, say: Callable[[str], None]) -> None:
+    """Asks SLURM to queue the job again; that it cannot is said and ends nothing."""
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True, timeout=60)
+        say(f"slurm: job {job} is queued again")
+    except (OSError, subprocess.SubprocessError) as error:
+        say(f"slurm: job {job} could not be queued again ({error}); submit it again to go on")

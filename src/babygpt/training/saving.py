@@ -85,8 +85,9 @@ class RunCheckpoints(L.Callback):
         if step == self._seen:
             return
         self._seen = step
-        self._stop = self._guard.stop_asked(trainer)
-        self._due = bool(self._stop) or self._is_due(trainer, step)
+        asked = self._guard.asked(trainer)
+        self._stop = asked.stop
+        self._due = bool(asked.stop) or asked.save or self._is_due(trainer, step)
         if step >= self._plan.total_steps:
             # A last step off the interval is validated all the same; the flag also ends the fit, as max_steps does.
             trainer.should_stop = True
