@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -28,8 +28,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from babygpt.errors import CheckpointError
+from babygpt.errors import CheckpointError, InputError
 from babygpt.files import (
+    check_name,
     ensure_space,
     free_name,
     publish_folder,
@@ -43,6 +44,7 @@ from babygpt.files import (
 from babygpt.machine import installed_versions
 from babygpt.model.weights import PREFIX, comes_back, describe, load_weights, save_weights, split_state_dict
 from babygpt.state import decode, encode
+from babygpt.untrusted import parse_json, shown
 
 __all__ = [
     "Found",
@@ -192,16 +194,17 @@ def load_state(folder: Path, *, verify: bool = True) -> dict[str, Any]:
     if verify:
         verify_folder(folder)
     try:
-        document = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+        document = parse_json((folder / _STATE).read_bytes())
         if document["format"] != _FORMAT:
             what = f"{_STATE} has format {document['format']!r}, and this version reads {_FORMAT}"
             raise CheckpointError(what, where=str(folder), hint="Use the version of BabyGPT that wrote it")
         state = decode(document["state"], _read_tensors(folder / _TENSORS))
-        extra, described = state["state_dict"], document["weights"]
+        extra, described = dict(state["state_dict"]), dict(document["weights"])
+    except CheckpointError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"the training state cannot be read ({error!r})", where=str(folder)) from error
+        reason = shown(f"{type(error).__name__}: {error}", 300)
+        raise CheckpointError(f"the training state cannot be read ({reason})", where=str(folder)) from error
     weights = load_weights(folder)
     for key, expected in described.items():
         weights[key] = extra.get(PREFIX + key, weights.get(key))
@@ -214,9 +217,9 @@ def load_state(folder: Path, *, verify: bool = True) -> dict[str, Any]:
 def resolve(path: Path) -> Path:
     """The folder a path stands for: itself, or the one that a one-line file `last` names."""
     if path.is_file() and path.stat().st_size < 512:
-        with suppress(UnicodeDecodeError):
+        with suppress(UnicodeDecodeError, OSError, InputError):
             lines = path.read_text(encoding="utf-8").splitlines()
-            target = path.parent / Path(lines[0]).name if len(lines) == 1 else path
+            target = path.parent / check_name(Path(lines[0]).name) if len(lines) == 1 else path
             return target if target.is_dir() else path
     return path
 
@@ -245,6 +248,10 @@ def newest(parent: Path, say: Say) -> Path | None:
         parent: the folder of checkpoints; it may be missing.
         say: is told of each folder that is passed over, and why.
     """
+    if parent.is_dir():
+        for path in sorted(parent.iterdir()):
+            if path.is_symlink() and path.is_dir() and path.name != _LAST:
+                say(f"{path.name} is passed over: it is a link")
     for path in _folders(parent):
         try:
             _found(path)
@@ -264,7 +271,7 @@ def newest(parent: Path, say: Say) -> Path | None:
 def best(parent: Path) -> Found | None:
     """Of the checkpoints named `babygpt-*`, the one of the least validation loss; of equals the earlier."""
     named = [f for f in discover(parent) if f.path.name.startswith("babygpt-")]
-    rated = [f for f in named if type(f.facts.get("val_loss")) in (int, float)]
+    rated = [f for f in named if _is_number(f.facts.get("val_loss"))]
     return min(rated, key=lambda f: (f.facts["val_loss"], f.step), default=None)
 
 
@@ -330,9 +337,13 @@ def _folders(parent: Path) -> Iterator[Path]:
 
 def _found(path: Path) -> Found:
     facts = read_manifest(path).facts
-    if type(facts.get("step")) is not int:
+    if type(facts.get("step")) is not int or not 0 <= facts["step"] < 2**63:
         raise CheckpointError("the manifest gives no step", where=str(path))
     return Found(path, facts["step"], facts)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < math.inf
 
 
 def _is_whole(checkpoint: Found, say: Say) -> bool:

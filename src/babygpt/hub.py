@@ -8,7 +8,6 @@ safetensors.
 from __future__ import annotations
 
 import functools
-import json
 import os
 import socket
 import threading
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 
 from babygpt.errors import ModelError
 from babygpt.recipe import preset_config
+from babygpt.untrusted import read_json
 
 __all__ = ["fetch", "looks_like_path", "model_config", "reachable"]
 
@@ -85,7 +85,9 @@ def model_config(name: str, *, revision: str | None = None) -> dict[str, Any]:
     else:
         file = fetch(name, revision=revision, what="tokenizer") / "config.json"
         try:
-            config = json.loads(file.read_text(encoding="utf-8"))
+            config = read_json(file)
+            if not isinstance(config, dict):
+                raise ValueError("it holds no object")
         except (OSError, ValueError) as error:
             hint = "Give a folder that save_pretrained has written"
             raise ModelError(
