@@ -71,26 +71,62 @@ def test_the_changelog_begins_with_this_version() -> None:
     assert heading[1] == babygpt.__version__
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(PACKAGE).as_posix())
-def test_no_pickle_no_remote_code_no_print(file: Path) -> None:
+PICKLES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "jsonpickle"}
+# As they are called: the last two parts of a dotted name.
+FORBIDDEN_CALLS = {
+    **dict.fromkeys(["torch.load", "torch.save", "torch.jit.load", "np.save", "pd.read_pickle"], "pickle"),
+    **dict.fromkeys(
+        ["yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load"], "an open YAML loader"
+    ),
+    **dict.fromkeys(["eval", "exec", "compile", "__import__", "os.system", "os.popen"], "runs text"),
+}
+
+
+def forbidden_in(source: str, *, may_print: bool = False) -> list[tuple[int, str]]:
+    """Line and reason of all that a file of the package may not do."""
     found = []
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(source)):
         match node:
-            case ast.Import(names=names) if any(
-                n.name.split(".")[0] in ("pickle", "dill", "marshal") for n in names
-            ):
+            case ast.Import(names=names) if PICKLES & {n.name.split(".")[0] for n in names}:
                 found.append((node.lineno, "pickle"))
-            case ast.ImportFrom(module=str(module)) if module.split(".")[0] in ("pickle", "dill", "marshal"):
+            case ast.ImportFrom(module=str(module)) if module.split(".")[0] in PICKLES:
                 found.append((node.lineno, "pickle"))
-            case ast.Call(func=ast.Attribute(value=ast.Name(id="torch"), attr="load" | "save")):
-                found.append((node.lineno, "torch.load and torch.save pickle"))
-            case ast.keyword(arg="trust_remote_code", value=value) if not (
+            case ast.ImportFrom(module="yaml" | "torch", names=names) if {
+                "load",
+                "Loader",
+                "UnsafeLoader",
+            } & {n.name for n in names}:
+                found.append((node.lineno, "a loader under another name"))
+            case ast.Attribute(value=ast.Name(id="yaml"), attr="Loader" | "FullLoader" | "UnsafeLoader"):
+                found.append((node.lineno, "an open YAML loader"))
+            case ast.Call(func=function) if ast.unparse(function) in FORBIDDEN_CALLS:
+                found.append((node.lineno, FORBIDDEN_CALLS[ast.unparse(function)]))
+            case ast.keyword(arg="trust_remote_code" | "allow_pickle" | "shell", value=value) if not (
                 isinstance(value, ast.Constant) and value.value is False
             ):
-                found.append((node.value.lineno, "trust_remote_code"))
-            case ast.Call(func=ast.Name(id="print")) if file != PACKAGE / "cli.py":
+                found.append((node.value.lineno, str(node.arg)))
+            case ast.Call(func=ast.Name(id="print")) if not may_print:
                 found.append((node.lineno, "print"))
-    assert found == []
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(PACKAGE).as_posix())
+def test_no_pickle_no_remote_code_no_print(file: Path) -> None:
+    assert forbidden_in(file.read_text(encoding="utf-8"), may_print=file == PACKAGE / "cli.py") == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle", "import a, dill.source", "from pickle import loads", "from yaml import load",
+        "torch.load(f)", "torch.load(f, weights_only=True)", "np.load(f, allow_pickle=True)",
+        "yaml.load(f, Loader=yaml.SafeLoader)", "yaml.load_all(f)", "x(Loader=yaml.UnsafeLoader)",
+        "eval(x)", "exec(x)", "__import__(x)", "os.system(x)", "run(x, shell=True)", "run(x, shell=flag)",
+        "f(trust_remote_code=True)", "f(trust_remote_code=settings.trust)", "print(x)",
+    ],
+)  # fmt: skip
+def test_the_rule_finds_what_it_forbids(source: str) -> None:
+    assert [line for line, _ in forbidden_in(source)] == [1]
 
 
 def test_nothing_of_the_command_line_imports_torch() -> None:

@@ -25,6 +25,8 @@ from babygpt.untrusted import parse_json, parse_yaml, read_bytes, read_json, sho
         ("abc\u202efdp.exe", r"abc\u202efdp.exe"),
         ("a\u2028b", r"a\u2028b"),
         ("\ud800", r"\ud800"),
+        ("no proxy http://me:secret@host:1/ here", "no proxy http://...@host:1/ here"),
+        ("http://host/a@b and me@host", "http://host/a@b and me@host"),
     ],
 )
 def test_shown(text: str, expected: str) -> None:

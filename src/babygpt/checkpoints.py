@@ -200,8 +200,9 @@ def load_state(folder: Path, *, verify: bool = True) -> dict[str, Any]:
             raise CheckpointError(what, where=str(folder), hint="Use the version of BabyGPT that wrote it")
         state = decode(document["state"], _read_tensors(folder / _TENSORS))
         extra, described = dict(state["state_dict"]), dict(document["weights"])
-    except CheckpointError:
-        raise
+        _check_kinds(state)
+    except CheckpointError as error:
+        raise CheckpointError(error.what, where=str(folder), hint=error.hint) from error
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         reason = shown(f"{type(error).__name__}: {error}", 300)
         raise CheckpointError(f"the training state cannot be read ({reason})", where=str(folder)) from error
@@ -319,6 +320,19 @@ def link_last(parent: Path, target: Path) -> None:
 
 
 # -- inside ----------------------------------------------------------------------------------------
+
+
+_KINDS = {"loops": dict, "callbacks": dict, "optimizer_states": list, "lr_schedulers": list}
+
+
+def _check_kinds(state: Mapping[str, Any]) -> None:
+    """Refuses a state whose parts are not what Lightning restores; what is inside them it checks itself."""
+    for name in ("global_step", "epoch"):
+        if type(state.get(name, 0)) is not int or not 0 <= state.get(name, 0) < 2**63:
+            raise CheckpointError(f"the training state's {name} is no number of steps")
+    for name, kind in _KINDS.items():
+        if not isinstance(state.get(name, kind()), kind):
+            raise CheckpointError(f"the training state's {name} is no {kind.__name__}")
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:

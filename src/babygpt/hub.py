@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from babygpt.errors import ModelError
 from babygpt.recipe import preset_config
-from babygpt.untrusted import read_json
+from babygpt.untrusted import read_json, shown
 
 __all__ = ["fetch", "looks_like_path", "model_config", "reachable"]
 
@@ -210,11 +210,13 @@ def _download(name: str, revision: str | None, what: What) -> Path:
             where=name,
             hint="Check the spelling, or log in",
         ) from error
-    except OSError as error:
+    except ModelError:
+        raise
+    except Exception as error:  # of the system, of the library, of the library it uses: some are no OSError
         raise ModelError(
             f"the download failed: {_first_line(error)}", where=name, hint="Try again"
         ) from error
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return shown((str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."), 300)

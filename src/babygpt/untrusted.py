@@ -20,17 +20,20 @@ __all__ = ["parse_json", "parse_yaml", "read_bytes", "read_json", "shown"]
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+(?=@)")  # of a proxy's address, in some library's message
 _MOST_NODES, _DEEPEST = 10_000, 50  # of YAML, aliases counted as what they stand for
 
 
 def shown(text: object, most: int | None = None) -> str:
     r"""Text as it may be shown: control characters but newline and tab become `\x1b`, `\u202e`, ...
 
+    Whatever stands before the `@` of an address, a password maybe, is left out.
+
     Args:
         text: anything with a `str`.
         most: characters that are kept; the middle of a longer text gives way.
     """
-    safe = _HIDDEN.sub(_escaped, str(text))
+    safe = _HIDDEN.sub(_escaped, _CREDENTIALS.sub("...", str(text)))
     if most is None or len(safe) <= most:
         return safe
     half = (most - 5) // 2
