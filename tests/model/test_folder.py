@@ -89,6 +89,24 @@ def test_the_configuration_names_no_other_weights(folder: Path, weights: Any) ->
         read_config_json(folder, "llama")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_hidden_layers", 10**9),
+        ("num_hidden_layers", -1),
+        ("hidden_size", 10**12),
+        ("vocab_size", 10**15),
+        ("intermediate_size", 0),
+    ],
+)
+def test_sizes_that_no_model_has(folder: Path, field: str, value: int) -> None:
+    edit(folder / "config.json", **{field: value})
+    with pytest.raises(ModelError, match=r"config\.json (gives|cannot be used)"):
+        load_model(str(folder))
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load_weights(folder)
+
+
 @pytest.mark.parametrize("field", ["attn_implementation", "_attn_implementation"])
 def test_an_attention_kernel_is_not_downloaded(
     folder: Path, field: str, monkeypatch: pytest.MonkeyPatch

@@ -12,12 +12,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from babygpt.errors import ModelError
 from babygpt.untrusted import read_json, shown
 
-__all__ = ["read_config_json", "require_safetensors"]
+__all__ = ["check_sizes", "read_config_json", "require_safetensors"]
 
 _INDEX = "model.safetensors.index.json"
 _LARGEST_INDEX = 256_000_000  # bytes; a thousand experts in a hundred layers have 20 MB
@@ -27,6 +28,14 @@ _OWN_EXPERTS = (
     "batched_mm",
     "grouped_mm",
 )  # the others of transformers are downloaded kernels
+
+_MOST = {
+    "num_hidden_layers": 10_000,
+    "num_attention_heads": 100_000,
+    "hidden_size": 1_000_000,
+    "intermediate_size": 10_000_000,
+    "vocab_size": 100_000_000,
+}
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +95,23 @@ def read_config_json(folder: Path, name: str) -> dict[str, Any]:
         what = f"config.json names the weights {shown(repr(weights), 80)}, which is no safetensors file of the folder"
         raise ModelError(what, where=name, hint="Remove the field from config.json")
     return values
+
+
+def check_sizes(config: PreTrainedConfig, name: str) -> None:
+    """Refuses sizes that no model has, before memory is asked for: a layer too many takes hours to build.
+
+    Args:
+        config: of the model.
+        name: what the user called it, for messages.
+
+    Raises:
+        ModelError: one is not from 1 to far above any model's; it is named.
+    """
+    for field, most in _MOST.items():
+        value = getattr(config, field, None)
+        if type(value) is int and not 1 <= value <= most:
+            what = f"config.json gives {shown(value, 40)} as {field}, and no model has that"
+            raise ModelError(what, where=name, hint="The folder is damaged")
 
 
 def _is_shard(file: Any) -> bool:

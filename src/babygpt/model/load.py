@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 from babygpt import hub
 from babygpt.errors import ModelError
 from babygpt.model.attention import resolve_attention
-from babygpt.model.folder import read_config_json, require_safetensors
+from babygpt.model.folder import check_sizes, read_config_json, require_safetensors
 from babygpt.recipe import preset_config
 from babygpt.untrusted import shown
 
@@ -139,6 +139,7 @@ def _read_config(folder: Path, name: str) -> PreTrainedConfig:
     except Exception as error:
         # Each configuration checks its own fields, with errors of its own types.
         raise ModelError(f"config.json cannot be used: {_first_line(error)}", where=name) from error
+    check_sizes(config, name)
     _require_causal(config, name)
     return config
 

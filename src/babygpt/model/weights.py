@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from babygpt.errors import CheckpointError, InputError
-from babygpt.model.folder import read_config_json, require_safetensors
+from babygpt.model.folder import check_sizes, read_config_json, require_safetensors
 from babygpt.state import is_storable
 from babygpt.untrusted import shown
 
@@ -83,6 +83,7 @@ def load_weights(folder: Path) -> dict[str, Any]:
         read_config_json(folder, folder.name)
         require_safetensors(folder, folder.name)
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        check_sizes(config, folder.name)
         with _no_progress_bars():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
