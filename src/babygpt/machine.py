@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
@@ -19,6 +19,7 @@ __all__ = [
     "MachineFacts",
     "MachinePlan",
     "MachineRequest",
+    "asked_as_before",
     "detect",
     "installed_versions",
     "keep_freed_memory",
@@ -129,10 +130,20 @@ class MachineFacts:
         """Whether bf16 pays on a kind of device; where it does not, it can be many times slower than fp32."""
         return device in self.bf16_devices
 
+    def same_computer(self, other: MachineFacts) -> bool:
+        """Whether the other may be the same computer; what is measured anew each time does not count."""
+        return replace(self, bf16_devices=()) == replace(other, bf16_devices=())
+
     def describe(self) -> str:
         """For people: one line."""
         what = f"{self.cuda_count} x {self.name}" if self.cuda_count else f"{self.name}, {self.cores} cores"
         return f"{what}, {self.memory_bytes / 2**30:.0f} GiB"
+
+
+def asked_as_before(request: MachineRequest, before: MachinePlan) -> MachineRequest:
+    """The request with what it leaves open taken from an earlier plan, so that the plan comes out the same."""
+    open_fields = [name for name in asdict(before) if getattr(request, name) == "auto"]
+    return replace(request, **{name: getattr(before, name) for name in open_fields})
 
 
 def detect() -> MachineFacts:
