@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, cast
@@ -112,6 +113,7 @@ class BabyGPT(L.LightningModule):
         self._validation: list[torch.Tensor] = []
         self._interval: list[StepRecord] = []
         self._interval_over = False
+        self._validating_since = 0.0
         self._said: set[str] = set()
 
     # -- the model -----------------------------------------------------------------------------------------------
@@ -256,9 +258,15 @@ class BabyGPT(L.LightningModule):
 
     # -- validation ----------------------------------------------------------------------------------------------
 
-    def on_validation_epoch_start(self) -> None:
-        """Begins the sums anew."""
+    def on_validation_start(self) -> None:
+        """Begins the sums anew, and stops the clock of the training speed."""
         self._validation = []
+        self.flush()
+        self._validating_since = time.perf_counter()
+
+    def on_validation_end(self) -> None:
+        """Starts it again, after the callbacks' samples and saves."""
+        self.meter.pause(time.perf_counter() - self._validating_since)
 
     def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
         """Adds a batch's summed loss and target count."""
