@@ -119,6 +119,8 @@ def test_missing_empty_and_foreign_files_are_named(tmp_path: Path, monkeypatch: 
     assert "no such file or folder" in refusal("nothing.txt")
     assert "no such file or folder" in refusal("a/b/c")
     assert "no such built-in corpus" in refusal("builtin:poems")
+    with pytest.raises(DataError, match="no such built-in corpus"):
+        identity(["builtin:poems"])
     Path("empty.txt").touch()
     assert "empty.txt: the file is empty" in refusal("empty.txt")
     Path("folder").mkdir()

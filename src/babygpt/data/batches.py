@@ -85,7 +85,8 @@ def make_batch(store: TokenStore, windows: Windows, rows: Int64s, pad_id: int) -
     Returns:
         int64 tensors [micro_batch, block]: `input_ids`, `labels` (-100 where a token is no target, else the
         token itself; models shift them) and, when packed in isolation, `position_ids` that restart with every
-        piece, else `attention_mask`. The labels' targets number exactly `windows.targets[rows].sum()`.
+        piece, else `attention_mask`. A bare Hugging Face model isolates them only under `use_cache=False`, which
+        `BabyGPT` sees to. The labels' targets number exactly `windows.targets[rows].sum()`.
     """
     shape = (len(rows), windows.block)
     input_ids = np.full(shape, pad_id, dtype=np.int64)

@@ -97,11 +97,9 @@ def read_documents(paths: Sequence[str], *, field: str = "auto") -> Iterator[Doc
     if not paths:
         raise DataError("no path given", where="data.path", hint="Give files, folders or builtin:python")
     for path in paths:
+        _known_builtin(path)
         if path == "builtin:prose":
             yield from _prose()
-        elif path.startswith("builtin:") and path != "builtin:python":
-            known = "builtin:python or builtin:prose"
-            raise DataError("no such built-in corpus", where=path, hint=f"Use {known}")
         elif _is_saved(path):
             yield from _rows(open_saved(path), path, field)
         elif _is_hub_name(path):
@@ -121,6 +119,7 @@ def identity(paths: Sequence[str]) -> str:
     """
     whole = hashlib.sha256()
     for path in paths:
+        _known_builtin(path)
         if path == "builtin:prose":
             for document in _prose():
                 whole.update(content_hash(document).to_bytes(8, "big"))
@@ -132,6 +131,11 @@ def identity(paths: Sequence[str]) -> str:
                     whole.update(b"jsonl" if file.suffix in JSONL_SUFFIXES else b"text")
                     whole.update(hashlib.file_digest(stream, "sha256").digest())
     return whole.hexdigest()
+
+
+def _known_builtin(path: str) -> None:
+    if path.startswith("builtin:") and path not in ("builtin:python", "builtin:prose"):
+        raise DataError("no such built-in corpus", where=path, hint="Use builtin:python or builtin:prose")
 
 
 # -- files ---------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """A data recipe to two token stores, training and validation, built once and kept in a cache.
 
 1. Read every document once for the hash of its content, and split by it.
-2. Load the tokenizer, or train one on the training documents.
+2. Load the tokenizer, or train one on the training documents; it has to give text back as it was.
 3. Read again, encode, and write both stores.
 4. Publish the folder whole under a name that its content decides: the same files with the same settings,
    wherever they lie, are never tokenised twice, and two processes at once cannot disturb each other.
@@ -21,6 +21,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,13 @@ from babygpt.data.arrow import FORMAT_VERSION, StoreManifest, StoreWriter, Token
 from babygpt.data.encoding import encode
 from babygpt.data.sources import Document, content_hash, identity, read_documents
 from babygpt.data.split import MIN_DOCUMENTS, choose, copy_split
-from babygpt.data.tokenizers import load_tokenizer, tokenizer_identity, train_tokenizer, vocabulary_size
+from babygpt.data.tokenizers import (
+    check_round_trip,
+    load_tokenizer,
+    tokenizer_identity,
+    train_tokenizer,
+    vocabulary_size,
+)
 from babygpt.errors import CheckpointError, DataError, TokenizerError
 from babygpt.files import publish_folder, read_manifest, remove_folder
 from babygpt.recipe import DataRecipe, preset_config
@@ -41,6 +48,7 @@ Progress = Callable[[str, int, int], None]
 
 _SAMPLE_BYTES = 10_000_000  # of text a tokenizer is trained on, at most
 _SAMPLE_CHARS = 16_384  # of one excerpt, when there is more text than that
+_PROBED_DOCUMENTS, _PROBED_CHARS = 64, 2000  # of text a tokenizer has to give back, at most
 _AUTO_VOCABULARY = 8192  # for `auto` with a model that is not decided yet
 
 
@@ -185,8 +193,16 @@ class _Builder:
                 )
         train_bytes = num_bytes[~is_val]
         tokenizer = self._tokenizer or self._train_tokenizer(is_val, train_bytes, in_tail)
+        check_round_trip(tokenizer, self._first_texts())
         tokenizer.save_pretrained(folder / "tokenizer")
         self._write(folder, tokenizer, hashes, is_val, in_tail)
+
+    def _first_texts(self) -> Iterator[str]:
+        """The beginnings of the first documents: what the tokenizer has to give back."""
+        for document in islice(
+            read_documents(self._recipe.path, field=self._recipe.field), _PROBED_DOCUMENTS
+        ):
+            yield _text_of(document)[:_PROBED_CHARS]
 
     def _documents(self, stage: str, total: int) -> Iterator[Document]:
         for number, document in enumerate(read_documents(self._recipe.path, field=self._recipe.field)):

@@ -126,6 +126,8 @@ class BabyGPT(L.LightningModule):
         **kwargs: Any,
     ) -> Any:
         """Passes through to the Hugging Face model."""
+        if "position_ids" in kwargs:
+            kwargs.setdefault("use_cache", False)  # with a cache, packed documents would see each other
         return self.model(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
 
     def setup(self, stage: str) -> None:
