@@ -509,6 +509,15 @@ def test_what_cannot_be_deleted_is_said(
     assert "step-000001 cannot be deleted" in said[0]
 
 
+def test_killed_while_replacing_the_one_before_is_found_under_its_name(tmp_path: Path) -> None:
+    path = save(tmp_path, "only", 3)
+    aside = path.rename(tmp_path / ".replaced-only-0123abcd")
+    assert newest(tmp_path, pytest.fail) == aside
+    assert load_state(path)["global_step"] == 3
+    keep(tmp_path, say=pytest.fail)
+    assert newest(tmp_path, pytest.fail) == path
+
+
 def test_a_copy_is_whole_and_outlives_its_source(tmp_path: Path) -> None:
     source = save(tmp_path, val_loss=2.0)
     expected = load_state(source)

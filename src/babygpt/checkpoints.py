@@ -36,6 +36,7 @@ from babygpt.files import (
     read_manifest,
     remove_folder,
     remove_partials,
+    set_aside,
     verify_folder,
     write_json_atomic,
     write_text_atomic,
@@ -262,7 +263,12 @@ def load_state(folder: Path, *, verify: bool = True) -> dict[str, Any]:
 
 
 def resolve(path: Path) -> Path:
-    """The folder a path stands for: itself, or the one that a one-line file `last` names."""
+    """The folder a path stands for: itself, or the one that a one-line file `last` names.
+
+    Of a checkpoint whose replacement was interrupted, it is the one before, wherever that is now.
+    """
+    if not os.path.lexists(path):
+        return set_aside(path.parent).get(path, path)
     if path.is_file() and path.stat().st_size < 512:
         with suppress(UnicodeDecodeError):
             lines = path.read_text(encoding="utf-8").splitlines()
@@ -274,7 +280,8 @@ def resolve(path: Path) -> Path:
 def discover(parent: Path) -> list[Found]:
     """Every checkpoint of a folder, the newest first; of one step, `step-*` first, then the later written.
 
-    Links, hidden and unfinished folders are no checkpoints. Only manifests are read.
+    Links, hidden and unfinished folders are no checkpoints; one is if its replacement was interrupted, until the
+    next `keep` puts it back. Only manifests are read.
     """
     found = []
     for path in _folders(parent):
@@ -376,6 +383,7 @@ def _folders(parent: Path) -> Iterator[Path]:
     for path in sorted(parent.iterdir()):
         if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
             yield path
+    yield from set_aside(parent).values()
 
 
 def _found(path: Path) -> Found:
