@@ -51,9 +51,7 @@ __all__ = [
     "best",
     "best_name",
     "copy_checkpoint",
-    "decode",
     "discover",
-    "encode",
     "keep",
     "link_last",
     "load_state",
@@ -170,9 +168,7 @@ def stage(
             memory as the checkpoint has bytes.
     """
     weights, rest = split_state_dict(state["state_dict"], model)
-    extra = {
-        PREFIX + key: value for key, value in weights.items() if not comes_back(key, weights, model)
-    } | rest
+    extra = rest | {PREFIX + k: v for k, v in weights.items() if not comes_back(k, weights, model)}
     encoded, tensors = encode({**state, "state_dict": extra})
     document = {"format": _FORMAT, "state": encoded, "weights": describe(weights)}
     if copy:

@@ -298,12 +298,9 @@ class BabyGPT(L.LightningModule):
         """The optimiser over the rule table's groups, and a schedule that steps every optimiser step."""
         h = self.hparams
         groups = parameter_groups(self.model, self._rules, h["weight_decay"])
-        precision = self.trainer.precision
-        fused = None if precision != "16-mixed" else False
-        bf16 = precision == "bf16-mixed"
-        optimizer = build_optimizer(
-            h["optimizer"], groups, h["lr"], tuple(h["betas"]), fused=fused, bf16=bf16
-        )
+        precision, betas = self.trainer.precision, tuple(h["betas"])
+        fused, bf16 = False if precision == "16-mixed" else None, precision == "bf16-mixed"
+        optimizer = build_optimizer(h["optimizer"], groups, h["lr"], betas, fused=fused, bf16=bf16)
         total = self._total_steps()
         if total is None and h["schedule"] != "constant":
             self._say(f"schedule: the run's length is not known, so that {h['schedule']} stays at its peak")
