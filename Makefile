@@ -5,6 +5,7 @@
 #   make check             style, types, layers, file lengths
 #   make test-pretrained   the tests on a real pretrained model
 #   make test-distributed  of the ordinary suite, the tests that start several processes
+#   make test-chaos        kills runs at random, fills disks, loses writes, and goes on
 #   make lock              write constraints.txt anew from the registry's newest versions
 #   make clean             remove the environment and every cache
 
@@ -18,7 +19,7 @@ PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip --disable-pip-version-check install -c constraints.txt
 RECIPE_FOR_ENV := pyproject.toml constraints.txt
 
-.PHONY: train test check test-pretrained test-distributed lock clean
+.PHONY: train test check test-pretrained test-distributed test-chaos lock clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.package
@@ -40,6 +41,9 @@ test-pretrained: $(VENV)/.pretrained
 
 test-distributed: $(VENV)/.test
 	$(PY) -m pytest -m distributed $(ARGS)
+
+test-chaos: $(VENV)/.test
+	$(PY) -m pytest -m chaos $(ARGS)
 
 # One stamp for each set of packages, so that training needs nothing that only tests do.
 $(VENV)/.python:

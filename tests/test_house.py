@@ -22,7 +22,19 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 # Answering `--help` takes under a second only as long as none of these imports torch or its friends.
-LIGHT = ["errors", "names", "files", "fields", "recipe", "machine", "settings", "arguments", "verify", "cli"]
+LIGHT = [
+    "errors",
+    "names",
+    "disk",
+    "files",
+    "fields",
+    "recipe",
+    "machine",
+    "settings",
+    "arguments",
+    "verify",
+    "cli",
+]
 HEAVY = {"torch", "transformers", "lightning", "datasets", "tokenizers", "pyarrow", "numpy"}
 
 

@@ -266,22 +266,13 @@ def test_stopped_twice_in_mid_epoch_and_copied_it_ends_with_the_same_bits(
     first = command(*args_for(text / "docs.jsonl", out, **more), signal_at=2)
     assert first.code == 143, first.err
     assert discover(out / "checkpoints")[0].step == 3
-    second = command(
-        "train",
-        "--resume",
-        out,
-        "--machine.micro_batch",
-        2,
-        "--machine.precision",
-        "32-true",
-        signal_at=6,
-        signum=signal.SIGINT,
-    )
+    second = command("train", "--resume", out, signal_at=6, signum=signal.SIGINT)
     assert second.code == 130, second.err
+    assert "plan: as before" in second.err
     copy = tmp_path / "copy"
     shutil.copytree(out, copy, symlinks=True)
     shutil.rmtree(out)
-    last = command("train", "--resume", copy, "--machine.micro_batch", 2, "--machine.precision", "32-true")
+    last = command("train", "--resume", copy)
     assert last.code == 0, last.err
     assert weights_equal(reference.module.model, last.module.model)  # type: ignore[union-attr]
     assert first.order + second.order + last.order == reference.order
@@ -303,10 +294,10 @@ def test_stopped_at_an_epochs_end_twice(command: Command, text: Path, tmp_path: 
     assert reference.code == 0, reference.err
     epoch = (read_recipe(tmp_path / "whole" / "recipe.yaml").budget.steps or 0) // 3
     assert epoch >= 2
-    out, plan = tmp_path / "run", ("--machine.micro_batch", 8, "--machine.precision", "32-true")
+    out = tmp_path / "run"
     assert command(*args_for(text / "docs.jsonl", out, **more), signal_at=epoch - 1).code == 143
-    assert command("train", "--resume", out, *plan, signal_at=2 * epoch - 1).code == 143
-    last = command("train", "--resume", out, *plan)
+    assert command("train", "--resume", out, signal_at=2 * epoch - 1).code == 143
+    last = command("train", "--resume", out)
     assert last.code == 0, last.err
     assert weights_equal(reference.module.model, last.module.model)  # type: ignore[union-attr]
 
@@ -330,10 +321,25 @@ def test_a_run_that_reached_no_checkpoint_begins_again(command: Command, text: P
     whole = command(*args_for(text / "docs.jsonl", tmp_path / "whole", budget__steps=3))
     assert command(*args_for(text / "docs.jsonl", out, budget__steps=3), signal_at=0).code == 143
     shutil.rmtree(out / "checkpoints")
-    seen = command("train", "--resume", out, "--machine.micro_batch", 2, "--machine.precision", "32-true")
+    seen = command("train", "--resume", out)
     assert seen.code == 0, seen.err
     assert "no checkpoint was reached" in seen.err
     assert weights_equal(whole.module.model, seen.module.model)  # type: ignore[union-attr]
+
+
+def test_a_plan_that_changes_on_the_way_says_so(command: Command, text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert command(*args_for(text / "docs.jsonl", out, budget__steps=4), signal_at=0).code == 143
+    asked = command("train", "--resume", out, "--machine.micro_batch", 4, signal_at=2)
+    assert asked.code == 143, asked.err
+    assert "micro_batch 4, before 2" in asked.err
+    machine = json.loads((out / "machine.json").read_text())
+    machine["facts"]["threads"] += 1
+    (out / "machine.json").write_text(json.dumps(machine))
+    elsewhere = command("train", "--resume", out)
+    assert elsewhere.code == 0, elsewhere.err
+    assert f"{machine['facts']['threads']} threads" in elsewhere.err
+    assert "plan: as before" not in elsewhere.err
 
 
 def test_a_new_run_from_a_checkpoint_starts_at_its_loss(command: Command, text: Path, tmp_path: Path) -> None:

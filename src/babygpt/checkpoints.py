@@ -36,28 +36,30 @@ from babygpt.files import (
     read_manifest,
     remove_folder,
     remove_partials,
+    set_aside,
     verify_folder,
     write_json_atomic,
     write_text_atomic,
 )
 from babygpt.machine import installed_versions
 from babygpt.model.weights import PREFIX, comes_back, describe, load_weights, save_weights, split_state_dict
-from babygpt.state import decode, encode
+from babygpt.state import bytes_of, copied, decode, encode
 
 __all__ = [
     "Found",
+    "Staged",
     "best",
     "best_name",
     "copy_checkpoint",
-    "decode",
     "discover",
-    "encode",
     "keep",
     "link_last",
     "load_state",
     "newest",
     "publish",
+    "publish_staged",
     "resolve",
+    "stage",
     "step_name",
 ]
 
@@ -126,23 +128,68 @@ def publish(
         CheckpointError: the state is not this model's.
         TypeError: the state holds something that has no exact form; the message gives its path.
     """
+    staged = stage(model=model, tokenizer=tokenizer, state=state, facts=facts)
+    return publish_staged(parent, name, staged, replace=replace)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A checkpoint in memory, ready to be written.
+
+    Args:
+        model: whose `save_pretrained` writes the weights.
+        tokenizer: written beside it, if given.
+        weights: by the model's own names.
+        tensors: of the rest of the state.
+        document: the JSON part of the state.
+        facts: for the manifest.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None
+    weights: Mapping[str, Any]
+    tensors: Mapping[str, torch.Tensor]
+    document: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+
+def stage(
+    *,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    state: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    copy: bool = False,
+) -> Staged:
+    """Takes a state apart; arguments and errors as of `publish`.
+
+    Args:
+        copy: hold copies of every tensor on the CPU, so that training may go on before they are written: as much
+            memory as the checkpoint has bytes.
+    """
     weights, rest = split_state_dict(state["state_dict"], model)
-    extra = {
-        PREFIX + key: value for key, value in weights.items() if not comes_back(key, weights, model)
-    } | rest
+    extra = rest | {PREFIX + k: v for k, v in weights.items() if not comes_back(k, weights, model)}
     encoded, tensors = encode({**state, "state_dict": extra})
     document = {"format": _FORMAT, "state": encoded, "weights": describe(weights)}
-    ensure_space(parent, 2 * (_bytes(weights) + _bytes(tensors)), f"the checkpoint {name}")
+    if copy:
+        weights, tensors = copied(weights), copied(tensors)
+    return Staged(model, tokenizer, weights, tensors, document, dict(facts))
+
+
+def publish_staged(parent: Path, name: str, staged: Staged, *, replace: bool = False) -> Path:
+    """Writes what was staged; arguments, result and errors as of `publish`."""
+    ensure_space(parent, 2 * (bytes_of(staged.weights) + bytes_of(staged.tensors)), f"the checkpoint {name}")
 
     def fill(folder: Path) -> None:
-        save_weights(folder, weights, model)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
+        save_weights(folder, staged.weights, staged.model)
+        if staged.tokenizer is not None:
+            staged.tokenizer.save_pretrained(folder)
         (folder / "training").mkdir()
-        save_file(tensors, folder / _TENSORS)
-        write_json_atomic(folder / _STATE, document)
+        save_file(dict(staged.tensors), folder / _TENSORS)
+        write_json_atomic(folder / _STATE, staged.document)
 
-    return publish_folder(parent, name, fill, {**facts, "versions": installed_versions()}, replace=replace)
+    facts = {**staged.facts, "versions": installed_versions()}
+    return publish_folder(parent, name, fill, facts, replace=replace)
 
 
 def copy_checkpoint(source: Path, name: str) -> Path:
@@ -212,7 +259,12 @@ def load_state(folder: Path, *, verify: bool = True) -> dict[str, Any]:
 
 
 def resolve(path: Path) -> Path:
-    """The folder a path stands for: itself, or the one that a one-line file `last` names."""
+    """The folder a path stands for: itself, or the one that a one-line file `last` names.
+
+    Of a checkpoint whose replacement was interrupted, it is the one before, wherever that is now.
+    """
+    if not os.path.lexists(path):
+        return set_aside(path.parent).get(path, path)
     if path.is_file() and path.stat().st_size < 512:
         with suppress(UnicodeDecodeError):
             lines = path.read_text(encoding="utf-8").splitlines()
@@ -224,7 +276,8 @@ def resolve(path: Path) -> Path:
 def discover(parent: Path) -> list[Found]:
     """Every checkpoint of a folder, the newest first; of one step, `step-*` first, then the later written.
 
-    Links, hidden and unfinished folders are no checkpoints. Only manifests are read.
+    Links, hidden and unfinished folders are no checkpoints; one is if its replacement was interrupted, until the
+    next `keep` puts it back. Only manifests are read.
     """
     found = []
     for path in _folders(parent):
@@ -326,6 +379,7 @@ def _folders(parent: Path) -> Iterator[Path]:
     for path in sorted(parent.iterdir()):
         if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
             yield path
+    yield from set_aside(parent).values()
 
 
 def _found(path: Path) -> Found:
@@ -342,9 +396,3 @@ def _is_whole(checkpoint: Found, say: Say) -> bool:
         say(f"{checkpoint.path.name} is damaged, so that older ones are kept: {error}")
         return False
     return True
-
-
-def _bytes(values: Mapping[str, Any]) -> int:
-    """Of the tensors among the values, shared memory counted once."""
-    tensors = [value for value in values.values() if isinstance(value, torch.Tensor)]
-    return sum({tensor.untyped_storage().data_ptr(): tensor.nbytes for tensor in tensors}.values())

@@ -176,15 +176,17 @@ class LLMDataModule(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Packs the stores into windows and lays them out for this trainer.
 
+        Args:
+            stage: of the trainer; `validate` alone asks for no whole window of training text.
+
         Raises:
             DataError: there are fewer tokens than one window.
             RecipeError: the trainer's accumulation does not give the recipe's global batch.
         """
-        del stage
-        if self._train is None:
-            data = self.prepared
+        data, only_validates = self.prepared, stage == "validate"
+        if self._train is None or (data.train.num_tokens < self.block and not only_validates):
             pad_id = pad_id_of(data.tokenizer)
-            self._train = self._windows_of(data.train, pad_id)
+            self._train = self._windows_of(data.train, pad_id, may_be_short=only_validates)
             self._val = self._windows_of(data.val, pad_id, may_be_short=True)
         self._plan = self._lay_out(self._train.windows)
 

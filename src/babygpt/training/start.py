@@ -18,7 +18,7 @@ from babygpt.data.module import LLMDataModule
 from babygpt.data.store import Progress
 from babygpt.errors import CheckpointError, InputError, RecipeError
 from babygpt.files import ensure_space, read_manifest, write_json_atomic
-from babygpt.machine import MachinePlan, detect, installed_versions
+from babygpt.machine import MachineFacts, MachinePlan, asked_as_before, detect, installed_versions
 from babygpt.model.load import load_config
 from babygpt.recipe import Recipe, differences, read_recipe, write_recipe
 from babygpt.settings import TrainSettings
@@ -190,11 +190,42 @@ def resume(settings: TrainSettings, say: Say) -> Run:
         return reopen(out, settings, found)
     facts = detect()
     data = build_data(recipe, batch_size=1)
-    planned = planner.resolve_plan(settings.machine, facts, recipe, _config(recipe, data))
-    for reason in planned.reasons:
-        say(f"plan: {reason}")
+    request = settings.machine
+    before = _plan_before(out)
+    if before is not None and before[1].same_computer(facts):
+        request = asked_as_before(request, before[0])
+    planned = planner.resolve_plan(request, facts, recipe, _config(recipe, data))
+    for line in _plan_lines(planned, facts, before):
+        say(f"plan: {line}")
     _write_machine(out, facts, planned.plan, planned.reasons)
     return Run(out, recipe, planned.plan, settings, found)
+
+
+def _plan_before(out: Path) -> tuple[MachinePlan, MachineFacts] | None:
+    """The plan and the computer of the run's last process; None where the file does not say."""
+    try:
+        value = json.loads((out / "machine.json").read_text(encoding="utf-8"))
+        plan, facts = value["plan"], value["facts"]
+        kinds = {name: tuple(facts[name]) for name in ("devices", "bf16_devices")}
+        return MachinePlan(**plan), MachineFacts(**{**facts, **kinds})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _plan_lines(
+    planned: planner.Planned, facts: MachineFacts, before: tuple[MachinePlan, MachineFacts] | None
+) -> list[str]:
+    """What to tell about the plan of a run that goes on: that it is the same, or what has changed."""
+    if before is None:
+        return list(planned.reasons)
+    now, was = asdict(planned.plan), asdict(before[0])
+    changed = [f"{name} {now[name]}, before {was[name]}" for name in now if now[name] != was[name]]
+    if not facts.same_computer(before[1]):
+        here, there = (f"{f.describe()}, {f.threads} threads" for f in (facts, before[1]))
+        changed.append(f"computer {here}, before {there}")
+    if not changed:
+        return ["as before, so that the run goes on to the same bits"]
+    return [*planned.reasons, f"changed: {'; '.join(changed)}. The data stay the same, losses up to rounding"]
 
 
 # -- the pieces ------------------------------------------------------------------------------------------------------
