@@ -21,8 +21,9 @@ from transformers import PreTrainedTokenizerBase
 
 from babygpt.data.arrow import TokenStore
 from babygpt.data.batches import BatchPlan, ValidationPlan, WindowDataset
+from babygpt.data.layout import lay_out
 from babygpt.data.order import Order
-from babygpt.data.packing import Windows, pack
+from babygpt.data.packing import Windows
 from babygpt.data.store import PreparedData, Progress, prepare
 from babygpt.errors import CheckpointError, RecipeError
 from babygpt.hub import model_config
@@ -343,9 +344,7 @@ class LLMDataModule(L.LightningDataModule):
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _windows_of(self, store: TokenStore, pad_id: int, *, may_be_short: bool = False) -> WindowDataset:
-        windows = pack(
-            store.offsets, self.block, self.recipe.packing, store.target_cumsum(), may_be_short=may_be_short
-        )
+        windows = lay_out(store, self.block, self.recipe.packing, may_be_short=may_be_short)
         return WindowDataset(store, windows, pad_id)
 
     def _lay_out(self, windows: Windows) -> BatchPlan:
