@@ -8,8 +8,14 @@ from pathlib import Path
 import datasets
 import pytest
 
-from babygpt.data.sources import Document, Span, content_hash, identity, read_documents
+from babygpt.data.cache import default_cache
+from babygpt.data.identity import survey
+from babygpt.data.sources import Document, Span, content_hash, read_documents
 from babygpt.errors import DataError
+
+
+def identity(paths: list[str]) -> str:
+    return survey(paths, default_cache()).identity
 
 
 def read(*paths: Path | str, field: str = "auto") -> list[Document]:

@@ -185,3 +185,23 @@ def test_other_data_is_refused(make_data: Any, make_module: Any, tmp_path: Path)
         trainer_of(max_steps=STEPS, accumulate_grad_batches=4).fit(
             make_module(), datamodule=make_data(2, global_batch_size=8), ckpt_path=str(saved)
         )
+
+
+def test_other_text_is_told_by_its_size(
+    make_data: Any, make_module: Any, corpus: Path, tmp_path: Path
+) -> None:
+    from babygpt.errors import CheckpointError
+
+    saved = Runs(make_data, make_module, tmp_path, 0.0, max_steps=STEPS).fit(stop=2)
+    was = make_data(2).prepared.train.num_tokens
+    other = tmp_path / "other.jsonl"
+    other.write_text(corpus.read_text() + '{"text": "one more"}\n')
+    data = make_data(2, global_batch_size=4, path=str(other))
+    with pytest.raises(CheckpointError) as caught:
+        trainer_of(max_steps=STEPS, accumulate_grad_batches=2).fit(
+            make_module(), datamodule=data, ckpt_path=str(saved)
+        )
+    message = str(caught.value)
+    assert f"{other} here gives {data.prepared.train.num_tokens:,} tokens in" in message
+    assert f"and was {was:,} tokens in" in message
+    assert "data_fingerprint" not in message
