@@ -123,15 +123,26 @@ def write_json_atomic(path: Path, value: Any) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and those above it, if missing, and returns once their names are on the disk."""
+    """Makes a folder and those above it, if missing, and returns once their names are on the disk.
+
+    Raises:
+        InputError: it cannot be made there: a file is in the way, or this user may not.
+    """
     missing = []
     place = path.absolute()
     while not place.is_dir():
         missing.append(place)
         place = place.parent
-    for folder in reversed(missing):
-        folder.mkdir(exist_ok=True)
-        fsync_dir(folder.parent)
+    with plain_errors(path):
+        for folder in reversed(missing):
+            try:
+                folder.mkdir(exist_ok=True)
+            except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+                reason = str(error.strerror).lower()
+                raise InputError(
+                    f"the folder cannot be made ({reason})", where=str(path), hint="Choose another place"
+                ) from error
+            fsync_dir(folder.parent)
 
 
 def check_name(name: str) -> str:
