@@ -43,11 +43,11 @@ from babygpt.checkpoints import (
     newest,
     publish,
     publish_staged,
-    stage,
     step_name,
 )
 from babygpt.errors import CheckpointError, SpaceError
 from babygpt.files import read_manifest, verify_folder
+from babygpt.staging import stage
 
 SMALL = {
     "vocab_size": 40,

@@ -178,9 +178,12 @@ class TestDownload:
             hub.fetch("owner/name", what="model")
         assert "name" not in asked
 
-    def test_failed_download(self, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("kind", [OSError, ValueError, RuntimeError])  # httpx's own are no OSError
+    def test_failed_download(
+        self, kind: type[Exception], asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def fail(*args: Any, **kwargs: Any) -> Any:
-            raise OSError("connection lost\nmore")
+            raise kind("connection lost\nmore")
 
         monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", fail)
         with pytest.raises(ModelError, match=r"owner/name: the download failed: connection lost\. Try again"):

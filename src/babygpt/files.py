@@ -23,6 +23,7 @@ from typing import Any
 
 from babygpt.disk import ensure_space, free_bytes, plain_errors
 from babygpt.errors import CheckpointError, InputError
+from babygpt.untrusted import read_json, shown
 
 __all__ = [
     "MANIFEST",
@@ -221,7 +222,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         facts = dict(content["facts"])
         if content["format"] != _FORMAT:
             what = f"the manifest's format is {content['format']!r}, and this version reads {_FORMAT}"
@@ -232,7 +233,7 @@ def read_manifest(folder: Path) -> Manifest:
     except FileNotFoundError as error:
         what = f"has no {MANIFEST}: it was never finished" if folder.is_dir() else "is no folder"
         raise CheckpointError(what, where=str(folder)) from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"the manifest cannot be read ({error})", where=str(path)) from error
     return Manifest(facts, files)
 
@@ -362,8 +363,11 @@ def _entry(name: str, value: Any) -> FileEntry:
         or not path.parts
         or "\\" in name
         or PureWindowsPath(name).drive
+        or not all(len(part.encode()) <= 255 for part in path.parts)
+        or shown(name) != name
+        or "\n" in name
     ):
-        raise ValueError(f"{name!r} is not inside the folder")
+        raise ValueError(f"{shown(repr(name), 80)} is not inside the folder")
     size, digest = value["size"], value["sha256"]
     if type(size) is not int or size < 0 or not re.fullmatch("[0-9a-f]{64}", digest):
         raise ValueError(f"the entry of {name} is malformed")

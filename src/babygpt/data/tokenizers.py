@@ -53,7 +53,7 @@ def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrain
     except InputError:
         raise
     except Exception as error:  # a dozen kinds, by what is missing or malformed
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise TokenizerError(
             f"no usable tokenizer here ({reason})",
             where=str(name),

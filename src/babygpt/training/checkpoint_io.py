@@ -19,9 +19,10 @@ import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from babygpt.checkpoints import load_state, publish_staged, resolve, stage
+from babygpt.checkpoints import load_state, publish_staged, resolve
 from babygpt.errors import CheckpointError
 from babygpt.files import MANIFEST, remove_folder
+from babygpt.staging import stage
 from babygpt.training.writer import BackgroundWriter
 
 __all__ = ["PAYLOAD", "FolderCheckpointIO", "HFPayload"]
