@@ -226,7 +226,7 @@ def test_output_folder_of_another_run(
 
 
 def test_no_space_left(command: Command, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("babygpt.files.free_bytes", lambda path: 1000)
+    monkeypatch.setattr("babygpt.disk.free_bytes", lambda path: 1000)
     seen = command("train", *small(text), "--out", tmp_path / "run")
     assert seen.code == 2, seen.err
     assert "Free some space" in seen.err
