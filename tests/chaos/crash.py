@@ -255,12 +255,19 @@ def _lost(file: File) -> bytes:
 
 
 def _zeros(file: File) -> bytes:
-    """The length has reached the disk, and the content has not."""
-    return file.current if file.current == file.synced else bytes(len(file.current))
+    """The length has reached the disk, and the content that was not flushed has not."""
+    certain = _certain(file)
+    return certain + bytes(len(file.current) - len(certain))
 
 
 def _half(file: File) -> bytes:
-    return file.current if file.current == file.synced else file.current[: len(file.current) // 2]
+    certain = _certain(file)
+    return file.current[: (len(certain) + len(file.current)) // 2]
+
+
+def _certain(file: File) -> bytes:
+    """What was flushed stays what it was where a file has only grown."""
+    return file.synced if file.current.startswith(file.synced) else b""
 
 
 def lay_out(image: Image, folder: Path) -> None:

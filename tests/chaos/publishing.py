@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from babygpt.checkpoints import (
@@ -223,7 +224,7 @@ def publish_through_failure(way: str, parent: str, first: int, last: int, arm: d
     while step <= last:
         try:
             WAYS[way](folder, step)
-        except (InputError, OSError) as error:
+        except (InputError, OSError, SafetensorError) as error:
             failed += 1
             print(f"failed at {step} {type(error).__name__}: {error}", flush=True)
             found = newest(folder, print)

@@ -11,6 +11,7 @@ from typing import Any
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from babygpt.cli import main
+from publishing import Shim
 
 STEPS = 90
 # Neither recipe nor plan remember these: a resumed run has to be given them again.
@@ -47,6 +48,12 @@ def train(args: list[str], steps: str) -> int:
     """The command; after each optimiser step of this process the file `steps` is a byte longer."""
     descriptor = os.open(steps, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     register_optimizer_step_post_hook(lambda *_: os.write(descriptor, b"."))
+    return main(args)
+
+
+def armed(args: list[str], arm: dict[str, Any]) -> int:
+    """The command, with the shim at work."""
+    Shim(arm)
     return main(args)
 
 

@@ -145,29 +145,37 @@ def test_killed_at_every_operation(
     )
 
 
+FAULTS: dict[str, tuple[int, tuple[str, ...], str]] = {
+    "full": (
+        errno.ENOSPC,
+        SPACE,
+        r"SpaceError: .*no space left on the device: .* is free.*Free some space",
+    ),
+    "read-only": (errno.EROFS, NAMES, r"InputError: .*cannot be written to \(read-only file system\)"),
+    "forbidden": (errno.EACCES, NAMES, r"InputError: .*cannot be written to \(permission denied\)"),
+    "broken": (errno.EIO, ALL, r"Error: .*Input/output error"),
+}
+
+
 @pytest.mark.parametrize(
-    ("error", "kinds", "message"),
+    ("way", "fault", "mode"),
     [
-        (errno.ENOSPC, SPACE, r"SpaceError: .*no space left on the device: .* is free.*Free some space"),
-        (errno.EROFS, NAMES, r"InputError: .*cannot be written to \(read-only file system\)"),
-        (errno.EACCES, NAMES, r"InputError: .*cannot be written to \(permission denied\)"),
-        (errno.EIO, ALL, r"Error: .*Input/output error"),
+        *(("run", fault, FAIL_ONCE) for fault in FAULTS),
+        *(("run", fault, FAIL_FROM) for fault in ("full", "read-only")),
+        *(("one name", fault, FAIL_ONCE) for fault in ("read-only", "broken")),
+        ("one name", "full", FAIL_FROM),
     ],
-    ids=["full", "read-only", "forbidden", "broken"],
 )
-@pytest.mark.parametrize("mode", [FAIL_ONCE, FAIL_FROM], ids=["once", "from-then-on"])
-@pytest.mark.parametrize("way", WAYS)
 def test_refused_at_every_operation(
     shimmed: ForkServer,
     quick: Path,
     way: str,
+    fault: str,
     mode: int,
-    error: int,
-    kinds: tuple[str, ...],
-    message: str,
     figures: list[str],
 ) -> None:
     began = time.monotonic()
+    error, kinds, message = FAULTS[fault]
     total = operations(shimmed, quick, way, 2, LAST, kinds)
     expected = digest_at(LAST)
 
