@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from babygpt.checkpoints import discover
+from babygpt.data.cache import default_cache
 from babygpt.data.digests import Index
 from babygpt.recipe import read_recipe
 from command import Command
+from sparse import write_sparse_store
 
 LONG_AGO = 1_600_000_000
 
@@ -100,3 +104,27 @@ def test_a_lost_cache_is_made_again(
     assert seen.code == 0, seen.err
     key = json.loads((stopped / "data.json").read_text())["store"]
     assert (tmp_path / "another" / "data" / key / "manifest.json").is_file()
+
+
+def test_a_billion_tokens_take_no_time(
+    command: Command, stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training store is exchanged for a sparse one. `benchmarks/resume_at_scale.py` measures the same."""
+    key = json.loads((stopped / "data.json").read_text())["store"]
+    prepared = tmp_path / "cache" / "data" / key
+    shutil.copytree(default_cache() / "data" / key, prepared)
+    monkeypatch.setenv("BABYGPT_CACHE", str(tmp_path / "cache"))
+    fingerprint = json.loads((prepared / "train" / "babygpt.json").read_text())["fingerprint"]
+    shutil.rmtree(prepared / "train")
+    write_sparse_store(prepared / "train", 10**9, fingerprint=fingerprint)
+    store = prepared / "train" / "data-00000-of-00001.arrow"
+    assert store.stat().st_size > 2e9
+    assert store.stat().st_blocks * 512 < 3e7
+    updates: list[float] = []
+    hook = register_optimizer_step_post_hook(lambda *_: updates.append(time.monotonic()))
+    begun = time.monotonic()
+    seen = command("train", "--resume", stopped)
+    hook.remove()
+    assert seen.code == 0, seen.err
+    assert updates[0] - begun < 10
+    assert len(updates) == 2

@@ -80,7 +80,9 @@ class TokenStore:
         has_targets: whether some tokens are no targets; without, every token is one.
     """
 
-    def __init__(self, folder: Path, manifest: StoreManifest, chunks: list[pa.RecordBatch]) -> None:
+    def __init__(
+        self, folder: Path, manifest: StoreManifest, chunks: list[pa.RecordBatch], maps: list[mmap.mmap]
+    ) -> None:
         self.folder, self.manifest = folder, manifest
         self.num_tokens, self.num_documents = manifest.num_tokens, manifest.num_documents
         self.has_targets = manifest.has_targets
@@ -88,9 +90,8 @@ class TokenStore:
         self._masks: list[npt.NDArray[np.uint8]] = (
             [_flat(chunk.column("is_target")) for chunk in chunks] if self.has_targets else []
         )
-        self._offsets: list[npt.NDArray[np.int32]] = [
-            c.column("input_ids").offsets.to_numpy() for c in chunks
-        ]
+        self._offsets: list[npt.NDArray[np.int32]] = [_numbers(c.column("input_ids").offsets) for c in chunks]
+        self._maps = maps
         sizes = [len(ids) for ids in self._ids]
         self._chunk_starts: list[int] = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).tolist()
 
@@ -129,7 +130,7 @@ class TokenStore:
 
     def target_cumsum(self) -> TargetCumsum | None:
         """Targets before each position, to be indexed by positions; None without masks. For `packing.pack`."""
-        return TargetCumsum(self._chunk_starts, self._masks) if self.has_targets else None
+        return TargetCumsum(self._chunk_starts, self._masks, self._maps) if self.has_targets else None
 
     def _slice(self, chunks: list[Any], start: int, length: int) -> Any:
         end = start + length
@@ -153,8 +154,8 @@ class TargetCumsum:
     Reads every mask once for each array of positions.
     """
 
-    def __init__(self, starts: list[int], masks: list[npt.NDArray[np.uint8]]) -> None:
-        self._starts, self._masks = starts, masks
+    def __init__(self, starts: list[int], masks: list[npt.NDArray[np.uint8]], maps: list[mmap.mmap]) -> None:
+        self._starts, self._masks, self._maps = starts, masks, maps
 
     def __getitem__(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         by_position = np.argsort(positions, kind="stable")
@@ -168,6 +169,8 @@ class TargetCumsum:
             counts[first:last] = running[wanted[first:last] - start - 1]
             counts[first:last] += before
             before += int(running[-1]) if len(running) else 0
+            for mapped in self._maps if hasattr(mmap, "MADV_DONTNEED") else ():
+                mapped.madvise(mmap.MADV_DONTNEED)  # else the process's size grows by all masks
         counts[by_position] = counts.copy()
         return counts
 
@@ -199,8 +202,9 @@ def open_store(folder: str | Path) -> TokenStore:
             where=str(folder),
             hint="Prepare the data again, or flatten the indices before saving",
         )
-    chunks = list(_read_batches(folder, names))
-    store = TokenStore(folder, manifest, chunks)
+    maps: list[mmap.mmap] = []
+    chunks = list(_read_batches(folder, names, maps))
+    store = TokenStore(folder, manifest, chunks, maps)
     tokens, documents = store._chunk_starts[-1], sum(chunk.num_rows for chunk in chunks)
     if (tokens, documents) != (manifest.num_tokens, manifest.num_documents):
         raise DataError(
@@ -212,12 +216,13 @@ def open_store(folder: str | Path) -> TokenStore:
     return store
 
 
-def _read_batches(folder: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
+def _read_batches(folder: Path, names: list[str], maps: list[mmap.mmap]) -> Iterator[pa.RecordBatch]:
     for name in names:
         try:
             # Not pyarrow's memory_map: reading a stream through it asks the system to load every byte.
             with (folder / name).open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            maps.append(mapped)
             with pa.ipc.open_stream(pa.BufferReader(pa.py_buffer(mapped))) as reader:
                 yield from (batch for batch in reader if batch.num_rows)
         except (OSError, ValueError, pa.ArrowInvalid) as error:
@@ -226,7 +231,16 @@ def _read_batches(folder: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
 
 def _flat(column: pa.ListArray) -> Any:
     # flatten, not values: values ignores the slice an array may be of.
-    return column.flatten().to_numpy(zero_copy_only=True)
+    return _numbers(column.flatten())
+
+
+def _numbers(array: pa.Array) -> Any:
+    """An array of numbers as a view of its buffer: what `to_numpy` gives, which imports pandas and takes a second."""
+    assert array.null_count == 0
+    data = array.buffers()[1]
+    dtype = np.dtype(str(array.type))
+    whole = np.empty(0, dtype) if data is None else np.frombuffer(data, dtype)
+    return whole[array.offset : array.offset + len(array)]
 
 
 class StoreWriter:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from babygpt.errors import InputError
@@ -37,7 +37,9 @@ def default_cache() -> Path:
 
 @contextmanager
 def publishing(parent: Path) -> Iterator[None]:
-    """Keeps `clear_leftovers` out of a folder while something is published into it."""
+    """Keeps `clear_leftovers` out of a folder, made here, while something is published into it."""
+    with suppress(OSError):
+        parent.mkdir(parents=True, exist_ok=True)
     lock = _lock(parent, exclusive=False)
     try:
         yield
@@ -82,7 +84,6 @@ def _lock(parent: Path, *, exclusive: bool) -> int | None:
     if fcntl is None:
         return None
     try:
-        parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(
             parent.with_name(f".{parent.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
         )

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from babygpt.data.cache import clear_leftovers, publishing
 from babygpt.errors import DataError, InputError
 from babygpt.files import write_text_atomic
 
@@ -131,8 +132,9 @@ class Index:
         entries = {path: [*stamp, digest] for path, (stamp, digest) in {**kept, **self._now}.items()}
         body = json.dumps(entries, separators=(",", ":"))
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_text_atomic(self._path, f"{hashlib.sha256(body.encode()).hexdigest()}\n{body}\n")
+            clear_leftovers(self._path.parent)
+            with publishing(self._path.parent):
+                write_text_atomic(self._path, f"{hashlib.sha256(body.encode()).hexdigest()}\n{body}\n")
         except (OSError, InputError):
             return  # a cache that cannot be written; the digests are right all the same
         self._changed = False
