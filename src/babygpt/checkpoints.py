@@ -258,7 +258,7 @@ def newest(parent: Path, say: Say) -> Path | None:
     """
     if parent.is_dir():
         for path in sorted(parent.iterdir()):
-            if path.is_symlink() and path.is_dir() and path.name != _LAST:
+            if path.is_symlink() and path.is_dir() and path.name[0] != "." and path.name != _LAST:
                 say(f"{path.name} is passed over: it is a link")
     for path in _folders(parent):
         try:
