@@ -42,10 +42,12 @@ from babygpt.checkpoints import (
     load_state,
     newest,
     publish,
+    publish_staged,
     step_name,
 )
 from babygpt.errors import CheckpointError, SpaceError
 from babygpt.files import read_manifest, verify_folder
+from babygpt.staging import stage
 
 SMALL = {
     "vocab_size": 40,
@@ -175,6 +177,25 @@ def test_every_tensor_and_number_comes_back(tmp_path: Path, kind: str, dtype: to
     weights = {k.removeprefix("model."): v for k, v in back["state_dict"].items() if k != "meter"}
     fresh.load_state_dict(weights, strict=True)
     assert_same(snapshot(dict(fresh.state_dict())), snapshot(dict(model.state_dict())))
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama tied", "mixtral"])
+def test_a_staged_state_is_that_of_its_moment_whatever_happens_until_it_is_written(
+    tmp_path: Path, kind: str
+) -> None:
+    model = build(kind)
+    state = state_of(model)
+    before = snapshot(state)
+    staged = stage(model=model, tokenizer=None, state=state, facts={"step": 3, "val_loss": None}, copy=True)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        for moments in state["optimizer_states"][0]["state"].values():
+            for value in moments.values():
+                value.zero_()
+    state["optimizer_states"][0]["param_groups"][0]["lr"] = 9.0
+    path = publish_staged(tmp_path, "step-000003", staged)
+    assert_same(snapshot(load_state(path)), before)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -486,6 +507,15 @@ def test_what_cannot_be_deleted_is_said(
     said: list[str] = []
     keep(tmp_path, newest=1, say=said.append)
     assert "step-000001 cannot be deleted" in said[0]
+
+
+def test_killed_while_replacing_the_one_before_is_found_under_its_name(tmp_path: Path) -> None:
+    path = save(tmp_path, "only", 3)
+    aside = path.rename(tmp_path / ".replaced-only-0123abcd")
+    assert newest(tmp_path, pytest.fail) == aside
+    assert load_state(path)["global_step"] == 3
+    keep(tmp_path, say=pytest.fail)
+    assert newest(tmp_path, pytest.fail) == path
 
 
 def test_a_copy_is_whole_and_outlives_its_source(tmp_path: Path) -> None:

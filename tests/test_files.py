@@ -159,6 +159,14 @@ def test_no_right_to_write_is_one_plain_message(tmp_path: Path, number: int) -> 
         publish_folder(tmp_path, "one", fail, {})
 
 
+@pytest.mark.parametrize("below", ["", "deep/er"])
+def test_a_file_in_the_way_of_a_folder_is_one_plain_message(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file.*: the folder cannot be made"):
+        publish_folder(tmp_path / "file" / below, "one", lambda folder: None, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
     def fail(folder: Path) -> None:
         raise OSError(errno.EIO, "broken")
@@ -350,6 +358,40 @@ def test_clearing_up_touches_only_partial_ones(tmp_path: Path) -> None:
     assert visible(tmp_path) == [".hidden", "one"]
     verify_folder(tmp_path / "one")
     remove_partials(tmp_path / "absent")
+
+
+def test_what_an_interrupted_replacement_set_aside_is_found_until_it_is_put_back(tmp_path: Path) -> None:
+    one = publish_folder(tmp_path, "one-a", fill, {"n": 1})
+    older = publish_folder(tmp_path, "older", fill, {"n": 0})
+    os.utime(older / "manifest.json", ns=(0, 0))
+    older.rename(tmp_path / ".replaced-one-a-ffffffff")
+    assert files.set_aside(tmp_path) == {}
+    aside = one.rename(tmp_path / ".replaced-one-a-00000000")
+    (tmp_path / ".partial-one-a-00000000").mkdir()
+    assert files.set_aside(tmp_path) == {one: aside}, "the latest"
+    remove_partials(tmp_path)
+    assert visible(tmp_path) == ["one-a"]
+    assert verify_folder(one).facts == {"n": 1}
+    assert files.set_aside(tmp_path / "absent") == {}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be flushed there")
+def test_names_are_on_the_disk_before_anything_is_built_on_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(files, "fsync_dir", lambda path: flushed.append((path.name, visible(path))))
+    files.make_folder(tmp_path / "a" / "b")
+    assert flushed == [(tmp_path.name, ["a"]), ("a", ["b"])]
+    files.make_folder(tmp_path / "a" / "b")
+    assert len(flushed) == 2
+    path = publish_folder(tmp_path / "a" / "b", "one", fill, {})
+    flushed.clear()
+    deleted: list[str] = []
+    monkeypatch.setattr(files.shutil, "rmtree", lambda path: deleted.append(flushed[-1][0]))
+    files.remove_folder(path)
+    assert deleted == ["b"], "a name that came back after a crash would stand for half a folder"
+    assert not any(name == "one" for _, names in flushed for name in names)
 
 
 # -- small things ----------------------------------------------------------------------------------

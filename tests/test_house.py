@@ -17,7 +17,19 @@ PACKAGE = ROOT / "src" / "babygpt"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Answering `--help` takes under a second only as long as none of these imports torch or its friends.
-LIGHT = ["errors", "names", "files", "fields", "recipe", "machine", "settings", "arguments", "verify", "cli"]
+LIGHT = [
+    "errors",
+    "names",
+    "disk",
+    "files",
+    "fields",
+    "recipe",
+    "machine",
+    "settings",
+    "arguments",
+    "verify",
+    "cli",
+]
 HEAVY = {"torch", "transformers", "lightning", "datasets", "tokenizers", "pyarrow", "numpy"}
 
 

@@ -37,13 +37,15 @@ from babygpt.files import (
     read_manifest,
     remove_folder,
     remove_partials,
+    set_aside,
     verify_folder,
     write_json_atomic,
     write_text_atomic,
 )
 from babygpt.machine import installed_versions
-from babygpt.model.weights import PREFIX, comes_back, describe, load_weights, save_weights, split_state_dict
-from babygpt.state import decode, encode
+from babygpt.model.weights import PREFIX, describe, load_weights, save_weights
+from babygpt.staging import STATE_FORMAT, Staged, stage
+from babygpt.state import bytes_of, decode
 from babygpt.untrusted import parse_json, shown
 
 __all__ = [
@@ -51,20 +53,18 @@ __all__ = [
     "best",
     "best_name",
     "copy_checkpoint",
-    "decode",
     "discover",
-    "encode",
     "keep",
     "link_last",
     "load_state",
     "newest",
     "publish",
+    "publish_staged",
     "resolve",
     "step_name",
 ]
 
 _TENSORS, _STATE = "training/optimizer.safetensors", "training/state.json"
-_FORMAT = 1
 _LAST = "last"
 
 Say = Callable[[str], None]
@@ -128,23 +128,24 @@ def publish(
         CheckpointError: the state is not this model's.
         TypeError: the state holds something that has no exact form; the message gives its path.
     """
-    weights, rest = split_state_dict(state["state_dict"], model)
-    extra = {
-        PREFIX + key: value for key, value in weights.items() if not comes_back(key, weights, model)
-    } | rest
-    encoded, tensors = encode({**state, "state_dict": extra})
-    document = {"format": _FORMAT, "state": encoded, "weights": describe(weights)}
-    ensure_space(parent, 2 * (_bytes(weights) + _bytes(tensors)), f"the checkpoint {name}")
+    staged = stage(model=model, tokenizer=tokenizer, state=state, facts=facts)
+    return publish_staged(parent, name, staged, replace=replace)
+
+
+def publish_staged(parent: Path, name: str, staged: Staged, *, replace: bool = False) -> Path:
+    """Writes what was staged; arguments, result and errors as of `publish`."""
+    ensure_space(parent, 2 * (bytes_of(staged.weights) + bytes_of(staged.tensors)), f"the checkpoint {name}")
 
     def fill(folder: Path) -> None:
-        save_weights(folder, weights, model)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
+        save_weights(folder, staged.weights, staged.model)
+        if staged.tokenizer is not None:
+            staged.tokenizer.save_pretrained(folder)
         (folder / "training").mkdir()
-        save_file(tensors, folder / _TENSORS)
-        write_json_atomic(folder / _STATE, document)
+        save_file(dict(staged.tensors), folder / _TENSORS)
+        write_json_atomic(folder / _STATE, staged.document)
 
-    return publish_folder(parent, name, fill, {**facts, "versions": installed_versions()}, replace=replace)
+    facts = {**staged.facts, "versions": installed_versions()}
+    return publish_folder(parent, name, fill, facts, replace=replace)
 
 
 def copy_checkpoint(source: Path, name: str) -> Path:
@@ -195,8 +196,8 @@ def load_state(folder: Path, *, verify: bool = True) -> dict[str, Any]:
         verify_folder(folder)
     try:
         document = parse_json((folder / _STATE).read_bytes())
-        if document["format"] != _FORMAT:
-            what = f"{_STATE} has format {document['format']!r}, and this version reads {_FORMAT}"
+        if document["format"] != STATE_FORMAT:
+            what = f"{_STATE} has format {document['format']!r}, and this version reads {STATE_FORMAT}"
             raise CheckpointError(what, where=str(folder), hint="Use the version of BabyGPT that wrote it")
         state = decode(document["state"], _read_tensors(folder / _TENSORS))
         extra, described = dict(state["state_dict"]), dict(document["weights"])
@@ -216,7 +217,12 @@ def load_state(folder: Path, *, verify: bool = True) -> dict[str, Any]:
 
 
 def resolve(path: Path) -> Path:
-    """The folder a path stands for: itself, or the one that a one-line file `last` names."""
+    """The folder a path stands for: itself, or the one that a one-line file `last` names.
+
+    Of a checkpoint whose replacement was interrupted, it is the one before, wherever that is now.
+    """
+    if not os.path.lexists(path):
+        return set_aside(path.parent).get(path, path)
     if path.is_file() and path.stat().st_size < 512:
         with suppress(UnicodeDecodeError, OSError, InputError):
             lines = path.read_text(encoding="utf-8").splitlines()
@@ -228,7 +234,8 @@ def resolve(path: Path) -> Path:
 def discover(parent: Path) -> list[Found]:
     """Every checkpoint of a folder, the newest first; of one step, `step-*` first, then the later written.
 
-    Links, hidden and unfinished folders are no checkpoints. Only manifests are read.
+    Links, hidden and unfinished folders are no checkpoints; one is if its replacement was interrupted, until the
+    next `keep` puts it back. Only manifests are read.
     """
     found = []
     for path in _folders(parent):
@@ -251,7 +258,7 @@ def newest(parent: Path, say: Say) -> Path | None:
     """
     if parent.is_dir():
         for path in sorted(parent.iterdir()):
-            if path.is_symlink() and path.is_dir() and path.name != _LAST:
+            if path.is_symlink() and path.is_dir() and path.name[0] != "." and path.name != _LAST:
                 say(f"{path.name} is passed over: it is a link")
     for path in _folders(parent):
         try:
@@ -347,6 +354,7 @@ def _folders(parent: Path) -> Iterator[Path]:
     for path in sorted(parent.iterdir()):
         if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
             yield path
+    yield from set_aside(parent).values()
 
 
 def _found(path: Path) -> Found:
@@ -367,9 +375,3 @@ def _is_whole(checkpoint: Found, say: Say) -> bool:
         say(f"{checkpoint.path.name} is damaged, so that older ones are kept: {error}")
         return False
     return True
-
-
-def _bytes(values: Mapping[str, Any]) -> int:
-    """Of the tensors among the values, shared memory counted once."""
-    tensors = [value for value in values.values() if isinstance(value, torch.Tensor)]
-    return sum({tensor.untyped_storage().data_ptr(): tensor.nbytes for tensor in tensors}.values())

@@ -2,8 +2,8 @@
 
 Publishing a folder: fill a hidden one beside it, flush every file to the disk, write `manifest.json` last,
 rename, flush the parent. A folder without a valid manifest was never finished, and no visible name is ever
-half-written. Replacing a folder takes two renames; `remove_partials` puts the old one back if the machine
-died between them. Each file is read once more to be hashed, from the page cache.
+half-written. Replacing a folder takes two renames; if the machine died between them, `set_aside` finds the old
+one and `remove_partials` puts it back. Each file is read once more to be hashed, from the page cache.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from babygpt.errors import CheckpointError, InputError, SpaceError
+from babygpt.disk import ensure_space, free_bytes, plain_errors
+from babygpt.errors import CheckpointError, InputError
 from babygpt.untrusted import read_json, shown
 
 __all__ = [
@@ -35,10 +35,12 @@ __all__ = [
     "free_name",
     "fsync_dir",
     "fsync_file",
+    "make_folder",
     "publish_folder",
     "read_manifest",
     "remove_folder",
     "remove_partials",
+    "set_aside",
     "sha256_of",
     "verify_folder",
     "write_json_atomic",
@@ -48,8 +50,6 @@ __all__ = [
 MANIFEST = "manifest.json"
 _FORMAT = 1
 _PARTIAL, _REPLACED = ".partial-", ".replaced-"
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
-_NO_RIGHT = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def fsync_dir(path: Path) -> None:
 def write_text_atomic(path: Path, text: str) -> None:
     """Writes UTF-8 text, so that the path holds the old text or the new; may raise SpaceError, InputError."""
     partial = _beside(path, _PARTIAL)
-    with _plain_errors(path.parent):
+    with plain_errors(path.parent):
         try:
             with open(partial, "x", encoding="utf-8", newline="\n") as file:
                 file.write(text)
@@ -120,30 +120,30 @@ def write_json_atomic(path: Path, value: Any) -> None:
     write_text_atomic(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 
 
-# -- space -----------------------------------------------------------------------------------------
+# -- folders ---------------------------------------------------------------------------------------
 
 
-def free_bytes(path: Path) -> int:
-    """Bytes this user may still write where the path is, or would be."""
-    place = path.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return shutil.disk_usage(place).free
-
-
-def ensure_space(path: Path, needed: int, what: str) -> None:
-    """Makes sure of room before it is written to.
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it, if missing, and returns once their names are on the disk.
 
     Raises:
-        SpaceError: fewer than `needed` bytes are free where the path is, or would be.
+        InputError: it cannot be made there: a file is in the way, or this user may not.
     """
-    free = free_bytes(path)
-    if free < needed:
-        what = f"{what} needs {_size(needed)}, and {_size(free)} is free"
-        raise SpaceError(what, where=str(path), hint="Free some space, or choose a folder on another disk")
-
-
-# -- folders ---------------------------------------------------------------------------------------
+    missing = []
+    place = path.absolute()
+    while not place.is_dir():
+        missing.append(place)
+        place = place.parent
+    with plain_errors(path):
+        for folder in reversed(missing):
+            try:
+                folder.mkdir(exist_ok=True)
+            except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+                reason = str(error.strerror).lower()
+                raise InputError(
+                    f"the folder cannot be made ({reason})", where=str(path), hint="Choose another place"
+                ) from error
+            fsync_dir(folder.parent)
 
 
 def check_name(name: str) -> str:
@@ -195,8 +195,8 @@ def publish_folder(
     """
     check_name(name)
     partial = _beside(parent / name, _PARTIAL)
-    with _plain_errors(parent):
-        parent.mkdir(parents=True, exist_ok=True)
+    with plain_errors(parent):
+        make_folder(parent)
         partial.mkdir()
         try:
             fill(partial)
@@ -265,25 +265,36 @@ def verify_folder(folder: Path) -> Manifest:
 
 
 def remove_folder(path: Path) -> None:
-    """Deletes a folder in such a way that no reader finds half of it; of a link, only the link."""
+    """Deletes a folder in such a way that nobody finds half of it, now or after a crash; of a link, only the link."""
     if path.is_symlink() or not path.is_dir():
         path.unlink()
         return
     doomed = _beside(path, _PARTIAL)
     path.rename(doomed)
+    fsync_dir(path.parent)
     shutil.rmtree(doomed)
+
+
+def set_aside(parent: Path) -> dict[Path, Path]:
+    """Folders whose replacement was interrupted between its two renames: where each belongs, and where it is."""
+    found: dict[Path, Path] = {}
+    if not parent.is_dir():
+        return found
+    aside = [path for path in parent.iterdir() if path.name.startswith(_REPLACED) and path.is_dir()]
+    for path in sorted(aside, key=_age):  # the latest stays
+        home = path.with_name(path.name.removeprefix(_REPLACED).rpartition("-")[0] or path.name)
+        if not os.path.lexists(home):
+            found[home] = path
+    return found
 
 
 def remove_partials(parent: Path) -> None:
     """Clears up what a killed process left; not to be called while another one publishes here."""
     if not parent.is_dir():
         return
+    for home, path in set_aside(parent).items():
+        path.rename(home)
     for path in sorted(parent.iterdir()):
-        if path.name.startswith(_REPLACED):
-            home = path.with_name(path.name.removeprefix(_REPLACED).rpartition("-")[0])
-            if not os.path.lexists(home):
-                path.rename(home)
-                continue
         if path.name.startswith((_PARTIAL, _REPLACED)):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
@@ -296,6 +307,14 @@ def remove_partials(parent: Path) -> None:
 
 def _beside(path: Path, prefix: str) -> Path:
     return path.with_name(f"{prefix}{path.name}-{secrets.token_hex(4)}")
+
+
+def _age(path: Path) -> tuple[int, str]:
+    """For sorting folders by when they were written, those without a manifest first."""
+    try:
+        return (path / MANIFEST).stat().st_mtime_ns, path.name
+    except OSError:
+        return 0, path.name
 
 
 def _flush(folder: Path) -> dict[str, FileEntry]:
@@ -355,34 +374,6 @@ def _entry(name: str, value: Any) -> FileEntry:
     return FileEntry(size, digest)
 
 
-@contextmanager
-def _plain_errors(place: Path) -> Iterator[None]:
-    """Turns a full disk or a missing right, whichever library met it, into one message for the user."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        number = _errno_of(error)
-        if number in _NO_SPACE:
-            what = f"no space left on the device: {_size(free_bytes(place))} is free, and more was needed"
-            raise SpaceError(
-                what, where=str(place), hint="Free some space; what was finished is kept"
-            ) from error
-        if number in _NO_RIGHT:
-            what = f"cannot be written to ({os.strerror(number).lower()})"
-            raise InputError(what, where=str(place), hint="Choose a folder this user may write to") from error
-        raise
-
-
-def _errno_of(error: Exception) -> int | None:
-    """The system's error number; libraries written in Rust give it in their message only."""
-    if isinstance(error, OSError):
-        return error.errno
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found[1]) if found else None
-
-
 def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
@@ -391,7 +382,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(inner) for inner in value]
     return value
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

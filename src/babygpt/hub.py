@@ -17,7 +17,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from babygpt.errors import ModelError
-from babygpt.recipe import preset_config
+from babygpt.recipe import preset_config, preset_names
 from babygpt.untrusted import read_json, shown
 
 __all__ = ["fetch", "looks_like_path", "model_config", "reachable"]
@@ -62,9 +62,9 @@ def fetch(name: str, *, revision: str | None = None, what: What) -> Path:
         return cached
     if not reachable():
         raise ModelError(
-            f"this {what} is no folder, not in the local cache, and the Hugging Face hub cannot be reached",
+            "no folder of this name, not in the local cache, and the Hugging Face hub cannot be reached",
             where=name,
-            hint=_LOCAL_HINT,
+            hint=f"Did you mean preset:{name}" if name in preset_names() else _LOCAL_HINT,
         )
     return _download(name, revision, what)
 

@@ -1,0 +1,75 @@
+"""Room on the disk and the right to write there: asked beforehand, and one plain message where it is missing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from babygpt.errors import InputError, SpaceError
+
+__all__ = ["ensure_space", "free_bytes", "plain_errors"]
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_NO_RIGHT = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes this user may still write where the path is, or would be."""
+    place = path.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def ensure_space(path: Path, needed: int, what: str) -> None:
+    """Makes sure of room before it is written to.
+
+    Raises:
+        SpaceError: fewer than `needed` bytes are free where the path is, or would be.
+    """
+    free = free_bytes(path)
+    if free < needed:
+        what = f"{what} needs {_size(needed)}, and {_size(free)} is free"
+        raise SpaceError(what, where=str(path), hint="Free some space, or choose a folder on another disk")
+
+
+@contextmanager
+def plain_errors(place: Path) -> Iterator[None]:
+    """Turns a full disk or a missing right, whichever library met it, into one message for the user.
+
+    Raises:
+        SpaceError: the disk is full.
+        InputError: the place cannot be written to.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        number = _errno_of(error)
+        if number in _NO_SPACE:
+            what = f"no space left on the device: {_size(free_bytes(place))} is free, and more was needed"
+            raise SpaceError(
+                what, where=str(place), hint="Free some space; what was finished is kept"
+            ) from error
+        if number in _NO_RIGHT:
+            what = f"cannot be written to ({os.strerror(number).lower()})"
+            raise InputError(what, where=str(place), hint="Choose a folder this user may write to") from error
+        raise
+
+
+def _errno_of(error: Exception) -> int | None:
+    """The system's error number; libraries written in Rust give it in their message only."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,75 @@
+"""Runs of the command for the chaos tests: their arguments, the programs that children run, what runs must share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from babygpt.cli import main
+from publishing import Shim
+
+STEPS = 90
+# Neither recipe nor plan remember these: a resumed run has to be given them again.
+MACHINE = {"machine.precision": "32-true", "machine.device": "cpu", "machine.micro_batch": 2}
+
+
+def arguments(fields: dict[str, Any]) -> list[str]:
+    """`train` with these fields; None is left out, and null means null."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    return ["train", *(part for name, value in given.items() for part in (f"--{name}", str(value)))]
+
+
+def recipe(model: Path, data: Path, **more: Any) -> dict[str, Any]:
+    """A small run with dropout and accumulation that crosses epochs; keyword `optim__lr=1` is optim.lr."""
+    fields = {
+        "model.name": model,
+        "model.dropout": 0.1,
+        "data.path": data,
+        "data.block": 32,
+        "data.global_batch_size": 4,
+        "data.val_fraction": 0.2,
+        "optim.lr": 0.003,
+        "budget.steps": STEPS,
+        "validate.every_steps": STEPS,
+        **MACHINE,
+    }
+    return fields | {name.replace("__", "."): value for name, value in more.items()}
+
+
+# -- in a child ------------------------------------------------------------------------------------------------------
+
+
+def train(args: list[str], steps: str) -> int:
+    """The command; after each optimiser step of this process the file `steps` is a byte longer."""
+    descriptor = os.open(steps, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    register_optimizer_step_post_hook(lambda *_: os.write(descriptor, b"."))
+    return main(args)
+
+
+def armed(args: list[str], arm: dict[str, Any]) -> int:
+    """The command, with the shim at work."""
+    Shim(arm)
+    return main(args)
+
+
+# -- what is compared ------------------------------------------------------------------------------------------------
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def fingerprint(checkpoint: Path) -> dict[str, Any]:
+    """What two runs that ended alike must share: weights, optimiser, and what going on depends on."""
+    state = json.loads((checkpoint / "training" / "state.json").read_text())["state"]
+    kept = ("optimizer_states", "lr_schedulers", "global_step", "epoch", "babygpt")
+    tensors = {
+        name: hashlib.sha256((checkpoint / name).read_bytes()).hexdigest()
+        for name in ("model.safetensors", "training/optimizer.safetensors")
+    }
+    return tensors | {name: state[name] for name in kept}
