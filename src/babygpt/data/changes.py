@@ -242,7 +242,7 @@ def _differences(then: Listing, path: str, index: Index) -> list[str]:
 
 def _difference(then: FileState, root: Path, name: str, index: Index) -> str:
     try:
-        status = os.stat(root / name)
+        status = os.stat(os.path.join(root, name))
         if status.st_size != then.size:
             return f"was changed ({then.size:,} bytes then, {status.st_size:,} now)"
         as_it_was = then.settled and status.st_mtime_ns == then.mtime_ns and not index.was_touched(root, name)

@@ -75,6 +75,7 @@ class Index:
         self._known = _read(self._path)
         self._trust = trust
         self._now: dict[str, tuple[_Stamp, str]] = {}
+        self._roots: dict[Path, str] = {}
         self._changed = False
         self._saved_at = time.monotonic()
         self.taken_on_trust = 0
@@ -91,7 +92,7 @@ class Index:
         Raises:
             DataError: it cannot be read.
         """
-        path = os.path.abspath(root / name)
+        path = self._absolute(root, name)
         try:
             stamp = _stamp(os.stat(path))
             known = self._now.get(path) or (self._known.get(path) if self._trust else None)
@@ -106,9 +107,14 @@ class Index:
 
     def was_touched(self, root: Path, name: str) -> bool:
         """Whether a file of the saved index has other times or another inode than it had."""
-        path = os.path.abspath(root / name)
+        path = self._absolute(root, name)
         known = self._known.get(path)
         return known is not None and known[0] != _stamp(os.stat(path))
+
+    def _absolute(self, root: Path, name: str) -> str:
+        if root not in self._roots:
+            self._roots[root] = os.path.abspath(root)
+        return os.path.join(self._roots[root], name)
 
     def _read(self, path: str, name: str) -> FileState:
         with open(path, "rb") as stream:
