@@ -55,9 +55,12 @@ def train(args: list[str], steps: str) -> int:
 
 
 def armed(args: list[str], arm: dict[str, Any]) -> int:
-    """The command, with the shim at work."""
-    Shim(arm)
-    return main(args)
+    """The command, with the shim at work; prints the number of operations."""
+    shim = Shim(arm)
+    code = main(args)
+    shim.disarm()
+    print(f"operations {shim.count}", flush=True)
+    return code
 
 
 def train_with_events(args: list[str], events: list[tuple[int, int | str]]) -> int:
