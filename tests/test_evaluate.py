@@ -47,6 +47,20 @@ def test_it_is_the_models_own_loss_over_every_token(tiny_gpt2: Path, text: Path,
     assert done.bits_per_byte == pytest.approx(total / math.log(2) / len(TEXT.encode()), rel=1e-3)
 
 
+def test_text_shorter_than_a_window_is_read_whole(tiny_gpt2: Path, tmp_path: Path) -> None:
+    path = tmp_path / "short.txt"
+    path.write_text("A few words.\n")
+    done = evaluate(EvalSettings(str(tiny_gpt2), DataRecipe(path=(str(path),))))
+    assert done.targets == len("A few words.\n")  # a byte a token: all but the first, and the end of the text
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(tiny_gpt2),
+        AutoTokenizer.from_pretrained(tiny_gpt2),
+    )
+    ids = torch.tensor([[*tokenizer("A few words.\n")["input_ids"], tokenizer.eos_token_id]])
+    with torch.no_grad():
+        assert done.loss == pytest.approx(float(model(ids, labels=ids).loss), rel=1e-5)
+
+
 def test_a_model_that_does_not_say_its_text_needs_one(tiny_gpt2: Path) -> None:
     with pytest.raises(CheckpointError, match=r"Give --data\.path"):
         evaluate(EvalSettings(str(tiny_gpt2)))

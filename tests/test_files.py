@@ -160,6 +160,14 @@ def test_no_right_to_write_is_one_plain_message(tmp_path: Path, number: int) -> 
         publish_folder(tmp_path, "one", fail, {})
 
 
+@pytest.mark.parametrize("below", ["", "deep/er"])
+def test_a_file_in_the_way_of_a_folder_is_one_plain_message(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file.*: the folder cannot be made"):
+        publish_folder(tmp_path / "file" / below, "one", lambda folder: None, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
     def fail(folder: Path) -> None:
         raise OSError(errno.EIO, "broken")

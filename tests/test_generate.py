@@ -74,6 +74,35 @@ def test_it_ends_where_the_positions_do(model: Any, tokenizer: Any) -> None:
     assert "the prompt is 128 tokens and the model has 128 positions" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"num_beams": 10**6},
+        {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5},
+        {"penalty_alpha": 0.6, "top_k": 4},
+        {"num_return_sequences": 10**7},
+        {"stop_strings": ["x"]},
+        {"min_new_tokens": 10**9},
+        {"repetition_penalty": 1e-9},
+        {"cache_implementation": "evil/x"},
+        {"prompt_lookup_num_tokens": 3},
+        {"max_time": 0},
+        {"suppress_tokens": [10**12]},
+        {"bad_words_ids": [[10**9]]},
+        {"forced_bos_token_id": 10**12},
+        {"guidance_scale": 7.0},
+        {"return_dict_in_generate": True},
+    ],
+    ids=str,
+)
+def test_the_models_own_settings_change_nothing(model: Any, tokenizer: Any, own: dict[str, Any]) -> None:
+    plain = continue_text(model, tokenizer, "a", max_new_tokens=5)
+    for name, value in own.items():
+        setattr(model.generation_config, name, value)
+    assert continue_text(model, tokenizer, "a", max_new_tokens=5) == plain
+    assert all(getattr(model.generation_config, name) == value for name, value in own.items())
+
+
 def test_the_verb(tiny_gpt2: Path, model: Any, tokenizer: Any) -> None:
     done = generate_verb(GenerateSettings(str(tiny_gpt2), "def f", max_new_tokens=8, temperature=0))
     assert done.to_dict() == {

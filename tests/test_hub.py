@@ -91,6 +91,10 @@ class TestNoNetwork:
             hub.fetch("owner/name", what=what)
         assert time.monotonic() - begun < 2
 
+    def test_a_preset_without_its_prefix(self) -> None:
+        with pytest.raises(ModelError, match=r"cannot be reached\. Did you mean preset:gpt2-1m\."):
+            hub.fetch("gpt2-1m", what="model")
+
     def test_a_connection_that_hangs_is_given_three_seconds(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(hub, "_PROBE_SECONDS", 0.2)
         monkeypatch.setattr(socket, "create_connection", lambda *a, **k: (time.sleep(1.5), _refuse()))
@@ -174,9 +178,12 @@ class TestDownload:
             hub.fetch("owner/name", what="model")
         assert "name" not in asked
 
-    def test_failed_download(self, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("kind", [OSError, ValueError, RuntimeError])  # httpx's own are no OSError
+    def test_failed_download(
+        self, kind: type[Exception], asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def fail(*args: Any, **kwargs: Any) -> Any:
-            raise OSError("connection lost\nmore")
+            raise kind("connection lost\nmore")
 
         monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", fail)
         with pytest.raises(ModelError, match=r"owner/name: the download failed: connection lost\. Try again"):

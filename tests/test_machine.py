@@ -6,10 +6,12 @@ import os
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from babygpt import machine
 from babygpt.errors import MachineError
 from babygpt.machine import MachineFacts, MachineRequest, detect, keep_freed_memory, memory_available
 
@@ -64,6 +66,24 @@ def test_memory_once_freed_is_not_asked_for_again() -> None:
 
     kept = faults("from babygpt.machine import keep_freed_memory; assert keep_freed_memory();")
     assert kept < 0.2 * faults("")
+
+
+@pytest.mark.parametrize(("instructions", "slow", "pays"), [
+    (True, torch.float32, True), (True, torch.bfloat16, False), (True, None, False), (False, torch.float32, False),
+])  # fmt: skip
+def test_bf16_pays_where_a_product_is_faster(
+    monkeypatch: pytest.MonkeyPatch, instructions: bool, slow: torch.dtype | None, pays: bool
+) -> None:
+    clock = [0.0]
+
+    def mm(left: torch.Tensor, right: torch.Tensor) -> None:
+        clock[0] += 3.0 if left.dtype == slow else 1.0
+
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch, "mm", mm)
+    monkeypatch.setattr("babygpt.machine.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    assert machine._bf16_pays_on_cpu.__wrapped__() == pays
 
 
 def test_elsewhere_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from architectures import loss_alone, own_loss, plain, save_tiny
 from babygpt import BabyGPT, LLMDataModule
 from babygpt.checkpoints import discover
 from babygpt.recipe import read_recipe
@@ -99,18 +100,77 @@ def test_a_run_folder_holds_what_it_should(command: Command, text: Path, tmp_pat
     assert "scratch" in seen.err
 
 
+@pytest.mark.parametrize("lr", [1e-3, 0.3], ids=["best is the last", "best is an earlier one"])
 def test_the_best_checkpoint_is_a_plain_model_with_the_same_bits(
-    command: Command, text: Path, tmp_path: Path
+    command: Command, text: Path, tmp_path: Path, lr: float
 ) -> None:
-    seen = command(*args_for(text / "docs.jsonl", tmp_path / "run"))
-    assert seen.code == 0
+    args = args_for(text / "docs.jsonl", tmp_path / "run", optim__lr=lr, schedule__name="constant")
+    seen = command(*args, keep_validated=True)
+    assert seen.code == 0, seen.err
     assert seen.module is not None
-    folder = tmp_path / "run" / "checkpoints" / "last"
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    ids = tokenizer("Document 3. word3 is", return_tensors="pt")["input_ids"]
-    with torch.no_grad():
-        assert torch.equal(model(ids).logits, seen.module.model.eval()(ids).logits)
+    (best,) = (tmp_path / "run" / "checkpoints").glob("babygpt-*")
+    losses = {
+        m["step"]: m["val_loss"] for m in lines_of(tmp_path / "run" / "metrics.jsonl") if m.get("val_loss")
+    }
+    del losses[0]  # untrained weights are no checkpoint
+    step = min(losses, key=lambda s: losses[s])
+    assert (step == STEPS) == (lr < 0.1)
+    assert best.name == f"babygpt-{losses[step]:.2f}"
+    for folder, at in ((best, step), (tmp_path / "run" / "checkpoints" / "last", STEPS)):
+        model = AutoModelForCausalLM.from_pretrained(folder).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        ids = tokenizer("Document 3. word3 is", return_tensors="pt")["input_ids"]
+        seen.module.model.load_state_dict(seen.validated[at])
+        with torch.no_grad():
+            assert torch.equal(model(ids).logits, seen.module.model.eval()(ids).logits)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen3", "gpt_neox", "gemma2"])
+def test_the_loss_of_a_step_is_the_models_own(
+    command: Command, text: Path, tmp_path: Path, tiny_gpt2: Path, kind: str
+) -> None:
+    """Four micro-batches of two against the Hugging Face model's loss on all eight windows at once."""
+    folder = save_tiny(kind, tiny_gpt2, tmp_path / kind)
+    more = {
+        "model__name": folder,
+        "data__tokenizer": "auto",
+        "data__global_batch_size": 8,
+        "budget__steps": 1,
+    }
+    seen = command(*args_for(text / "pairs.jsonl", tmp_path / "run", data__packing="padded", **more))
+    assert seen.code == 0, seen.err
+    data = LLMDataModule(
+        str(folder), 8, path=str(text / "pairs.jsonl"), block=32, packing="padded", val_fraction=0.2
+    )
+    data.setup()
+    (step,) = [m for m in lines_of(tmp_path / "run" / "metrics.jsonl") if "train_loss" in m]
+    assert step["train_loss"] == pytest.approx(own_loss(plain(folder), data.micro_batch(0)), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen3", "gpt_neox"])
+def test_packed_documents_have_the_loss_they_have_alone(
+    command: Command, text: Path, tmp_path: Path, tiny_gpt2: Path, kind: str
+) -> None:
+    folder = save_tiny(kind, tiny_gpt2, tmp_path / kind)
+    fields = {
+        "model__name": folder,
+        "data__tokenizer": "auto",
+        "data__packing": "isolated",
+        "data__block": 256,
+        "data__val_fraction": 0.35,
+    }
+    seen = command(*args_for(text / "docs.jsonl", tmp_path / "run", budget__steps=1, **fields))
+    assert seen.code == 0, seen.err
+    data = LLMDataModule(
+        str(folder), 4, path=str(text / "docs.jsonl"), block=256, packing="isolated", val_fraction=0.35
+    )
+    val = data.prepared.val
+    documents = [torch.from_numpy(val.document(n).astype("int64")) for n in range(len(val))]
+    assert len(documents) > 4
+    assert max(map(len, documents)) <= 256
+    first = lines_of(tmp_path / "run" / "metrics.jsonl")[0]
+    assert first["step"] == 0
+    assert first["val_loss"] == pytest.approx(loss_alone(plain(folder), documents), rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -206,22 +266,13 @@ def test_stopped_twice_in_mid_epoch_and_copied_it_ends_with_the_same_bits(
     first = command(*args_for(text / "docs.jsonl", out, **more), signal_at=2)
     assert first.code == 143, first.err
     assert discover(out / "checkpoints")[0].step == 3
-    second = command(
-        "train",
-        "--resume",
-        out,
-        "--machine.micro_batch",
-        2,
-        "--machine.precision",
-        "32-true",
-        signal_at=6,
-        signum=signal.SIGINT,
-    )
+    second = command("train", "--resume", out, signal_at=6, signum=signal.SIGINT)
     assert second.code == 130, second.err
+    assert "plan: as before" in second.err
     copy = tmp_path / "copy"
     shutil.copytree(out, copy, symlinks=True)
     shutil.rmtree(out)
-    last = command("train", "--resume", copy, "--machine.micro_batch", 2, "--machine.precision", "32-true")
+    last = command("train", "--resume", copy)
     assert last.code == 0, last.err
     assert weights_equal(reference.module.model, last.module.model)  # type: ignore[union-attr]
     assert first.order + second.order + last.order == reference.order
@@ -243,10 +294,10 @@ def test_stopped_at_an_epochs_end_twice(command: Command, text: Path, tmp_path: 
     assert reference.code == 0, reference.err
     epoch = (read_recipe(tmp_path / "whole" / "recipe.yaml").budget.steps or 0) // 3
     assert epoch >= 2
-    out, plan = tmp_path / "run", ("--machine.micro_batch", 8, "--machine.precision", "32-true")
+    out = tmp_path / "run"
     assert command(*args_for(text / "docs.jsonl", out, **more), signal_at=epoch - 1).code == 143
-    assert command("train", "--resume", out, *plan, signal_at=2 * epoch - 1).code == 143
-    last = command("train", "--resume", out, *plan)
+    assert command("train", "--resume", out, signal_at=2 * epoch - 1).code == 143
+    last = command("train", "--resume", out)
     assert last.code == 0, last.err
     assert weights_equal(reference.module.model, last.module.model)  # type: ignore[union-attr]
 
@@ -270,10 +321,25 @@ def test_a_run_that_reached_no_checkpoint_begins_again(command: Command, text: P
     whole = command(*args_for(text / "docs.jsonl", tmp_path / "whole", budget__steps=3))
     assert command(*args_for(text / "docs.jsonl", out, budget__steps=3), signal_at=0).code == 143
     shutil.rmtree(out / "checkpoints")
-    seen = command("train", "--resume", out, "--machine.micro_batch", 2, "--machine.precision", "32-true")
+    seen = command("train", "--resume", out)
     assert seen.code == 0, seen.err
     assert "no checkpoint was reached" in seen.err
     assert weights_equal(whole.module.model, seen.module.model)  # type: ignore[union-attr]
+
+
+def test_a_plan_that_changes_on_the_way_says_so(command: Command, text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert command(*args_for(text / "docs.jsonl", out, budget__steps=4), signal_at=0).code == 143
+    asked = command("train", "--resume", out, "--machine.micro_batch", 4, signal_at=2)
+    assert asked.code == 143, asked.err
+    assert "micro_batch 4, before 2" in asked.err
+    machine = json.loads((out / "machine.json").read_text())
+    machine["facts"]["threads"] += 1
+    (out / "machine.json").write_text(json.dumps(machine))
+    elsewhere = command("train", "--resume", out)
+    assert elsewhere.code == 0, elsewhere.err
+    assert f"{machine['facts']['threads']} threads" in elsewhere.err
+    assert "plan: as before" not in elsewhere.err
 
 
 def test_a_new_run_from_a_checkpoint_starts_at_its_loss(command: Command, text: Path, tmp_path: Path) -> None:

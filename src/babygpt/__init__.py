@@ -6,6 +6,7 @@ The public names are loaded when first asked for, so that the command answers be
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from babygpt.train import train
     from babygpt.training.checkpoint_io import FolderCheckpointIO
     from babygpt.training.module import BabyGPT
+
+# Where the `kernels` package is installed, transformers would download compiled code for some layers and run it.
+# It reads this when first imported; whoever wants those kernels sets it to YES.
+os.environ.setdefault("USE_HUB_KERNELS", "NO")
 
 __version__ = "0.1.0"
 

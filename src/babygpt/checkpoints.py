@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -28,8 +28,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from babygpt.errors import CheckpointError
+from babygpt.errors import CheckpointError, InputError
 from babygpt.files import (
+    check_name,
     ensure_space,
     free_name,
     publish_folder,
@@ -42,28 +43,28 @@ from babygpt.files import (
     write_text_atomic,
 )
 from babygpt.machine import installed_versions
-from babygpt.model.weights import PREFIX, comes_back, describe, load_weights, save_weights, split_state_dict
-from babygpt.state import decode, encode
+from babygpt.model.weights import PREFIX, describe, load_weights, save_weights
+from babygpt.staging import STATE_FORMAT, Staged, stage
+from babygpt.state import bytes_of, decode
+from babygpt.untrusted import parse_json, shown
 
 __all__ = [
     "Found",
     "best",
     "best_name",
     "copy_checkpoint",
-    "decode",
     "discover",
-    "encode",
     "keep",
     "link_last",
     "load_state",
     "newest",
     "publish",
+    "publish_staged",
     "resolve",
     "step_name",
 ]
 
 _TENSORS, _STATE = "training/optimizer.safetensors", "training/state.json"
-_FORMAT = 1
 _LAST = "last"
 
 Say = Callable[[str], None]
@@ -127,23 +128,24 @@ def publish(
         CheckpointError: the state is not this model's.
         TypeError: the state holds something that has no exact form; the message gives its path.
     """
-    weights, rest = split_state_dict(state["state_dict"], model)
-    extra = {
-        PREFIX + key: value for key, value in weights.items() if not comes_back(key, weights, model)
-    } | rest
-    encoded, tensors = encode({**state, "state_dict": extra})
-    document = {"format": _FORMAT, "state": encoded, "weights": describe(weights)}
-    ensure_space(parent, 2 * (_bytes(weights) + _bytes(tensors)), f"the checkpoint {name}")
+    staged = stage(model=model, tokenizer=tokenizer, state=state, facts=facts)
+    return publish_staged(parent, name, staged, replace=replace)
+
+
+def publish_staged(parent: Path, name: str, staged: Staged, *, replace: bool = False) -> Path:
+    """Writes what was staged; arguments, result and errors as of `publish`."""
+    ensure_space(parent, 2 * (bytes_of(staged.weights) + bytes_of(staged.tensors)), f"the checkpoint {name}")
 
     def fill(folder: Path) -> None:
-        save_weights(folder, weights, model)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
+        save_weights(folder, staged.weights, staged.model)
+        if staged.tokenizer is not None:
+            staged.tokenizer.save_pretrained(folder)
         (folder / "training").mkdir()
-        save_file(tensors, folder / _TENSORS)
-        write_json_atomic(folder / _STATE, document)
+        save_file(dict(staged.tensors), folder / _TENSORS)
+        write_json_atomic(folder / _STATE, staged.document)
 
-    return publish_folder(parent, name, fill, {**facts, "versions": installed_versions()}, replace=replace)
+    facts = {**staged.facts, "versions": installed_versions()}
+    return publish_folder(parent, name, fill, facts, replace=replace)
 
 
 def copy_checkpoint(source: Path, name: str) -> Path:
@@ -193,16 +195,18 @@ def load_state(folder: Path, *, verify: bool = True) -> dict[str, Any]:
     if verify:
         verify_folder(folder)
     try:
-        document = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-        if document["format"] != _FORMAT:
-            what = f"{_STATE} has format {document['format']!r}, and this version reads {_FORMAT}"
+        document = parse_json((folder / _STATE).read_bytes())
+        if document["format"] != STATE_FORMAT:
+            what = f"{_STATE} has format {document['format']!r}, and this version reads {STATE_FORMAT}"
             raise CheckpointError(what, where=str(folder), hint="Use the version of BabyGPT that wrote it")
         state = decode(document["state"], _read_tensors(folder / _TENSORS))
-        extra, described = state["state_dict"], document["weights"]
+        extra, described = dict(state["state_dict"]), dict(document["weights"])
+        _check_kinds(state)
+    except CheckpointError as error:
+        raise CheckpointError(error.what, where=str(folder), hint=error.hint) from error
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"the training state cannot be read ({error!r})", where=str(folder)) from error
+        reason = shown(f"{type(error).__name__}: {error}", 300)
+        raise CheckpointError(f"the training state cannot be read ({reason})", where=str(folder)) from error
     weights = load_weights(folder)
     for key, expected in described.items():
         weights[key] = extra.get(PREFIX + key, weights.get(key))
@@ -220,9 +224,9 @@ def resolve(path: Path) -> Path:
     if not os.path.lexists(path):
         return set_aside(path.parent).get(path, path)
     if path.is_file() and path.stat().st_size < 512:
-        with suppress(UnicodeDecodeError):
+        with suppress(UnicodeDecodeError, OSError, InputError):
             lines = path.read_text(encoding="utf-8").splitlines()
-            target = path.parent / Path(lines[0]).name if len(lines) == 1 else path
+            target = path.parent / check_name(Path(lines[0]).name) if len(lines) == 1 else path
             return target if target.is_dir() else path
     return path
 
@@ -252,6 +256,10 @@ def newest(parent: Path, say: Say) -> Path | None:
         parent: the folder of checkpoints; it may be missing.
         say: is told of each folder that is passed over, and why.
     """
+    if parent.is_dir():
+        for path in sorted(parent.iterdir()):
+            if path.is_symlink() and path.is_dir() and path.name[0] != "." and path.name != _LAST:
+                say(f"{path.name} is passed over: it is a link")
     for path in _folders(parent):
         try:
             _found(path)
@@ -271,7 +279,7 @@ def newest(parent: Path, say: Say) -> Path | None:
 def best(parent: Path) -> Found | None:
     """Of the checkpoints named `babygpt-*`, the one of the least validation loss; of equals the earlier."""
     named = [f for f in discover(parent) if f.path.name.startswith("babygpt-")]
-    rated = [f for f in named if type(f.facts.get("val_loss")) in (int, float)]
+    rated = [f for f in named if _is_number(f.facts.get("val_loss"))]
     return min(rated, key=lambda f: (f.facts["val_loss"], f.step), default=None)
 
 
@@ -321,6 +329,19 @@ def link_last(parent: Path, target: Path) -> None:
 # -- inside ----------------------------------------------------------------------------------------
 
 
+_KINDS = {"loops": dict, "callbacks": dict, "optimizer_states": list, "lr_schedulers": list}
+
+
+def _check_kinds(state: Mapping[str, Any]) -> None:
+    """Refuses a state whose parts are not what Lightning restores; what is inside them it checks itself."""
+    for name in ("global_step", "epoch"):
+        if type(state.get(name, 0)) is not int or not 0 <= state.get(name, 0) < 2**63:
+            raise CheckpointError(f"the training state's {name} is no number of steps")
+    for name, kind in _KINDS.items():
+        if not isinstance(state.get(name, kind()), kind):
+            raise CheckpointError(f"the training state's {name} is no {kind.__name__}")
+
+
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     with safe_open(path, framework="pt", device="cpu") as file:
         # Copies: views of the file would tie the optimiser to it for as long as it lives.
@@ -338,9 +359,13 @@ def _folders(parent: Path) -> Iterator[Path]:
 
 def _found(path: Path) -> Found:
     facts = read_manifest(path).facts
-    if type(facts.get("step")) is not int:
+    if type(facts.get("step")) is not int or not 0 <= facts["step"] < 2**63:
         raise CheckpointError("the manifest gives no step", where=str(path))
     return Found(path, facts["step"], facts)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < math.inf
 
 
 def _is_whole(checkpoint: Found, say: Say) -> bool:
@@ -350,9 +375,3 @@ def _is_whole(checkpoint: Found, say: Say) -> bool:
         say(f"{checkpoint.path.name} is damaged, so that older ones are kept: {error}")
         return False
     return True
-
-
-def _bytes(values: Mapping[str, Any]) -> int:
-    """Of the tensors among the values, shared memory counted once."""
-    tensors = [value for value in values.values() if isinstance(value, torch.Tensor)]
-    return sum({tensor.untyped_storage().data_ptr(): tensor.nbytes for tensor in tensors}.values())

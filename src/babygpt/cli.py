@@ -26,6 +26,7 @@ from babygpt import __version__
 from babygpt.arguments import Syntax, parse
 from babygpt.errors import InputError, NotFiniteError, RecipeError, Stopped
 from babygpt.settings import EvalSettings, GenerateSettings, TrainSettings, VerifySettings
+from babygpt.untrusted import shown
 
 __all__ = ["main"]
 
@@ -180,12 +181,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return 1
     except Exception as error:
-        traceback.print_exc()
+        print(shown(traceback.format_exc()), end="", file=sys.stderr)
         return _say(prog, f"failed: {type(error).__name__}: {error}", 1)
 
 
 def _say(prog: str, message: str, code: int) -> int:
-    print(f"{prog}: {message}", file=sys.stderr)
+    print(shown(f"{prog}: {message}"), file=sys.stderr)
     return code
 
 
@@ -261,9 +262,9 @@ def _print(result: Result, *, as_json: bool) -> None:
 
         console = Console()
         for line in result.lines():
-            console.print(line, markup=False, emoji=False, soft_wrap=True)
+            console.print(shown(line), markup=False, emoji=False, soft_wrap=True)
     else:
-        print("\n".join(result.lines()), flush=True)
+        print(shown("\n".join(result.lines())), flush=True)
 
 
 def _finite(value: Any) -> Any:

@@ -18,6 +18,8 @@ Every message says what was wrong, where, and what to do. Anything else that esc
 
 from __future__ import annotations
 
+from babygpt.untrusted import shown
+
 __all__ = [
     "BabyGPTError",
     "CheckError",
@@ -34,6 +36,9 @@ __all__ = [
 ]
 
 
+_LONGEST = 4000  # characters of each part of a message
+
+
 class BabyGPTError(Exception):
     """Everything this package raises on purpose."""
 
@@ -45,12 +50,18 @@ class InputError(BabyGPTError, ValueError):
         what: what is wrong, a sentence without its full stop.
         where: the file, field or line it was found in.
         hint: what to do about it, a sentence without its full stop.
+
+    What and where often quote what others wrote: the message is one line without control characters.
     """
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
-        self.what, self.where, self.hint = what, where, hint
-        message = f"{where}: {what}" if where else what
-        super().__init__(f"{message}. {hint}." if hint else f"{message}.")
+        self.what, self.where, self.hint = _line(what), where and _line(where), hint and _line(hint)
+        message = f"{self.where}: {self.what}" if where else self.what
+        super().__init__(f"{message}. {self.hint}." if hint else f"{message}.")
+
+
+def _line(text: str) -> str:
+    return " ".join(shown(text, _LONGEST).splitlines())
 
 
 class RecipeError(InputError):

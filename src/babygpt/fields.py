@@ -19,6 +19,7 @@ import yaml
 
 from babygpt.errors import InputError, RecipeError
 from babygpt.names import unknown_field
+from babygpt.untrusted import parse_yaml, read_bytes
 
 __all__ = [
     "build",
@@ -35,6 +36,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_LARGEST_FILE = 1_000_000  # bytes; a recipe has some fifty lines
 
 
 # -- names ---------------------------------------------------------------------------------------------------
@@ -220,7 +223,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         RecipeError: the file is missing, no YAML, or holds no mapping.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = parse_yaml(read_bytes(Path(path), _LARGEST_FILE))
     except OSError as error:
         raise RecipeError(f"cannot be read: {error.strerror}", where=str(path)) from None
     except UnicodeDecodeError as error:
@@ -230,6 +233,8 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         line = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise RecipeError(f"is not YAML: {problem}", where=line) from None
+    except ValueError as error:
+        raise RecipeError(f"is no recipe: {str(error)[:200]}", where=str(path)) from None
     if not isinstance(values, dict) or not values:
         raise RecipeError("holds no fields", where=str(path), hint="babygpt train --print_config shows one")
     return values

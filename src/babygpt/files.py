@@ -23,6 +23,7 @@ from typing import Any
 
 from babygpt.disk import ensure_space, free_bytes, plain_errors
 from babygpt.errors import CheckpointError, InputError
+from babygpt.untrusted import read_json, shown
 
 __all__ = [
     "MANIFEST",
@@ -124,15 +125,26 @@ def write_json_atomic(path: Path, value: Any) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and those above it, if missing, and returns once their names are on the disk."""
+    """Makes a folder and those above it, if missing, and returns once their names are on the disk.
+
+    Raises:
+        InputError: it cannot be made there: a file is in the way, or this user may not.
+    """
     missing = []
     place = path.absolute()
     while not place.is_dir():
         missing.append(place)
         place = place.parent
-    for folder in reversed(missing):
-        folder.mkdir(exist_ok=True)
-        fsync_dir(folder.parent)
+    with plain_errors(path):
+        for folder in reversed(missing):
+            try:
+                folder.mkdir(exist_ok=True)
+            except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+                reason = str(error.strerror).lower()
+                raise InputError(
+                    f"the folder cannot be made ({reason})", where=str(path), hint="Choose another place"
+                ) from error
+            fsync_dir(folder.parent)
 
 
 def check_name(name: str) -> str:
@@ -212,7 +224,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         facts = dict(content["facts"])
         if content["format"] != _FORMAT:
             what = f"the manifest's format is {content['format']!r}, and this version reads {_FORMAT}"
@@ -228,7 +240,7 @@ def read_manifest(folder: Path) -> Manifest:
     except FileNotFoundError as error:
         what = f"has no {MANIFEST}: it was never finished" if folder.is_dir() else "is no folder"
         raise CheckpointError(what, where=str(folder)) from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"the manifest cannot be read ({error})", where=str(path)) from error
     return Manifest(facts, files)
 
@@ -364,8 +376,11 @@ def _entry(name: str, value: Any) -> FileEntry:
         or not path.parts
         or "\\" in name
         or PureWindowsPath(name).drive
+        or not all(len(part.encode()) <= 255 for part in path.parts)
+        or shown(name) != name
+        or "\n" in name
     ):
-        raise ValueError(f"{name!r} is not inside the folder")
+        raise ValueError(f"{shown(repr(name), 80)} is not inside the folder")
     size, digest = value["size"], value["sha256"]
     if type(size) is not int or size < 0 or not re.fullmatch("[0-9a-f]{64}", digest):
         raise ValueError(f"the entry of {name} is malformed")

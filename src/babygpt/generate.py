@@ -60,6 +60,7 @@ def continue_text(
         seed: of the sampling.
     """
     import torch
+    from transformers import GenerationConfig
 
     writer: Any = model  # its `generate` is mixed in and untyped
     device = next(model.parameters()).device
@@ -77,21 +78,24 @@ def continue_text(
     choice: dict[str, Any] = {"do_sample": temperature > 0}
     if temperature > 0:
         choice.update(temperature=temperature, top_p=top_p, top_k=0)
+    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    config = GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=room,
+        pad_token_id=pad if pad is not None else eos,
+        eos_token_id=eos,
+        use_cache=True,
+        remove_invalid_values=True,  # a model that has diverged writes nonsense, and does not end the run
+        **choice,
+    )
     devices = [device] if device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        out = writer.generate(
-            inputs,
-            attention_mask=torch.ones_like(inputs),
-            max_new_tokens=room,
-            pad_token_id=tokenizer.pad_token_id
-            if tokenizer.pad_token_id is not None
-            else tokenizer.eos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            use_cache=True,
-            remove_invalid_values=True,  # a model that has diverged writes nonsense, and does not end the run
-            **choice,
-        )
+    # What is asked and no more: the model's own would fill in what this leaves open, a million beams for one.
+    own, writer.generation_config = writer.generation_config, config
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            out = writer.generate(inputs, attention_mask=torch.ones_like(inputs), generation_config=config)
+    finally:
+        writer.generation_config = own
     return str(tokenizer.decode(out[0, inputs.shape[1] :], skip_special_tokens=True))
 
 

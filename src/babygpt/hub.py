@@ -8,7 +8,6 @@ safetensors.
 from __future__ import annotations
 
 import functools
-import json
 import os
 import socket
 import threading
@@ -18,7 +17,8 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from babygpt.errors import ModelError
-from babygpt.recipe import preset_config
+from babygpt.recipe import preset_config, preset_names
+from babygpt.untrusted import read_json, shown
 
 __all__ = ["fetch", "looks_like_path", "model_config", "reachable"]
 
@@ -62,9 +62,9 @@ def fetch(name: str, *, revision: str | None = None, what: What) -> Path:
         return cached
     if not reachable():
         raise ModelError(
-            f"this {what} is no folder, not in the local cache, and the Hugging Face hub cannot be reached",
+            "no folder of this name, not in the local cache, and the Hugging Face hub cannot be reached",
             where=name,
-            hint=_LOCAL_HINT,
+            hint=f"Did you mean preset:{name}" if name in preset_names() else _LOCAL_HINT,
         )
     return _download(name, revision, what)
 
@@ -85,7 +85,9 @@ def model_config(name: str, *, revision: str | None = None) -> dict[str, Any]:
     else:
         file = fetch(name, revision=revision, what="tokenizer") / "config.json"
         try:
-            config = json.loads(file.read_text(encoding="utf-8"))
+            config = read_json(file)
+            if not isinstance(config, dict):
+                raise ValueError("it holds no object")
         except (OSError, ValueError) as error:
             hint = "Give a folder that save_pretrained has written"
             raise ModelError(
@@ -208,11 +210,13 @@ def _download(name: str, revision: str | None, what: What) -> Path:
             where=name,
             hint="Check the spelling, or log in",
         ) from error
-    except OSError as error:
+    except ModelError:
+        raise
+    except Exception as error:  # of the system, of the library, of the library it uses: some are no OSError
         raise ModelError(
             f"the download failed: {_first_line(error)}", where=name, hint="Try again"
         ) from error
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return shown((str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."), 300)

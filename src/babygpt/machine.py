@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import platform
+import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
@@ -16,11 +19,16 @@ __all__ = [
     "MachineFacts",
     "MachinePlan",
     "MachineRequest",
+    "asked_as_before",
     "detect",
     "installed_versions",
     "keep_freed_memory",
     "memory_available",
 ]
+
+# Products timed for each number format, and how many times faster bf16 has to be.
+_PRODUCTS = 8
+_WORTH_IT = 1.2
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ class MachineRequest:
     Args:
         device: what computes; auto takes the fastest there is.
         precision: number format of the arithmetic (the weights stay fp32, fp64 under 64-true); auto takes bf16 where
-            the hardware has it.
+            it is faster.
         micro_batch: sequences of one forward pass on one device; auto takes what fits.
         activation_checkpointing: recompute activations instead of keeping them; auto only where they would not fit.
         compile: compile the model's blocks with torch.compile.
@@ -102,7 +110,7 @@ class MachineFacts:
         cores: processor cores this process may use.
         threads: of torch's arithmetic on the CPU.
         memory_bytes: of the computer.
-        bf16_devices: kinds whose hardware multiplies in bf16.
+        bf16_devices: kinds that multiply faster in bf16 than in fp32.
     """
 
     name: str
@@ -119,8 +127,12 @@ class MachineFacts:
         return self.devices[0]
 
     def bf16(self, device: str) -> bool:
-        """Whether a kind of device multiplies in bf16 in hardware; elsewhere bf16 is many times slower than fp32."""
+        """Whether bf16 pays on a kind of device; where it does not, it can be many times slower than fp32."""
         return device in self.bf16_devices
+
+    def same_computer(self, other: MachineFacts) -> bool:
+        """Whether the other may be the same computer; what is measured anew each time does not count."""
+        return replace(self, bf16_devices=()) == replace(other, bf16_devices=())
 
     def describe(self) -> str:
         """For people: one line."""
@@ -128,11 +140,17 @@ class MachineFacts:
         return f"{what}, {self.memory_bytes / 2**30:.0f} GiB"
 
 
+def asked_as_before(request: MachineRequest, before: MachinePlan) -> MachineRequest:
+    """The request with what it leaves open taken from an earlier plan, so that the plan comes out the same."""
+    open_fields = [name for name in asdict(before) if getattr(request, name) == "auto"]
+    return replace(request, **{name: getattr(before, name) for name in open_fields})
+
+
 def detect() -> MachineFacts:
     """Looks at this computer."""
     import torch
 
-    devices, bf16 = ["cpu"], ["cpu"] if _cpu_has_bf16() else []
+    devices, bf16 = ["cpu"], ["cpu"] if _bf16_pays_on_cpu() else []
     name, cuda = _cpu_name(), 0
     if torch.backends.mps.is_available():
         devices.insert(0, "mps")
@@ -197,11 +215,27 @@ def memory_available(device: str) -> int:
     return _memory_total() // 2
 
 
-def _cpu_has_bf16() -> bool:
+@cache
+def _bf16_pays_on_cpu() -> bool:
+    """Whether a matrix product is faster in bf16, measured where the processor has instructions for it.
+
+    The instructions alone do not tell: with AMX bf16 is several times faster than fp32, with AVX-512's own dot
+    products and no AMX it was half as fast (torch 2.13, products of 4,096 x 384 x 1,536).
+    """
     import torch
 
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, bool)() for name in names)
+    if not any(getattr(torch.cpu, name, bool)() for name in names):
+        return False
+    fastest = dict.fromkeys((torch.float32, torch.bfloat16), math.inf)
+    # In turns, and the fastest of each: what else the machine does slows both.
+    for _ in range(_PRODUCTS):
+        for dtype in fastest:
+            left, right = torch.ones(1024, 512, dtype=dtype), torch.ones(512, 1024, dtype=dtype)
+            begun = time.perf_counter()
+            torch.mm(left, right)
+            fastest[dtype] = min(fastest[dtype], time.perf_counter() - begun)
+    return fastest[torch.float32] > _WORTH_IT * fastest[torch.bfloat16]
 
 
 def _cores() -> int:

@@ -245,10 +245,10 @@ def _precision(asked: str, device: str, facts: MachineFacts) -> tuple[str, str]:
             )
         return asked, "as asked"
     if facts.bf16(device):
-        return "bf16-mixed", "the hardware has bf16"
+        return "bf16-mixed", "faster than fp32 on this hardware"
     if device == "cuda":
         return "16-mixed", "a GPU without bf16: fp16 with loss scaling"
-    return "32-true", "no bf16 in this hardware, where it would be many times slower"
+    return "32-true", "bf16 is no faster on this hardware"
 
 
 def _fit(

@@ -22,7 +22,7 @@ import torch
 
 from babygpt.errors import CheckpointError
 
-__all__ = ["decode", "encode", "is_storable"]
+__all__ = ["bytes_of", "copied", "decode", "encode", "is_storable"]
 
 _DTYPES = {
     *(torch.bool, torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32),
@@ -66,6 +66,30 @@ def decode(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
 def is_storable(tensor: torch.Tensor) -> bool:
     """Whether safetensors can hold the tensor."""
     return tensor.layout == torch.strided and tensor.dtype in _DTYPES and tensor.device.type != "meta"
+
+
+def copied(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with copies of their tensors on the CPU.
+
+    What is one tensor under two names stays one, so that tied weights stay tied.
+    """
+    copies: dict[tuple[Any, ...], torch.Tensor] = {}
+
+    def copy(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        place = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride())
+        if place not in copies or not value.numel():
+            copies[place] = value.detach().to("cpu", copy=True)
+        return copies[place]
+
+    return {name: copy(value) for name, value in values.items()}
+
+
+def bytes_of(values: Mapping[str, Any]) -> int:
+    """Bytes of the tensors among the values, shared memory counted once."""
+    tensors = [value for value in values.values() if isinstance(value, torch.Tensor)]
+    return sum({tensor.untyped_storage().data_ptr(): tensor.nbytes for tensor in tensors}.values())
 
 
 class _Encoder:

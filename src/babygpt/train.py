@@ -36,6 +36,7 @@ from babygpt.training.guards import SignalGuard, requeue, slurm_job
 from babygpt.training.module import BabyGPT
 from babygpt.training.saving import RunCheckpoints, SavePlan
 from babygpt.training.start import Run, begin, first_words, pieces, reopen, resume
+from babygpt.training.writer import BackgroundWriter
 
 __all__ = ["RunResult", "train"]
 
@@ -58,6 +59,7 @@ class RunResult:
         best: the checkpoint folder with the smallest validation loss.
         sample: what the model wrote at the end, prompt included.
         seconds: of this process, from its first step on.
+        saving_seconds: of these, for which training stood still for its checkpoints.
         already_finished: nothing was left to do.
     """
 
@@ -71,6 +73,7 @@ class RunResult:
     best: str | None
     sample: str
     seconds: float
+    saving_seconds: float = 0.0
     already_finished: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,6 +90,9 @@ class RunResult:
             if self.first_perplexity:
                 fell = f", from {self.first_perplexity:,.1f}: {self.first_perplexity / self.val_perplexity:,.0f}x lower"
             rows.append(("perplexity", f"{self.val_perplexity:,.2f} on held-out text{fell}"))
+        if self.seconds > 0:
+            share = self.saving_seconds / self.seconds
+            rows.append(("saving", f"training stood still for {self.saving_seconds:.1f} s ({share:.1%})"))
         if self.val_bits_per_byte is not None:
             rows.append(("bits per byte", f"{self.val_bits_per_byte:.3f}"))
         rows += [("best", self.best or "none"), ("run folder", self.out)]
@@ -167,8 +173,13 @@ def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
     if _child_of() is None:
         cut_after(run.out / "metrics.jsonl", done if run.checkpoint else -1)
         cut_after(run.out / "samples.jsonl", done if run.checkpoint else -1)
+    writer = BackgroundWriter()
     saving = RunCheckpoints(
-        _save_plan(run), guard, files.flush, lambda m: console.print(f"checkpoints: {m}", markup=False)
+        _save_plan(run),
+        guard,
+        files.flush,
+        lambda m: console.print(f"checkpoints: {m}", markup=False),
+        writer,
     )
     plan, recipe = run.plan, run.recipe
     accumulate = -(-int(recipe.data.global_batch_size) // (plan.micro_batch * plan.devices * plan.nodes))
@@ -192,17 +203,19 @@ def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
         log_every_n_steps=10,
         use_distributed_sampler=False,
         callbacks=[guard, files, view, sampler, saving],
-        plugins=[FolderCheckpointIO()],
+        plugins=[FolderCheckpointIO(writer)],
     )
     if run.checkpoint is None:
         trainer.validate(module, datamodule=data, verbose=False)
         guard.raise_if_asked()
     begun = time.monotonic()
     trainer.fit(module, datamodule=data, ckpt_path=None if run.checkpoint is None else str(run.checkpoint))
-    return _result(run, files, sampler, module, time.monotonic() - begun)
+    return _result(run, files, sampler, module, time.monotonic() - begun, saving.stalled)
 
 
-def _result(run: Run, files: RunFiles, sampler: Sampler, module: BabyGPT, seconds: float) -> RunResult:
+def _result(
+    run: Run, files: RunFiles, sampler: Sampler, module: BabyGPT, seconds: float, saving: float
+) -> RunResult:
     first, last = files.validations[0], files.validations[-1]
     found = best(run.checkpoints)
     return RunResult(
@@ -216,6 +229,7 @@ def _result(run: Run, files: RunFiles, sampler: Sampler, module: BabyGPT, second
         best=None if found is None else str(found.path),
         sample=sampler.prompt + sampler.latest,
         seconds=round(seconds, 2),
+        saving_seconds=round(saving, 2),
     )
 
 

@@ -107,6 +107,15 @@ def test_refusals(corpus: Path, tmp_path: Path) -> None:
         module_of(tmp_path / "short.txt", block=512)
 
 
+def test_short_text_can_be_validated_on_and_not_trained_on(tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("a few words only, not a window of them")
+    data = LLMDataModule("preset:gpt2-1m", path=str(tmp_path / "short.txt"), block=512, tokenizer="train:300")
+    data.setup("validate")
+    assert len(list(data.val_dataloader())) == 1
+    with pytest.raises(DataError, match="one window needs 512"):
+        data.setup("fit")
+
+
 def test_padding_is_some_id_of_the_tokenizer(tiny_gpt2: Path) -> None:
     from transformers import AutoTokenizer
 

@@ -8,8 +8,14 @@ from pathlib import Path
 import datasets
 import pytest
 
-from babygpt.data.sources import Document, Span, content_hash, identity, read_documents
+from babygpt.data.cache import default_cache
+from babygpt.data.identity import survey
+from babygpt.data.sources import Document, Span, content_hash, read_documents
 from babygpt.errors import DataError
+
+
+def identity(paths: list[str]) -> str:
+    return survey(paths, default_cache()).identity
 
 
 def read(*paths: Path | str, field: str = "auto") -> list[Document]:
@@ -119,6 +125,8 @@ def test_missing_empty_and_foreign_files_are_named(tmp_path: Path, monkeypatch: 
     assert "no such file or folder" in refusal("nothing.txt")
     assert "no such file or folder" in refusal("a/b/c")
     assert "no such built-in corpus" in refusal("builtin:poems")
+    with pytest.raises(DataError, match="no such built-in corpus"):
+        identity(["builtin:poems"])
     Path("empty.txt").touch()
     assert "empty.txt: the file is empty" in refusal("empty.txt")
     Path("folder").mkdir()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from babygpt.data.store import PreparedData, default_cache, prepare
@@ -136,6 +137,19 @@ def test_a_models_own_tokenizer_is_used(
         build(tmp_path, corpus, model_name="./missing")
     with pytest.raises(TokenizerError, match="no usable tokenizer"):
         build(tmp_path, corpus, model_name=str(corpus))
+
+
+def test_a_tokenizer_that_does_not_give_text_back_is_refused(corpus: Path, tmp_path: Path) -> None:
+    backend = Tokenizer(models.BPE(unk_token="?"))
+    backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["?", "<end>"], show_progress=False)
+    backend.train_from_iterator(map(sentence, range(60)), trainer=trainer)
+    lossy = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="?", eos_token="<end>")
+    lossy.save_pretrained(tmp_path / "lossy")
+    with pytest.raises(TokenizerError, match="does not give text back: 'Sentence"):
+        build(tmp_path / "cache", corpus, tokenizer=str(tmp_path / "lossy"))
+    assert not [f for f in (tmp_path / "cache" / "data").rglob("*") if f.is_file()], "nothing is half-written"
 
 
 def test_the_cache_is_keyed_by_content(corpus: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from babygpt.data.sources import read_documents
 from babygpt.data.tokenizers import (
@@ -71,3 +71,13 @@ def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
         load_tokenizer(tmp_path)
     with pytest.raises(ModelError, match="no such folder"):
         load_tokenizer(tmp_path / "missing")
+    with pytest.raises(TokenizerError, match="a preset has no tokenizer"):
+        load_tokenizer("preset:gpt2-1m")
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen3", "gpt_neox", "gemma2"])
+def test_a_model_without_a_tokenizer_is_not_given_an_empty_one(kind: str, tmp_path: Path) -> None:
+    """Transformers makes one from nothing, in which any text is no tokens at all."""
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    with pytest.raises(TokenizerError, match=r"no (usable )?tokenizer here"):
+        load_tokenizer(tmp_path)

@@ -28,7 +28,7 @@ class Seen:
         module: the trained module, if it came to that.
         gradients: of the step asked for.
         order: token ids of each micro-batch.
-        losses: training loss of each step, by step.
+        validated: the weights of each validation, by completed steps, where asked for.
     """
 
     code: int = -1
@@ -37,6 +37,7 @@ class Seen:
     module: BabyGPT | None = None
     gradients: dict[str, torch.Tensor] = field(default_factory=dict)
     order: list[list[list[int]]] = field(default_factory=list)
+    validated: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
 
 
 class Command:
@@ -57,6 +58,7 @@ class Command:
         signal_at: int = -1,
         signum: int = signal.SIGTERM,
         initial: dict[str, torch.Tensor] | None = None,
+        keep_validated: bool = False,
     ) -> Seen:
         seen = Seen()
         build = start.build_module
@@ -80,6 +82,15 @@ class Command:
                 if step_of() == signal_at:
                     os.kill(os.getpid(), signum)
 
+            validation_start = module.on_validation_epoch_start
+
+            def before_validation() -> None:
+                validation_start()
+                if keep_validated:
+                    held = module.model.state_dict()
+                    seen.validated[step_of()] = {k: v.detach().clone() for k, v in held.items()}
+
+            module.on_validation_epoch_start = before_validation  # type: ignore[method-assign]
             module.training_step = training  # type: ignore[method-assign]
             module.on_before_optimizer_step = before_update  # type: ignore[method-assign]
             return module

@@ -1,4 +1,4 @@
-"""A program for tests: one fit on two processes through plain Lightning; each rank writes what it saw.
+"""A program for tests: a fit of three steps on two processes through plain Lightning; each rank writes what it saw.
 
 python two_ranks.py DATA OUT PACKING MICRO_BATCH ACCUMULATE PRECISION
 """
@@ -12,6 +12,8 @@ import torch
 
 from babygpt import BabyGPT, LLMDataModule
 from fits import BLOCK, PRESET, Recorder, trainer_of
+
+STEPS = 3
 
 
 def main() -> None:
@@ -32,7 +34,7 @@ def main() -> None:
         devices=2,
         strategy="ddp",
         precision=precision,
-        max_steps=1,
+        max_steps=STEPS,
         accumulate_grad_batches=int(accumulate),
         log_every_n_steps=1,
     )

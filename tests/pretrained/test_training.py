@@ -144,7 +144,7 @@ def test_the_example_script_fine_tunes_it(smollm2: Path, tmp_path: Path) -> None
         "2",
     ]
     done = subprocess.run(
-        [sys.executable, str(script), *args, "--epochs", "1", "--steps", "4", "--lr", "5e-5"],
+        [sys.executable, str(script), *args, "--epochs", "1", "--batches", "4", "--lr", "5e-5"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

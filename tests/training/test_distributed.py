@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from babygpt import BabyGPT, LLMDataModule
-from fits import Recorder, trainer_of
+from fits import Recorder, by_hand, trainer_of
+from two_ranks import STEPS
 
 pytestmark = pytest.mark.distributed
 
@@ -53,33 +54,35 @@ def test_plain_lightning(
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [torch.load(tmp_path / f"rank-{r}.pt", weights_only=True) for r in range(2)]
     data = make_data(8, path=str(pairs), packing="padded")
-    recorder, module = Recorder(gradients_of=0), make_module()
-    trainer = trainer_of(callbacks=[recorder], precision=precision, max_steps=1, log_every_n_steps=1)
+    recorder, module = Recorder(), make_module()
+    trainer = trainer_of(callbacks=[recorder], precision=precision, max_steps=STEPS, log_every_n_steps=1)
     trainer.fit(module, datamodule=data)
+    reference = by_hand(make_module(), data, 0, torch.float64 if precision == "64-true" else torch.float32)
     for rank in ranks:
-        assert relative(rank["gradients"], recorder.gradients) <= bound
+        assert relative(rank["gradients"], reference) <= bound
     one = module.meter.drain()[0].train_loss
     assert [float(r["loss"]) for r in ranks] == pytest.approx([one, one], rel=1e-6)
     # Slot p of a step is (micro-batch, rank, row) in this order, and empty rows lie behind the windows.
-    order = torch.stack([r["seen"] for r in ranks], dim=1).flatten(0, 2)
-    assert order[:8].tolist() == recorder.seen[0]
+    order = torch.stack([r["seen"].unflatten(0, (STEPS, accumulate)) for r in ranks], dim=2).flatten(1, 3)
+    assert order[:, :8].tolist() == recorder.seen
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("64-true", 1e-10), ("32-true", 1e-5)])
 def test_the_command(babygpt: Any, pairs: Path, tmp_path: Path, precision: str, bound: float) -> None:
-    """AdamW's first moment after one step is a tenth of the gradient: checkpoints tell it, whatever the processes."""
+    """At a rate that moves no weight AdamW's first moment is a sum of the steps' gradients: checkpoints tell it."""
 
     def run(devices: int) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
         out = tmp_path / f"on-{devices}"
         done = babygpt(
             *("train", "--model.name", "preset:gpt2-1m", "--data.path", pairs, "--data.packing", "padded"),
             *("--data.block", "32", "--data.tokenizer", "train:300", "--data.global_batch_size", "8"),
-            *("--data.val_fraction", "0.2", "--optim.grad_clip", "0", "--budget.steps", "1"),
+            *("--data.val_fraction", "0.2", "--optim.grad_clip", "0", "--budget.steps", STEPS),
+            *("--optim.lr", "1e-30", "--validate.every_steps", "100"),
             *("--machine.device", "cpu", "--machine.devices", devices, "--machine.precision", precision),
             *("--machine.micro_batch", "2", "--optim.name", "adamw", "--out", out),
         )
         assert done.returncode == 0, done.stderr[-3000:]
-        tensors = load_file(out / "checkpoints" / "step-000001" / "training" / "optimizer.safetensors")
+        tensors = load_file(out / "checkpoints" / f"step-{STEPS:06}" / "training" / "optimizer.safetensors")
         metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
         return {k: v for k, v in tensors.items() if "exp_avg" in k and "exp_avg_sq" not in k}, metrics
 

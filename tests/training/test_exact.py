@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from architectures import loss_alone, own_loss, plain, save_tiny
 from babygpt import BabyGPT, LLMDataModule
+from babygpt.errors import CheckError
 from fits import Recorder, by_hand, trainer_of, worst
 
 GLOBAL_BATCH = 8
@@ -65,6 +68,60 @@ def test_partial_accumulation_window_at_an_epochs_end_is_whole(
     reference = make_module()
     reference.model.double().load_state_dict(before)
     assert worst(recorder.gradients, by_hand(reference, data, last, torch.float64)) <= 1e-10
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen3", "gpt_neox", "gemma2"])
+def test_the_loss_of_a_step_is_the_models_own(
+    tiny_gpt2: Path, pairs: Path, tmp_path: Path, kind: str
+) -> None:
+    """Four micro-batches of two against the Hugging Face model's loss on all eight windows at once."""
+    folder = save_tiny(kind, tiny_gpt2, tmp_path / kind)
+
+    def data(size: int) -> LLMDataModule:
+        return LLMDataModule(
+            str(folder), size, path=str(pairs), block=32, packing="padded", global_batch_size=GLOBAL_BATCH
+        )
+
+    module, whole = BabyGPT(str(folder), 1e-3), data(GLOBAL_BATCH)
+    trainer_of(max_steps=1, accumulate_grad_batches=4, log_every_n_steps=1).fit(module, datamodule=data(2))
+    whole.setup()
+    reference = own_loss(plain(folder), whole.micro_batch(0))
+    assert module.meter.drain()[0].train_loss == pytest.approx(reference, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen3", "gpt_neox"])
+def test_packed_documents_are_as_they_are_alone(
+    tiny_gpt2: Path, corpus: Path, tmp_path: Path, kind: str
+) -> None:
+    folder = save_tiny(kind, tiny_gpt2, tmp_path / kind)
+    data = LLMDataModule(
+        str(folder), 4, path=str(corpus), block=256, packing="isolated", val_fraction=0.2, val_batches=None
+    )
+    module, model = BabyGPT(str(folder)), plain(folder, "sdpa")
+    (values,) = trainer_of(limit_val_batches=1.0).validate(module, datamodule=data, verbose=False)
+    val = data.prepared.val
+    documents = [torch.from_numpy(val.document(n).astype("int64")) for n in range(len(val))]
+    assert values["val_loss"] == pytest.approx(loss_alone(model, documents), rel=1e-6)
+    batch = data.micro_batch(0)
+    starts = [(row, at) for row in range(4) for at in range(256) if batch["position_ids"][row, at] == 0]
+    assert len(starts) > 4
+    with torch.no_grad():
+        packed = module.eval()(**batch).logits
+        assert torch.equal(packed, module.model(**batch, use_cache=False).logits)
+        for (row, at), (after, to) in pairwise([*starts, (4, 0)]):
+            piece = slice(at, to if after == row else 256)
+            alone = model(input_ids=batch["input_ids"][row, piece][None]).logits[0]
+            torch.testing.assert_close(packed[row, piece], alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["opt", "bloom"])
+def test_attention_that_leaks_is_refused_when_isolated(
+    tiny_gpt2: Path, corpus: Path, tmp_path: Path, kind: str
+) -> None:
+    folder = save_tiny(kind, tiny_gpt2, tmp_path / kind)
+    data = LLMDataModule(str(folder), 4, path=str(corpus), block=64, packing="isolated")
+    with pytest.raises(CheckError, match="documents see each other"):
+        trainer_of(max_steps=1).fit(BabyGPT(str(folder)), datamodule=data)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])

@@ -7,9 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from transformers import AutoModelForCausalLM
 
 from babygpt import BabyGPT, LLMDataModule
+from babygpt.files import read_manifest
 from fits import Recorder, StopHereError, trainer_of, weights_equal
 
 STEPS = 18
@@ -118,6 +123,60 @@ def test_lightnings_own_writer_goes_on_too(
     assert weights_equal(whole, fit(None, tmp_path / "plain.ckpt"))
 
 
+def test_a_new_run_from_a_checkpoint_starts_at_its_loss(
+    make_data: Any, make_module: Any, tmp_path: Path
+) -> None:
+    module, data = make_module(), make_data(4)
+    trainer = trainer_of(max_steps=6, limit_val_batches=1.0)
+    trainer.fit(module, datamodule=data)
+    (ended,) = trainer.validate(module, datamodule=data, verbose=False)
+    trainer.save_checkpoint(tmp_path / "saved")
+    folder = str(tmp_path / "saved")
+    again = LLMDataModule(folder, 4, path=data.recipe.path, block=data.block)
+    (began,) = trainer_of(limit_val_batches=1.0).validate(BabyGPT(folder), datamodule=again, verbose=False)
+    assert began["val_loss"] == pytest.approx(ended["val_loss"], abs=1e-6)
+
+
+class Weights(L.Callback):
+    """The weights of each validation, by completed steps."""
+
+    def __init__(self) -> None:
+        self.at: dict[int, dict[str, torch.Tensor]] = {}
+
+    def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        held = pl_module.model.state_dict()
+        self.at[trainer.global_step] = {k: v.detach().clone() for k, v in held.items()}
+
+
+def test_the_best_checkpoint_is_a_plain_model_with_the_same_bits(
+    make_data: Any, make_module: Any, tmp_path: Path
+) -> None:
+    """At a rate at which the last weights are not the best."""
+    keeper = ModelCheckpoint(
+        tmp_path, "babygpt-{val_loss:.2f}", "val_loss", auto_insert_metric_name=False, save_last=True
+    )
+    weights, module = Weights(), make_module(schedule="constant", warmup=0.0)
+    module.hparams["lr"] = 0.3
+    trainer = trainer_of(
+        callbacks=[weights, keeper],
+        enable_checkpointing=True,
+        max_steps=12,
+        limit_val_batches=1.0,
+        val_check_interval=2,
+        check_val_every_n_epoch=None,
+    )
+    trainer.fit(module, datamodule=make_data(4))
+    best = Path(keeper.best_model_path)
+    assert best.name == f"babygpt-{float(keeper.best_model_score):.2f}.ckpt"  # type: ignore[arg-type]
+    step = read_manifest(best).facts["step"]
+    assert step != 12
+    model = AutoModelForCausalLM.from_pretrained(best).eval()
+    ids = torch.arange(32)[None]
+    module.model.load_state_dict(weights.at[step])
+    with torch.no_grad():
+        assert torch.equal(model(ids).logits, module.model.eval()(ids).logits)
+
+
 def test_other_data_is_refused(make_data: Any, make_module: Any, tmp_path: Path) -> None:
     from babygpt.errors import CheckpointError
 
@@ -126,3 +185,23 @@ def test_other_data_is_refused(make_data: Any, make_module: Any, tmp_path: Path)
         trainer_of(max_steps=STEPS, accumulate_grad_batches=4).fit(
             make_module(), datamodule=make_data(2, global_batch_size=8), ckpt_path=str(saved)
         )
+
+
+def test_other_text_is_told_by_its_size(
+    make_data: Any, make_module: Any, corpus: Path, tmp_path: Path
+) -> None:
+    from babygpt.errors import CheckpointError
+
+    saved = Runs(make_data, make_module, tmp_path, 0.0, max_steps=STEPS).fit(stop=2)
+    was = make_data(2).prepared.train.num_tokens
+    other = tmp_path / "other.jsonl"
+    other.write_text(corpus.read_text() + '{"text": "one more"}\n')
+    data = make_data(2, global_batch_size=4, path=str(other))
+    with pytest.raises(CheckpointError) as caught:
+        trainer_of(max_steps=STEPS, accumulate_grad_batches=2).fit(
+            make_module(), datamodule=data, ckpt_path=str(saved)
+        )
+    message = str(caught.value)
+    assert f"{other} here gives {data.prepared.train.num_tokens:,} tokens in" in message
+    assert f"and was {was:,} tokens in" in message
+    assert "data_fingerprint" not in message

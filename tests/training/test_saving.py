@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from babygpt.errors import Stopped
+from babygpt.errors import SpaceError, Stopped
 from babygpt.training import saving
 from babygpt.training.guards import Asked
 from babygpt.training.saving import RunCheckpoints, SavePlan
+from babygpt.training.writer import BackgroundWriter
 
 
 class Fit:
@@ -31,8 +34,9 @@ class Fit:
         self.signum, self.save_asked = 0, False
         guard: Any = SimpleNamespace(asked=self._asked)
         self.events: list[str] = []
+        self.writer = BackgroundWriter()
         self.callback = RunCheckpoints(
-            self.plan, guard, lambda: self.events.append("flush"), self.events.append
+            self.plan, guard, lambda: self.events.append("flush"), self.events.append, self.writer
         )
         self.trainer: Any = SimpleNamespace(
             global_step=0,
@@ -65,6 +69,7 @@ class Fit:
         if self.plan.validates(self.trainer.global_step):
             self.trainer.callback_metrics["val_loss"] = torch.tensor(val_loss)
             self.callback.on_validation_end(self.trainer, self.module)
+        self.writer.join()
 
 
 @pytest.fixture
@@ -164,3 +169,48 @@ def test_a_name_in_use_is_never_written_over(fit: Any, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         run.step(micro_batches=1)
     assert run.saved == ["step-000003-v2"]
+
+
+def test_a_write_that_failed_ends_the_run_at_the_next_steps_end(fit: Any) -> None:
+    run = fit(validate_every=100, every_steps=2)
+    follow: list[str] = []
+
+    def fails(path: Path) -> None:
+        def write() -> None:
+            raise SpaceError("the disk is full")
+
+        run.writer.submit(write)
+        run.writer.submit(lambda: follow.append("kept"))
+
+    run.trainer.save_checkpoint = fails
+    for _ in range(2):
+        run.step()
+    with pytest.raises(SpaceError, match="the disk is full"):
+        run.step()
+    assert follow == [], "nothing is deleted for a save that failed"
+
+
+def test_one_save_is_under_way_at_a_time(fit: Any) -> None:
+    run = fit(validate_every=100, every_steps=1)
+    under_way, most, lock = [0], [0], threading.Lock()
+
+    def slow(path: Path) -> None:
+        assert under_way[0] == 0, "the state is copied only when the save before is on the disk"
+
+        def write() -> None:
+            with lock:
+                under_way[0] += 1
+                most[0] = max(most[0], under_way[0])
+            time.sleep(0.02)
+            under_way[0] -= 1
+
+        run.writer.submit(write)
+
+    run.trainer.save_checkpoint = slow
+    for _ in range(4):
+        run.trainer.global_step += 1
+        run.callback.on_train_batch_end(run.trainer, run.module, None, None, 0)
+    run.callback.on_train_end(run.trainer, run.module)
+    assert under_way[0] == 0
+    assert most[0] == 1
+    assert 0.04 < run.callback.stalled < 10

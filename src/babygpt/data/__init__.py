@@ -1,13 +1,16 @@
 """Text to batches, a file a stage.
 
     sources     paths                  -> Document: text, spans or messages (hub_datasets opens data sets)
+    identity    paths                  -> every file's size, time and sha256 (digests remembers them)
     tokenizers  names and texts        -> a tokenizer, loaded or trained
     chat        a conversation         -> text with its targets marked
     encoding    Document               -> Encoded: ids, target mask, bytes
     arrow       Encoded                -> TokenStore: memory-mapped ids, offsets, manifest
     split       content hashes         -> which documents, or which tokens, are held out
     store       a data recipe          -> PreparedData: split, tokenised, cached
+    changes     a run folder           -> whether the data are still what it was trained on
     packing     document offsets       -> Windows: pieces of the flat ids
+    layout      TokenStore             -> Windows, kept beside a large store
     order       (seed, step)           -> window numbers
     batches     window numbers         -> tensors, and the true target count of any step
     module      all of it              -> LLMDataModule

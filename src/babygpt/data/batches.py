@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from babygpt.data.arrow import TokenStore
-from babygpt.data.order import Order
+from babygpt.data.order import Order, permute
 from babygpt.data.packing import Packing, Windows, pack
 from babygpt.errors import RecipeError
 
@@ -85,7 +85,8 @@ def make_batch(store: TokenStore, windows: Windows, rows: Int64s, pad_id: int) -
     Returns:
         int64 tensors [micro_batch, block]: `input_ids`, `labels` (-100 where a token is no target, else the
         token itself; models shift them) and, when packed in isolation, `position_ids` that restart with every
-        piece, else `attention_mask`. The labels' targets number exactly `windows.targets[rows].sum()`.
+        piece, else `attention_mask`. A bare Hugging Face model isolates them only under `use_cache=False`, which
+        `BabyGPT` sees to. The labels' targets number exactly `windows.targets[rows].sum()`.
     """
     shape = (len(rows), windows.block)
     input_ids = np.full(shape, pad_id, dtype=np.int64)
@@ -167,7 +168,7 @@ class ValidationPlan:
         read = self.num_windows if self.limit is None else min(self.limit, self.num_windows)
         if read == self.num_windows:
             return np.arange(read, dtype=np.int64)
-        return Order(self.num_windows, self.num_windows, _VALIDATION_SEED).windows_of(0)[:read]
+        return permute(np.arange(read, dtype=np.int64), self.num_windows, _VALIDATION_SEED, 0)
 
     def rows(self, micro_batch: int, rank: int, world_size: int) -> list[Int64s]:
         """The rows of each batch of one rank; every rank has the same number of batches, filled with -1."""

@@ -4,12 +4,19 @@ A template with generation marks says itself what the assistant produces. Otherw
 conversation before it, rendered with the generation prompt, ends: exactly what the model is given at
 inference. It ends with the end-of-turn token; the line end many templates put behind that is not the model's
 to produce.
+
+A template is a program in a sandbox, which keeps it from files, the network and Python's objects. It is given
+20 seconds and 2 GB a conversation, the first where the system has timers, the second where it has limits.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +25,11 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from babygpt.data.sources import Document, Span
 from babygpt.errors import DataError
+from babygpt.untrusted import shown
 
 __all__ = ["Rendered", "render"]
 
+_SECONDS, _BYTES = 20.0, 2 << 30
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -53,19 +62,60 @@ def render(document: Document, tokenizer: PreTrainedTokenizerBase) -> Rendered:
             hint="Use the tokenizer of a chat model, or prompt and completion instead of messages",
         )
     try:
-        if _GENERATION.search(tokenizer.get_chat_template()):
-            text, turns = _marked_turns(document.messages, tokenizer)
-        else:
-            text, turns = _located_turns(document, tokenizer)
+        with _bounded():
+            if _GENERATION.search(tokenizer.get_chat_template()):
+                text, turns = _marked_turns(document.messages, tokenizer)
+            else:
+                text, turns = _located_turns(document, tokenizer)
     except DataError:
         raise
     except Exception as error:  # templates raise whatever they like: the messages do not suit them
+        reason = shown(str(error) or type(error).__name__, 300)
         raise DataError(
-            f"the tokenizer's chat template refuses the conversation ({error})", where=document.id
+            f"the tokenizer's chat template refuses the conversation ({reason})", where=document.id
         ) from error
     contents = (m.get("content") for m in document.messages if m["role"] == "assistant")
     num_bytes = sum(len(content.encode()) for content in contents if isinstance(content, str))
     return Rendered(_cut(text, turns), num_bytes, True)
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Ends what takes too long or too much memory; a thread other than the main one has no timer."""
+    timed = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+    with _limited_memory():
+        if not timed:
+            yield
+            return
+
+        def late(signum: int, frame: object) -> None:
+            raise TimeoutError(f"it takes more than {_SECONDS:g} seconds")
+
+        before = signal.signal(signal.SIGALRM, late)
+        signal.setitimer(signal.ITIMER_REAL, _SECONDS)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def _limited_memory() -> Iterator[None]:
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    with open("/proc/self/statm", "rb") as file:
+        size = int(file.read().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    least = min(limit for limit in (size + _BYTES, soft, hard) if limit != resource.RLIM_INFINITY)
+    resource.setrlimit(resource.RLIMIT_AS, (least, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _cut(text: str, turns: Sequence[tuple[int, int]]) -> tuple[Span, ...]:

@@ -16,6 +16,8 @@ from babygpt.hub import reachable
 
 __all__ = ["open_hub", "open_saved"]
 
+# Not the library's readers of archives and scientific formats, some of which unpickle. The last is its own cache.
+_READ = ("json", "parquet", "csv", "text", "arrow", "cache")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 
 
@@ -50,7 +52,14 @@ def open_hub(name: str) -> Any:
         raise _unreachable(name)
     repository, _, configuration = name.partition(":")
     try:
-        found = datasets.load_dataset(repository, configuration or None)
+        builder = datasets.load_dataset_builder(repository, configuration or None)
+        if builder.name not in _READ:
+            what = f"its files are of a kind that is not read ({builder.name})"
+            raise DataError(what, where=name, hint=f"Choose a data set of {', '.join(_READ[:-1])} files")
+        builder.download_and_prepare()
+        found = builder.as_dataset()
+    except DataError:
+        raise
     except Exception as error:  # the library raises a dozen kinds, each with a message that says what to do
         if datasets.config.HF_HUB_OFFLINE:
             raise _unreachable(name) from error

@@ -21,8 +21,9 @@ from transformers import PreTrainedTokenizerBase
 
 from babygpt.data.arrow import TokenStore
 from babygpt.data.batches import BatchPlan, ValidationPlan, WindowDataset
+from babygpt.data.layout import lay_out
 from babygpt.data.order import Order
-from babygpt.data.packing import Windows, pack
+from babygpt.data.packing import Windows
 from babygpt.data.store import PreparedData, Progress, prepare
 from babygpt.errors import CheckpointError, RecipeError
 from babygpt.hub import model_config
@@ -119,6 +120,7 @@ class LLMDataModule(L.LightningDataModule):
         revision: of a hub model or tokenizer.
         cache: where token stores are kept.
         progress: called with (stage, documents done, documents in all or 0) while they are built.
+        prepared_as: key of the token store to take without looking at the paths, as `store.prepare` does.
 
     Raises:
         DataError, TokenizerError, RecipeError: the data cannot be used; the message says why and what to do.
@@ -143,6 +145,7 @@ class LLMDataModule(L.LightningDataModule):
         revision: str | None = None,
         cache: str | Path | None = None,
         progress: Progress | None = None,
+        prepared_as: str | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -162,6 +165,7 @@ class LLMDataModule(L.LightningDataModule):
         )
         self._global_batch_size, self._val_batches = global_batch_size, val_batches
         self._cache, self._progress = Path(cache) if cache is not None else None, progress
+        self._prepared_as = prepared_as
         self._prepared: PreparedData | None = None
         self._train: WindowDataset | None = None
         self._val: WindowDataset | None = None
@@ -176,15 +180,17 @@ class LLMDataModule(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Packs the stores into windows and lays them out for this trainer.
 
+        Args:
+            stage: of the trainer; `validate` alone asks for no whole window of training text.
+
         Raises:
             DataError: there are fewer tokens than one window.
             RecipeError: the trainer's accumulation does not give the recipe's global batch.
         """
-        del stage
-        if self._train is None:
-            data = self.prepared
+        data, only_validates = self.prepared, stage == "validate"
+        if self._train is None or (data.train.num_tokens < self.block and not only_validates):
             pad_id = pad_id_of(data.tokenizer)
-            self._train = self._windows_of(data.train, pad_id)
+            self._train = self._windows_of(data.train, pad_id, may_be_short=only_validates)
             self._val = self._windows_of(data.val, pad_id, may_be_short=True)
         self._plan = self._lay_out(self._train.windows)
 
@@ -208,8 +214,8 @@ class LLMDataModule(L.LightningDataModule):
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must agree with for its position to mean the same data."""
-        return self.identity() if self._plan is not None else {}
+        """What a checkpoint must agree with for its position to mean the same data, and the data in words."""
+        return {**self.identity(), "data_in_words": self.prepared.in_words} if self._plan is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Compares a checkpoint's data with this one's.
@@ -217,8 +223,15 @@ class LLMDataModule(L.LightningDataModule):
         Raises:
             CheckpointError: they differ, with each difference.
         """
-        here = self.identity()
-        wrong = [f"{k} is {here[k]} here and was {v}" for k, v in state_dict.items() if here.get(k, v) != v]
+        here, there = self.identity(), dict(state_dict)
+        words = there.pop("data_in_words", "")
+        wrong = [f"{k} is {here[k]} here and was {v}" for k, v in there.items() if here.get(k, v) != v]
+        if here["data_fingerprint"] != there.get("data_fingerprint", here["data_fingerprint"]):
+            was = f", and was {words}" if words else ""
+            wrong[0] = (
+                f"the text is not the same, or is tokenised otherwise: {', '.join(self.recipe.path)} here gives"
+                f" {self.prepared.in_words}{was}"
+            )
         if wrong:
             raise CheckpointError(
                 f"the checkpoint was trained on other data or in another order: {'; '.join(wrong)}",
@@ -237,6 +250,7 @@ class LLMDataModule(L.LightningDataModule):
                 revision=self.revision,
                 cache=self._cache,
                 progress=self._progress,
+                prepared_as=self._prepared_as,
             )
         return self._prepared
 
@@ -330,9 +344,7 @@ class LLMDataModule(L.LightningDataModule):
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _windows_of(self, store: TokenStore, pad_id: int, *, may_be_short: bool = False) -> WindowDataset:
-        windows = pack(
-            store.offsets, self.block, self.recipe.packing, store.target_cumsum(), may_be_short=may_be_short
-        )
+        windows = lay_out(store, self.block, self.recipe.packing, may_be_short=may_be_short)
         return WindowDataset(store, windows, pad_id)
 
     def _lay_out(self, windows: Windows) -> BatchPlan:

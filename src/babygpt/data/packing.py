@@ -4,7 +4,7 @@ Three packings, all over one flat array of N tokens:
 
     stream    windows of `block` tokens that overlap by one: window w starts at w * (block - 1). A window's
               first token is context only, so every token but the stream's very first is a target exactly
-              once. O(windows).
+              once. O(1): the arrays are computed where they are looked at; with masks O(tokens).
     isolated  whole documents packed best-fit-decreasing, none attending to another. A document longer than
               `block` is cut into pieces that overlap by one token, so every token but the document's first is
               a target exactly once.
@@ -16,18 +16,86 @@ Windows without a single target (masked data) are left out: they would cost a fo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from babygpt.errors import DataError
 
-__all__ = ["Packing", "Windows", "isolated_windows", "pack", "padded_windows", "stream_windows"]
+__all__ = [
+    "Packing",
+    "Progression",
+    "TargetsBefore",
+    "Windows",
+    "isolated_windows",
+    "pack",
+    "padded_windows",
+    "stream_windows",
+]
 
 Packing = Literal["stream", "isolated", "padded"]
 Int64s = npt.NDArray[np.int64]
 Counts = npt.NDArray[Any]  # any integer dtype
+
+
+class TargetsBefore(Protocol):
+    """Indexed by positions, int64 [n], it gives the number of target tokens before each."""
+
+    def __getitem__(self, positions: Any, /) -> Any: ...
+
+
+class Progression(NDArrayOperatorsMixin):
+    """first, first + step, first + 2 * step, ..., and a last number of its own: an int64 array that takes no memory.
+
+    Args:
+        count: numbers in all.
+        first: the first.
+        step: between two of them.
+        last: the last, whatever the others.
+    """
+
+    dtype = np.dtype(np.int64)
+
+    def __init__(self, count: int, first: int, step: int, last: int) -> None:
+        self._count, self._first, self._step, self._last = count, first, step, last
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            index = np.arange(self._count, dtype=np.int64)[index]
+        at = np.asarray(index)
+        if at.dtype == np.bool_:
+            at = np.flatnonzero(at)
+        if at.size and not (-self._count <= at.min() and at.max() < self._count):
+            raise IndexError(f"{index} in an array of {self._count}")
+        at = np.where(at < 0, at + self._count, at)
+        found = np.where(at == self._count - 1, self._last, self._first + self._step * at)
+        return found if found.ndim else found[()]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Int64s:
+        del copy
+        whole: Int64s = np.asarray(self[:], dtype=dtype)
+        return whole
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        arrays = [np.asarray(each) if isinstance(each, Progression) else each for each in inputs]
+        return getattr(ufunc, method)(*arrays, **kwargs)
+
+    def sum(self) -> int:
+        """Of all numbers."""
+        n = self._count - 1
+        return n * self._first + self._step * (n * (n - 1) // 2) + self._last if self._count else 0
+
+    def tolist(self) -> list[int]:
+        """As a list."""
+        return list(np.asarray(self).tolist())
+
+
+Numbers = Int64s | Progression
 
 
 @dataclass(frozen=True)
@@ -46,10 +114,10 @@ class Windows:
 
     block: int
     isolated: bool
-    starts: Int64s
-    lengths: Int64s
-    offsets: Int64s
-    targets: Int64s
+    starts: Numbers
+    lengths: Numbers
+    offsets: Numbers
+    targets: Numbers
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -59,7 +127,7 @@ def pack(
     document_offsets: Counts,
     block: int,
     packing: Packing,
-    target_mask_cumsum: Counts | None = None,
+    target_mask_cumsum: TargetsBefore | None = None,
     *,
     may_be_short: bool = False,
 ) -> Windows:
@@ -69,8 +137,8 @@ def pack(
         document_offsets: integers [documents + 1], from 0 to the number of tokens.
         block: tokens of a window, at least 2.
         packing: `stream`, `isolated` or `padded`.
-        target_mask_cumsum: integers [tokens + 1], the number of target tokens before each position; None
-            means that every token is a target.
+        target_mask_cumsum: the number of target tokens before each position, an array [tokens + 1] or what
+            can be indexed like one; None means that every token is a target.
         may_be_short: accept fewer tokens than one window under `stream` (validation data may be small).
 
     Raises:
@@ -105,22 +173,34 @@ def pack(
     return windows
 
 
-def stream_windows(num_tokens: int, block: int, target_mask_cumsum: Counts | None = None) -> Windows:
+def stream_windows(num_tokens: int, block: int, target_mask_cumsum: TargetsBefore | None = None) -> Windows:
     """Windows over the joined stream; the last may be shorter than `block`, never below 2 tokens."""
     count = max(0, -(-(num_tokens - 1) // (block - 1)))
+    if target_mask_cumsum is None:
+        last = (count - 1) * (block - 1)
+        return Windows(
+            block=block,
+            isolated=False,
+            starts=Progression(count, 0, block - 1, last),
+            lengths=Progression(count, block, 0, num_tokens - last),
+            offsets=Progression(count + 1, 0, 1, count),
+            targets=Progression(count, block - 1, 0, num_tokens - last - 1),
+        )
     starts = np.arange(count, dtype=np.int64) * (block - 1)
     lengths = np.minimum(block, num_tokens - starts)
     return _one_piece_each(block, *_with_targets(starts, lengths, target_mask_cumsum))
 
 
-def padded_windows(document_offsets: Counts, block: int, target_mask_cumsum: Counts | None = None) -> Windows:
+def padded_windows(
+    document_offsets: Counts, block: int, target_mask_cumsum: TargetsBefore | None = None
+) -> Windows:
     """One document, or one piece of a long one, a window."""
     starts, lengths = _pieces(np.asarray(document_offsets, dtype=np.int64), block)
     return _one_piece_each(block, *_with_targets(starts, lengths, target_mask_cumsum))
 
 
 def isolated_windows(
-    document_offsets: Counts, block: int, target_mask_cumsum: Counts | None = None
+    document_offsets: Counts, block: int, target_mask_cumsum: TargetsBefore | None = None
 ) -> Windows:
     """Whole documents, or pieces of long ones, best-fit-decreasing; in a window in the data's order."""
     pieces = _pieces(np.asarray(document_offsets, dtype=np.int64), block)
@@ -161,14 +241,14 @@ def _pieces(document_offsets: Int64s, block: int) -> tuple[Int64s, Int64s]:
 
 
 def _with_targets(
-    starts: Int64s, lengths: Int64s, target_mask_cumsum: Counts | None
+    starts: Int64s, lengths: Int64s, target_mask_cumsum: TargetsBefore | None
 ) -> tuple[Int64s, Int64s, Int64s]:
     """Count each piece's targets (its first token is none) and leave out the pieces that have none."""
     if target_mask_cumsum is None:
         return starts, lengths, lengths - 1
-    before = np.asarray(target_mask_cumsum)
-    # Widened before the subtraction: the cumulative counts may be unsigned.
-    targets = before[starts + lengths].astype(np.int64) - before[starts + 1].astype(np.int64)
+    # Asked for at once, since counting takes a look at every token; widened, since the counts may be unsigned.
+    counts = np.asarray(target_mask_cumsum[np.concatenate([starts + 1, starts + lengths])]).astype(np.int64)
+    targets = counts[len(starts) :] - counts[: len(starts)]
     kept = targets > 0
     return starts[kept], lengths[kept], targets[kept]
 

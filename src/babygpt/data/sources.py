@@ -28,7 +28,17 @@ from babygpt.data.hub_datasets import open_hub, open_saved
 from babygpt.errors import DataError
 from babygpt.hub import looks_like_path
 
-__all__ = ["Document", "Span", "content_hash", "identity", "read_documents"]
+__all__ = [
+    "JSONL_SUFFIXES",
+    "Document",
+    "Span",
+    "content_hash",
+    "files_of",
+    "is_hub_name",
+    "is_saved",
+    "prose",
+    "read_documents",
+]
 
 JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson"})
 TEXT_SUFFIXES = frozenset(
@@ -98,55 +108,37 @@ def read_documents(paths: Sequence[str], *, field: str = "auto") -> Iterator[Doc
         raise DataError("no path given", where="data.path", hint="Give files, folders or builtin:python")
     for path in paths:
         if path == "builtin:prose":
-            yield from _prose()
-        elif path.startswith("builtin:") and path != "builtin:python":
-            known = "builtin:python or builtin:prose"
-            raise DataError("no such built-in corpus", where=path, hint=f"Use {known}")
-        elif _is_saved(path):
+            yield from prose()
+        elif path.startswith("builtin:"):
+            yield from _read_files(path, field)
+        elif is_saved(path):
             yield from _rows(open_saved(path), path, field)
-        elif _is_hub_name(path):
+        elif is_hub_name(path):
             yield from _rows(open_hub(path), path, field)
         else:
             yield from _read_files(path, field)
 
 
-def identity(paths: Sequence[str]) -> str:
-    """sha256 over the content behind the paths, for a hub data set its own fingerprint.
-
-    Equal exactly when reading again would give the same documents. Where the files lie and what they are
-    called does not matter, their order does.
-
-    Raises:
-        DataError: something is missing.
-    """
-    whole = hashlib.sha256()
-    for path in paths:
-        if path == "builtin:prose":
-            for document in _prose():
-                whole.update(content_hash(document).to_bytes(8, "big"))
-        elif not _is_saved(path) and _is_hub_name(path):
-            whole.update(f"hub:{path}:{open_hub(path)._fingerprint}".encode())
-        else:
-            for file in _walk(Path(path).expanduser()) if _is_saved(path) else _files_of(path):
-                with _open(file) as stream:
-                    whole.update(b"jsonl" if file.suffix in JSONL_SUFFIXES else b"text")
-                    whole.update(hashlib.file_digest(stream, "sha256").digest())
-    return whole.hexdigest()
-
-
 # -- files ---------------------------------------------------------------------------------------------------
 
 
-def _files_of(path: str) -> list[Path]:
-    """The files behind a path, sorted; the path itself when it is a file."""
+def files_of(path: str) -> tuple[Path, list[str]]:
+    """The files behind a path: the folder they lie in, and their names in it, sorted.
+
+    Args:
+        path: a file, a folder of text or of a saved data set, or `builtin:python`.
+
+    Raises:
+        DataError: it is not there, or is of no kind that is read.
+    """
     if path == "builtin:python":
         root = Path(sysconfig.get_paths()["stdlib"])
-        found = [
-            f for f in _walk(root) if f.suffix == ".py" and not _NOT_CORPUS & set(f.relative_to(root).parts)
-        ]
+        found = [name for name in _walk(root, _NOT_CORPUS) if name.endswith(".py")]
         if not found:
             raise DataError("this Python has no source files", where=path, hint="Give data.path a file")
-        return found
+        return root, found
+    if path.startswith("builtin:"):
+        raise DataError("no such built-in corpus", where=path, hint="Use builtin:python or builtin:prose")
     root = Path(path).expanduser()
     if root.is_file():
         if root.suffix in _UNREAD_SUFFIXES:
@@ -155,32 +147,39 @@ def _files_of(path: str) -> list[Path]:
                 where=path,
                 hint="Convert it to .txt or .jsonl, one object a line",
             )
-        return [root]
+        return root.parent, [root.name]
     if not root.is_dir():
         raise DataError("no such file or folder", where=path, hint="Check data.path")
-    found = [f for f in _walk(root) if f.suffix in TEXT_SUFFIXES | JSONL_SUFFIXES]
+    if is_saved(path):
+        # `datasets` keeps what it computes from a set in the set's own folder.
+        return root, [name for name in _walk(root) if not name.rpartition("/")[2].startswith("cache-")]
+    known = TEXT_SUFFIXES | JSONL_SUFFIXES
+    found = [name for name in _walk(root) if os.path.splitext(name)[1] in known]
     if not found:
         raise DataError(
             "the folder holds no text",
             where=path,
             hint="Text files (.txt, .md, .py, ...) and .jsonl are read",
         )
-    return found
+    return root, found
 
 
-def _walk(root: Path) -> list[Path]:
+def _walk(root: Path, skipped: frozenset[str] = frozenset()) -> list[str]:
+    """POSIX paths of the files below a folder, sorted; nothing hidden, nothing below a skipped name."""
     found = []
     for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(folder, name) for name in files if not name.startswith(".")]
-    return sorted(found, key=lambda file: file.relative_to(root).as_posix())
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in skipped]
+        inside = os.path.relpath(folder, root).replace(os.sep, "/")
+        prefix = "" if inside == "." else f"{inside}/"
+        found += [prefix + name for name in files if not name.startswith(".")]
+    return sorted(found)
 
 
 def _read_files(path: str, field: str) -> Iterator[Document]:
-    files = _files_of(path)
-    named = files == [Path(path).expanduser()]
+    root, names = files_of(path)
+    named = path != "builtin:python" and Path(path).expanduser().is_file()
     any_text = False
-    for file in files:
+    for file in (root / name for name in names):
         if file.suffix in JSONL_SUFFIXES:
             documents = _read_jsonl(file, field)
         else:
@@ -245,7 +244,8 @@ def _not_utf8(where: str, content: bytes, error: UnicodeDecodeError, offset: int
     )
 
 
-def _prose() -> Iterator[Document]:
+def prose() -> Iterator[Document]:
+    """The documents of `builtin:prose`."""
     try:
         from pydoc_data.topics import topics  # some distributions leave it out
     except ImportError:
@@ -340,7 +340,7 @@ def _shown(text: str) -> str:
 # -- data sets -----------------------------------------------------------------------------------------------
 
 
-def _is_saved(path: str) -> bool:
+def is_saved(path: str) -> bool:
     """Whether a path is a folder written by `save_to_disk`."""
     folder = Path(path).expanduser()
     if (folder / "babygpt.json").is_file():
@@ -348,9 +348,9 @@ def _is_saved(path: str) -> bool:
     return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
 
 
-def _is_hub_name(path: str) -> bool:
+def is_hub_name(path: str) -> bool:
     """Whether a path, not being there, can only be a data set's name on the hub."""
-    if path == "builtin:python" or looks_like_path(path):
+    if path.startswith("builtin:") or looks_like_path(path):
         return False
     looks_like_file = Path(path).suffix in TEXT_SUFFIXES | JSONL_SUFFIXES | _UNREAD_SUFFIXES
     return not looks_like_file and not Path(path).exists()

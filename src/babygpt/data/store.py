@@ -1,12 +1,15 @@
 """A data recipe to two token stores, training and validation, built once and kept in a cache.
 
 1. Read every document once for the hash of its content, and split by it.
-2. Load the tokenizer, or train one on the training documents.
+2. Load the tokenizer, or train one on the training documents; it has to give text back as it was.
 3. Read again, encode, and write both stores.
 4. Publish the folder whole under a name that its content decides: the same files with the same settings,
-   wherever they lie, are never tokenised twice, and two processes at once cannot disturb each other.
+   lie, are never tokenised twice, and two processes at once cannot disturb each other.
 
     CACHE/data/KEY/   train/  val/  tokenizer/  manifest.json
+
+Finding a store reads no text that was read before (`digests`). Building one trusts no memory: every file is
+read again for the name, and looked at once more at the end, so that no store holds what its name does not say.
 
 Memory: one batch of text with its encodings, 16 bytes a document, and the largest text file, held whole.
 """
@@ -15,32 +18,50 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from babygpt.data.arrow import FORMAT_VERSION, StoreManifest, StoreWriter, TokenStore, open_store
+from babygpt.data.cache import clear_leftovers, default_cache, publishing
 from babygpt.data.encoding import encode
-from babygpt.data.sources import Document, content_hash, identity, read_documents
+from babygpt.data.identity import Survey, changed_meanwhile, survey
+from babygpt.data.sources import Document, content_hash, read_documents
 from babygpt.data.split import MIN_DOCUMENTS, choose, copy_split
-from babygpt.data.tokenizers import load_tokenizer, tokenizer_identity, train_tokenizer, vocabulary_size
+from babygpt.data.tokenizers import (
+    check_round_trip,
+    load_tokenizer,
+    tokenizer_identity,
+    train_tokenizer,
+    vocabulary_size,
+)
 from babygpt.errors import CheckpointError, DataError, TokenizerError
-from babygpt.files import publish_folder, read_manifest, remove_folder
+from babygpt.files import check_name, publish_folder, read_manifest, remove_folder
 from babygpt.recipe import DataRecipe, preset_config
 
-__all__ = ["PreparedData", "StoreManifest", "TokenStore", "default_cache", "open_store", "prepare"]
+__all__ = [
+    "PreparedData",
+    "Progress",
+    "Sources",
+    "StoreManifest",
+    "TokenStore",
+    "default_cache",
+    "open_store",
+    "prepare",
+]
 
 Progress = Callable[[str, int, int], None]
 
 _SAMPLE_BYTES = 10_000_000  # of text a tokenizer is trained on, at most
 _SAMPLE_CHARS = 16_384  # of one excerpt, when there is more text than that
+_PROBED_DOCUMENTS, _PROBED_CHARS = 64, 2000  # of text a tokenizer has to give back, at most
 _AUTO_VOCABULARY = 8192  # for `auto` with a model that is not decided yet
 
 
@@ -53,6 +74,8 @@ class PreparedData:
         tokenizer: what encoded both.
         notes: sentences for people: how it was split, what was reused.
         fingerprint: sha256 of both stores' fingerprints.
+        key: the folder's name in the cache.
+        sources: what stood behind `path` and `val_path`; None where the store was found by its key alone.
     """
 
     train: TokenStore
@@ -60,13 +83,31 @@ class PreparedData:
     tokenizer: PreTrainedTokenizerBase
     notes: tuple[str, ...]
     fingerprint: str
+    key: str
+    sources: Sources | None = None
+
+    @property
+    def in_words(self) -> str:
+        """Their size, and enough of the fingerprint to tell two of the same size apart."""
+        sides = [f"{s.num_tokens:,} tokens in {s.num_documents:,} documents" for s in (self.train, self.val)]
+        return f"{sides[0]} to train on and {sides[1]} to validate on ({self.fingerprint[:8]})"
 
 
-def default_cache() -> Path:
-    """`$BABYGPT_CACHE`, else `$XDG_CACHE_HOME/babygpt`, else `~/.cache/babygpt`."""
-    if own := os.environ.get("BABYGPT_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "babygpt"
+@dataclass(frozen=True)
+class Sources:
+    """What stood behind a recipe's paths, and the name that it gives the store.
+
+    Attributes:
+        path, val_path: as `identity.survey` found them.
+    """
+
+    path: Survey
+    val_path: Survey
+
+    @property
+    def taken_on_trust(self) -> int:
+        """Files that were not read, because they were read before and not touched since."""
+        return self.path.taken_on_trust + self.val_path.taken_on_trust
 
 
 def prepare(
@@ -76,6 +117,7 @@ def prepare(
     revision: str | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
+    prepared_as: str | None = None,
 ) -> PreparedData:
     """Build the stores, or find them in the cache. Safe for several processes at once.
 
@@ -86,33 +128,48 @@ def prepare(
         revision: of a hub model.
         cache: folder of the cache; `default_cache()` if None.
         progress: called with (stage, documents done, documents in all or 0).
+        prepared_as: the key of a store to take, if it is in the cache, without looking at the paths: that of a
+            run that goes on.
 
     Raises:
-        DataError: something is missing, malformed or too short.
+        DataError: something is missing, malformed or too short, or changes while it is read.
         TokenizerError, ModelError: the tokenizer is missing or unfit.
         SpaceError: the disk is full.
     """
+    home = cache or default_cache()
+    parent = home / "data"
+    clear_leftovers(parent)
+    if prepared_as is not None and (known := _open(parent / check_name(prepared_as))) is not None:
+        return known
     source = _tokenizer_source(recipe.tokenizer, model_name)
     tokenizer = None
     if isinstance(source, str):
         tokenizer = load_tokenizer(source, revision=revision if recipe.tokenizer == "auto" else None)
-    parent = (cache or default_cache()) / "data"
-    key = _key(recipe, source, tokenizer)
+    sources = _look(recipe, home)
+    key = _key(recipe, sources, source, tokenizer)
+    if (reused := _open(parent / key, reused=True)) is not None:
+        return replace(reused, sources=sources)
+    if sources.taken_on_trust:
+        sources = _look(recipe, home, trust=False)
+        key = _key(recipe, sources, source, tokenizer)
+    builder = _Builder(recipe, sources, source, tokenizer, progress or (lambda stage, done, total: None))
     folder = parent / key
-    if (reused := _open(folder, f"tokenised data reused from {folder}")) is not None:
-        return reused
-    builder = _Builder(recipe, source, tokenizer, progress or (lambda stage, done, total: None))
     damaged = folder.exists()  # and could not be opened
-    path = publish_folder(parent, key, builder.fill, builder.facts, replace=damaged)
+    with publishing(parent):
+        path = publish_folder(parent, key, builder.fill, builder.facts, replace=damaged)
     if path != folder and (theirs := _open(folder)) is not None:
         remove_folder(path)  # another process was first
-        return theirs
+        return replace(theirs, sources=sources)
     built = _open(path)
     assert built is not None
-    return built
+    return replace(built, sources=sources)
 
 
-def _open(folder: Path, note: str | None = None) -> PreparedData | None:
+def _look(recipe: DataRecipe, cache: Path, *, trust: bool = True) -> Sources:
+    return Sources(survey(recipe.path, cache, trust=trust), survey(recipe.val_path, cache, trust=trust))
+
+
+def _open(folder: Path, *, reused: bool = False) -> PreparedData | None:
     """The prepared data of a cached folder; None when it is not there or damaged."""
     try:
         notes = read_manifest(folder).facts["notes"]
@@ -120,10 +177,11 @@ def _open(folder: Path, note: str | None = None) -> PreparedData | None:
         tokenizer = load_tokenizer(folder / "tokenizer")
     except (CheckpointError, DataError, TokenizerError, KeyError):
         return None
+    if reused:
+        notes = [*notes, f"tokenised data reused from {folder}"]
     both = f"{train.manifest.fingerprint} {val.manifest.fingerprint}"
-    return PreparedData(
-        train, val, tokenizer, (*notes, *([note] if note else [])), hashlib.sha256(both.encode()).hexdigest()
-    )
+    fingerprint = hashlib.sha256(both.encode()).hexdigest()
+    return PreparedData(train, val, tokenizer, tuple(notes), fingerprint, folder.name)
 
 
 def _tokenizer_source(name: str, model_name: str) -> str | int:
@@ -139,13 +197,15 @@ def _tokenizer_source(name: str, model_name: str) -> str | int:
     return int(name.removeprefix("train:"))  # the recipe has checked it
 
 
-def _key(recipe: DataRecipe, source: str | int, tokenizer: PreTrainedTokenizerBase | None) -> str:
+def _key(
+    recipe: DataRecipe, sources: Sources, source: str | int, tokenizer: PreTrainedTokenizerBase | None
+) -> str:
     if tokenizer is not None:
         which = tokenizer_identity(tokenizer)
     else:
         which = f"train:{source}:{_SAMPLE_BYTES}:{_SAMPLE_CHARS}:{version('tokenizers')}"
-    held_out = identity(recipe.val_path) if recipe.val_path else recipe.val_fraction
-    parts = [FORMAT_VERSION, identity(recipe.path), recipe.field, held_out, which]
+    held_out = sources.val_path.identity if recipe.val_path else recipe.val_fraction
+    parts = [FORMAT_VERSION, sources.path.identity, recipe.field, held_out, which]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -155,11 +215,13 @@ class _Builder:
     def __init__(
         self,
         recipe: DataRecipe,
+        sources: Sources,
         source: str | int,
         tokenizer: PreTrainedTokenizerBase | None,
         progress: Progress,
     ) -> None:
-        self._recipe, self._source, self._tokenizer, self._progress = recipe, source, tokenizer, progress
+        self._recipe, self._sources, self._source = recipe, sources, source
+        self._tokenizer, self._progress = tokenizer, progress
         self._notes: list[str] = []
         self.facts: dict[str, list[str]] = {"notes": self._notes}
 
@@ -185,8 +247,19 @@ class _Builder:
                 )
         train_bytes = num_bytes[~is_val]
         tokenizer = self._tokenizer or self._train_tokenizer(is_val, train_bytes, in_tail)
+        check_round_trip(tokenizer, self._first_texts())
         tokenizer.save_pretrained(folder / "tokenizer")
         self._write(folder, tokenizer, hashes, is_val, in_tail)
+        file = changed_meanwhile((*self._sources.path.listings, *self._sources.val_path.listings))
+        if file is not None:
+            raise _changed(file)
+
+    def _first_texts(self) -> Iterator[str]:
+        """The beginnings of the first documents: what the tokenizer has to give back."""
+        for document in islice(
+            read_documents(self._recipe.path, field=self._recipe.field), _PROBED_DOCUMENTS
+        ):
+            yield _text_of(document)[:_PROBED_CHARS]
 
     def _documents(self, stage: str, total: int) -> Iterator[Document]:
         for number, document in enumerate(read_documents(self._recipe.path, field=self._recipe.field)):
@@ -213,7 +286,7 @@ class _Builder:
         texts = _excerpts(
             (
                 d
-                for d, held_out in zip(self._documents("sampling", len(is_val)), is_val, strict=True)
+                for d, held_out in zip(self._documents("sampling", len(is_val)), is_val, strict=False)
                 if not held_out
             ),
             readable,
@@ -262,8 +335,8 @@ class _Builder:
             return
         with writer("train") as train, writer("val") as val:
             for number, encoded in enumerate(encode(documents, tokenizer)):
-                if encoded.content_hash != int(hashes[number]):
-                    raise DataError("the data changed while it was read", where=str(self._recipe.path))
+                if number >= len(hashes) or encoded.content_hash != int(hashes[number]):
+                    raise _changed(", ".join(self._recipe.path))
                 target = val if is_val[number] else train
                 target.add(encoded.ids, encoded.is_target, encoded.num_bytes)
             if self._recipe.val_path:
@@ -284,6 +357,10 @@ class _Builder:
             f"validation: the {val.num_documents} documents of data.val_path;"
             f" {shared or 'none'} of them also {'stands' if shared == 1 else 'stand'} in the training data"
         )
+
+
+def _changed(where: str) -> DataError:
+    return DataError("the data changed while it was read", where=where, hint="Start again when it is written")
 
 
 def _text_of(document: Document) -> str:

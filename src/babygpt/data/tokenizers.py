@@ -29,6 +29,7 @@ __all__ = [
 
 END_OF_TEXT = "<|endoftext|>"
 MIN_VOCABULARY = 257  # every byte, and end-of-text
+_HINT = "Put the model's own tokenizer beside it; to train, data.tokenizer may name one or be train:8192"
 
 
 def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -42,19 +43,26 @@ def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrain
         ModelError: there is no such folder, or the hub cannot be reached.
         TokenizerError: what is there is no tokenizer.
     """
+    if str(name).startswith("preset:"):
+        raise TokenizerError(
+            "a preset has no tokenizer", where=str(name), hint="Give the folder of a trained checkpoint"
+        )
     folder = fetch(str(name), revision=revision, what="tokenizer")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except InputError:
         raise
     except Exception as error:  # a dozen kinds, by what is missing or malformed
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise TokenizerError(
             f"no usable tokenizer here ({reason})",
             where=str(name),
-            hint="Give data.tokenizer, e.g. train:8192",
+            hint=_HINT,
         ) from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    # Where a folder holds no tokenizer, transformers makes an empty one of the model's own kind.
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise TokenizerError("no tokenizer here", where=str(name), hint=_HINT)
     return tokenizer
 
 

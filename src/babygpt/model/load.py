@@ -6,7 +6,6 @@ train mode. No pickle is read and no code from a checkpoint runs.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterator
@@ -23,14 +22,15 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from babygpt import hub
 from babygpt.errors import ModelError
 from babygpt.model.attention import resolve_attention
+from babygpt.model.folder import read_config_json, require_safetensors
 from babygpt.recipe import preset_config
+from babygpt.untrusted import shown
 
 __all__ = [
     "adopt_special_ids",
@@ -130,34 +130,7 @@ def _preset(name: str, vocab_size: int | None) -> PreTrainedConfig:
 
 
 def _read_config(folder: Path, name: str) -> PreTrainedConfig:
-    try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        inside = any((folder / "checkpoints").glob("*/config.json"))
-        raise ModelError(
-            "the folder holds no config.json",
-            where=name,
-            hint="Give one of its checkpoints/*" if inside else "Give the folder of a Hugging Face model",
-        ) from None
-    except ValueError as error:
-        raise ModelError("config.json is not JSON", where=name, hint="The folder is damaged") from error
-    kind = values.get("model_type") if isinstance(values, dict) else None
-    if kind not in CONFIG_MAPPING:
-        own_code = isinstance(values, dict) and "auto_map" in values
-        raise ModelError(
-            f"its architecture ({kind}) is code in the repository, and no code from a checkpoint is ever run"
-            if own_code
-            else f"the installed transformers does not know its architecture ({kind})",
-            where=name,
-            hint="Choose a model that transformers has built in"
-            + ("" if own_code else ", or upgrade transformers"),
-        )
-    if values.get("quantization_config"):
-        raise ModelError(
-            "the weights are quantised and cannot be trained",
-            where=name,
-            hint="Give the model it was quantised from",
-        )
+    read_config_json(folder, name)
     try:
         with _quiet():
             config: PreTrainedConfig = AutoConfig.from_pretrained(
@@ -183,10 +156,7 @@ def _require_causal(config: PreTrainedConfig, name: str) -> None:
 
 
 def _read_weights(folder: Path, name: str, config: PreTrainedConfig, attention: str) -> PreTrainedModel:
-    if not any(folder.glob("*.safetensors")):
-        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth"))
-        what = "its weights are pickled, and no pickle is ever loaded" if pickled else "it holds no weights"
-        raise ModelError(what, where=name, hint="Give a model with model.safetensors")
+    require_safetensors(folder, name)
     try:
         model, info = _auto_model.from_pretrained(
             folder,
@@ -212,7 +182,10 @@ def _read_weights(folder: Path, name: str, config: PreTrainedConfig, attention: 
     unexpected = sorted(info["unexpected_keys"])
     if unexpected:
         logger.warning(
-            "%s: %d weights are not part of the model: %s", name, len(unexpected), ", ".join(unexpected[:3])
+            "%s: %d weights are not part of the model: %s",
+            name,
+            len(unexpected),
+            shown(", ".join(unexpected[:3]), 200),
         )
     return model  # type: ignore[no-any-return]
 
@@ -241,7 +214,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return shown((str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."), 300)
 
 
 def adopt_special_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

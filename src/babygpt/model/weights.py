@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from babygpt.errors import CheckpointError
+from babygpt.errors import CheckpointError, InputError
+from babygpt.model.folder import read_config_json, require_safetensors
 from babygpt.state import is_storable
+from babygpt.untrusted import shown
 
 __all__ = ["PREFIX", "comes_back", "describe", "load_weights", "save_weights", "split_state_dict"]
 
@@ -79,17 +80,23 @@ def load_weights(folder: Path) -> dict[str, Any]:
         CheckpointError: the model cannot be loaded, or a weight is missing, unknown or of another shape.
     """
     try:
+        read_config_json(folder, folder.name)
+        require_safetensors(folder, folder.name)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with _no_progress_bars():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
+                config=config,  # else the attention that config.json names would go before the one given
                 dtype="auto",
+                attn_implementation="eager",  # not one that the folder names: it could be a download
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"the model cannot be loaded ({error})", where=str(folder)) from error
+    except Exception as error:  # a dozen kinds, by what is missing or malformed
+        reason = error.what if isinstance(error, InputError) else shown(error, 300)
+        raise CheckpointError(f"the model cannot be loaded ({reason})", where=str(folder)) from error
     model, report = loaded
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report.get(kind):

@@ -8,6 +8,7 @@ folder as `model_name`.
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from babygpt.checkpoints import load_state, publish, resolve
+from babygpt.checkpoints import load_state, publish_staged, resolve
 from babygpt.errors import CheckpointError
 from babygpt.files import MANIFEST, remove_folder
+from babygpt.staging import stage
+from babygpt.training.writer import BackgroundWriter
 
 __all__ = ["PAYLOAD", "FolderCheckpointIO", "HFPayload"]
 
@@ -43,7 +46,16 @@ class HFPayload:
 
 
 class FolderCheckpointIO(CheckpointIO):
-    """Saves, loads and removes checkpoint folders for a Lightning trainer."""
+    """Saves, loads and removes checkpoint folders for a Lightning trainer.
+
+    Args:
+        writer: writes while training goes on: `save_checkpoint` then only copies the state and returns, and whoever
+            gives the writer asks it how that went. None writes before it returns.
+    """
+
+    def __init__(self, writer: BackgroundWriter | None = None) -> None:
+        self._writer = writer
+        self._tokenizers: dict[int, PreTrainedTokenizerBase] = {}
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
@@ -66,15 +78,26 @@ class FolderCheckpointIO(CheckpointIO):
                 where=str(target),
                 hint=f"Train BabyGPT, or set checkpoint[{PAYLOAD!r}] in on_save_checkpoint",
             )
-        publish(
-            target.parent,
-            target.name,
+        writer = self._writer
+        staged = stage(
             model=payload.model,
-            tokenizer=payload.tokenizer,
+            tokenizer=payload.tokenizer if writer is None else self._own(payload.tokenizer),
             state=state,
             facts=payload.facts,
-            replace=True,
+            copy=writer is not None,
         )
+        if writer is None:
+            publish_staged(target.parent, target.name, staged, replace=True)
+        else:
+            writer.submit(lambda: publish_staged(target.parent, target.name, staged, replace=True))
+
+    def _own(self, tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase | None:
+        """A copy of the tokenizer, made once: one that is being saved cannot encode in another thread."""
+        if tokenizer is None:
+            return None
+        if id(tokenizer) not in self._tokenizers:
+            self._tokenizers = {id(tokenizer): copy.deepcopy(tokenizer)}
+        return self._tokenizers[id(tokenizer)]
 
     def load_checkpoint(
         self,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, cast
@@ -112,6 +113,7 @@ class BabyGPT(L.LightningModule):
         self._validation: list[torch.Tensor] = []
         self._interval: list[StepRecord] = []
         self._interval_over = False
+        self._validating_since = 0.0
         self._said: set[str] = set()
 
     # -- the model -----------------------------------------------------------------------------------------------
@@ -124,6 +126,8 @@ class BabyGPT(L.LightningModule):
         **kwargs: Any,
     ) -> Any:
         """Passes through to the Hugging Face model."""
+        if "position_ids" in kwargs:
+            kwargs.setdefault("use_cache", False)  # with a cache, packed documents would see each other
         return self.model(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
 
     def setup(self, stage: str) -> None:
@@ -256,9 +260,15 @@ class BabyGPT(L.LightningModule):
 
     # -- validation ----------------------------------------------------------------------------------------------
 
-    def on_validation_epoch_start(self) -> None:
-        """Begins the sums anew."""
+    def on_validation_start(self) -> None:
+        """Begins the sums anew, and stops the clock of the training speed."""
         self._validation = []
+        self.flush()
+        self._validating_since = time.perf_counter()
+
+    def on_validation_end(self) -> None:
+        """Starts it again, after the callbacks' samples and saves."""
+        self.meter.pause(time.perf_counter() - self._validating_since)
 
     def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
         """Adds a batch's summed loss and target count."""
@@ -288,12 +298,9 @@ class BabyGPT(L.LightningModule):
         """The optimiser over the rule table's groups, and a schedule that steps every optimiser step."""
         h = self.hparams
         groups = parameter_groups(self.model, self._rules, h["weight_decay"])
-        precision = self.trainer.precision
-        fused = None if precision != "16-mixed" else False
-        bf16 = precision == "bf16-mixed"
-        optimizer = build_optimizer(
-            h["optimizer"], groups, h["lr"], tuple(h["betas"]), fused=fused, bf16=bf16
-        )
+        precision, betas = self.trainer.precision, tuple(h["betas"])
+        fused, bf16 = False if precision == "16-mixed" else None, precision == "bf16-mixed"
+        optimizer = build_optimizer(h["optimizer"], groups, h["lr"], betas, fused=fused, bf16=bf16)
         total = self._total_steps()
         if total is None and h["schedule"] != "constant":
             self._say(f"schedule: the run's length is not known, so that {h['schedule']} stays at its peak")

@@ -4,6 +4,10 @@ All decisions are made between optimiser steps and none is remembered: what is o
 the best and which are the newest, so that a copied, moved or half-deleted run folder is judged as it is.
 
 A step that also validates is saved after its validation, so that going on from it repeats or loses none.
+
+A save copies the state at the step's end and is written, verified and followed by its deletions on a thread of its
+own while training goes on. One save is under way at a time: the next waits for it. A write that failed ends the run at
+the end of the step that found out.
 """
 
 from __future__ import annotations
@@ -19,7 +23,9 @@ import lightning as L
 
 from babygpt.checkpoints import best, best_name, copy_checkpoint, keep, link_last, step_name
 from babygpt.errors import Stopped
+from babygpt.files import free_name
 from babygpt.training.guards import SignalGuard
+from babygpt.training.writer import BackgroundWriter
 
 __all__ = ["RunCheckpoints", "SavePlan"]
 
@@ -57,12 +63,23 @@ class RunCheckpoints(L.Callback):
         guard: whose signals end the run.
         flush: called before a save, so that the metrics on disk reach the saved step.
         say: tells the user what was passed over or deleted.
+        writer: the one that the trainer's CheckpointIO writes with.
+
+    Attributes:
+        stalled: seconds that training stood still for saves.
     """
 
     def __init__(
-        self, plan: SavePlan, guard: SignalGuard, flush: Callable[[], None], say: Callable[[str], None]
+        self,
+        plan: SavePlan,
+        guard: SignalGuard,
+        flush: Callable[[], None],
+        say: Callable[[str], None],
+        writer: BackgroundWriter,
     ) -> None:
         self._plan, self._guard, self._flush, self._say = plan, guard, flush, say
+        self._writer = writer
+        self.stalled = 0.0
         self._seen = 0
         self._since = time.monotonic()
         self._best: float | None = None
@@ -85,6 +102,7 @@ class RunCheckpoints(L.Callback):
         if step == self._seen:
             return
         self._seen = step
+        self._writer.check()
         asked = self._guard.asked(trainer)
         self._stop = asked.stop
         self._due = bool(asked.stop) or asked.save or self._is_due(trainer, step)
@@ -100,18 +118,24 @@ class RunCheckpoints(L.Callback):
             return
         loss = float(trainer.callback_metrics["val_loss"])
         better = math.isfinite(loss) and (self._best is None or loss < self._best)
-        if self._due:
-            saved = self._save(trainer, pl_module)
-            if better and trainer.is_global_zero:
-                copy_checkpoint(saved, best_name(loss))
-        elif better:
-            self._flush_all(pl_module)
-            trainer.save_checkpoint(_free(self._plan.folder / best_name(loss)))
         if better:
             self._best = loss
-            if trainer.is_global_zero:
-                keep(self._plan.folder, newest=self._plan.keep, say=self._say)
-        trainer.strategy.barrier("checkpoints")
+        if self._due:
+            self._save(trainer, pl_module, best=best_name(loss) if better else None)
+        elif better:
+            self._stage(trainer, pl_module, best_name(loss))
+            self._then(trainer, self._keep)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """The run is over when its last save is on the disk."""
+        del trainer, pl_module
+        self._wait()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Lets a save that is under way end, but for a second Ctrl-C, which waits for nothing."""
+        del trainer, pl_module
+        if not isinstance(exception, KeyboardInterrupt):
+            self._writer.join()
 
     def _is_due(self, trainer: L.Trainer, step: int) -> bool:
         if step >= self._plan.total_steps or (self._plan.every_steps and step % self._plan.every_steps == 0):
@@ -122,27 +146,44 @@ class RunCheckpoints(L.Callback):
         # Clocks of ranks differ; the first rank's is everybody's, so that all save the same step.
         return bool(trainer.strategy.broadcast(late)) if trainer.world_size > 1 else late
 
-    def _save(self, trainer: L.Trainer, pl_module: Any) -> Path:
-        self._flush_all(pl_module)
-        path = _free(self._plan.folder / step_name(trainer.global_step))
-        trainer.save_checkpoint(path)
-        if trainer.is_global_zero:
+    def _save(self, trainer: L.Trainer, pl_module: Any, best: str | None = None) -> None:
+        """Saves the step, and once more under the name `best` if that is given."""
+        path = self._stage(trainer, pl_module, step_name(trainer.global_step))
+
+        def follow() -> None:
+            if best is not None:
+                copy_checkpoint(path, best)
             link_last(self._plan.folder, path)
-            keep(self._plan.folder, newest=self._plan.keep, say=self._say)
+            self._keep()
+
+        self._then(trainer, follow)
         self._since, self._due = time.monotonic(), False
         if self._stop:
+            self._wait()
             raise Stopped(self._stop)
+
+    def _stage(self, trainer: L.Trainer, pl_module: Any, name: str) -> Path:
+        """Copies the state, to be written under the name, or the first `-v1`, `-v2`, ... of it that is free."""
+        self._wait()
+        begun = time.monotonic()
+        self._flush_all(pl_module)
+        path = free_name(self._plan.folder / name)
+        trainer.save_checkpoint(path)
+        self.stalled += time.monotonic() - begun
         return path
+
+    def _then(self, trainer: L.Trainer, work: Callable[[], None]) -> None:
+        if trainer.is_global_zero:
+            self._writer.submit(work)
+
+    def _keep(self) -> None:
+        keep(self._plan.folder, newest=self._plan.keep, say=self._say)
+
+    def _wait(self) -> None:
+        begun = time.monotonic()
+        self._writer.wait()
+        self.stalled += time.monotonic() - begun
 
     def _flush_all(self, pl_module: Any) -> None:
         pl_module.flush()
         self._flush()
-
-
-def _free(path: Path) -> Path:
-    """The path, or the first `-v1`, `-v2`, ... that is not in use: a published checkpoint is never changed."""
-    candidate, version = path, 0
-    while candidate.exists():
-        version += 1
-        candidate = path.with_name(f"{path.name}-v{version}")
-    return candidate

@@ -14,11 +14,12 @@ from typing import Any
 
 from babygpt import planner
 from babygpt.checkpoints import newest
+from babygpt.data import changes
 from babygpt.data.module import LLMDataModule
 from babygpt.data.store import Progress
 from babygpt.errors import CheckpointError, InputError, RecipeError
 from babygpt.files import ensure_space, read_manifest, write_json_atomic
-from babygpt.machine import MachinePlan, detect, installed_versions
+from babygpt.machine import MachineFacts, MachinePlan, asked_as_before, detect, installed_versions
 from babygpt.model.load import load_config
 from babygpt.recipe import Recipe, differences, read_recipe, write_recipe
 from babygpt.settings import TrainSettings
@@ -100,13 +101,17 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
     for reason in planned.reasons:
         say(f"plan: {reason}")
     ensure_space(out.parent, _SAVED_COPIES * 12 * parameters, "the checkpoints of this run")
-    data = build_data(recipe, batch_size=planned.plan.micro_batch, workers=planned.plan.workers)
+    prepared = data.prepared
+    data = build_data(
+        recipe, batch_size=planned.plan.micro_batch, workers=planned.plan.workers, prepared_as=prepared.key
+    )
     data.setup()
     module = build_module(recipe, planned.plan, data)
     module.check(data)
     recipe = _with_steps(recipe, planned.plan, data, module, say)
     out.mkdir(parents=True, exist_ok=True)
     _write_machine(out, facts, planned.plan, planned.reasons)
+    changes.remember(out, prepared)
     write_recipe(out / "recipe.yaml", recipe)
     say(f"run: {out}, {recipe.budget.steps:,} steps")
     return Run(out, recipe, planned.plan, settings, None, (data, module))
@@ -116,7 +121,12 @@ def pieces(run: Run) -> tuple[LLMDataModule, BabyGPT]:
     """Data and module of a run, built now unless they are already."""
     if run.built is not None:
         return run.built
-    data = build_data(run.recipe, batch_size=run.plan.micro_batch, workers=run.plan.workers)
+    data = build_data(
+        run.recipe,
+        batch_size=run.plan.micro_batch,
+        workers=run.plan.workers,
+        prepared_as=changes.store_key(run.out),
+    )
     return data, build_module(run.recipe, run.plan, data)
 
 
@@ -163,6 +173,7 @@ def resume(settings: TrainSettings, say: Say) -> Run:
     Raises:
         CheckpointError: it is no run folder.
         RecipeError: a field was given that differs from the run's recipe.
+        DataError: the data are not what they were when the run began.
     """
     assert settings.resume is not None
     out = Path(settings.resume)
@@ -176,6 +187,8 @@ def resume(settings: TrainSettings, say: Say) -> Run:
     asked = [
         f for f in settings.given if f.split(".")[0] not in ("machine", "checkpoint", "out", "resume", "json")
     ]
+    paths = [name.removeprefix("data.") for name in asked if name in ("data.path", "data.val_path")]
+    asked = [name for name in asked if name not in ("data.path", "data.val_path")]
     wrong = [d for d in differences(recipe, settings.recipe) if d.split(":")[0] in asked]
     if wrong:
         raise RecipeError(
@@ -188,22 +201,61 @@ def resume(settings: TrainSettings, say: Say) -> Run:
         say("resume: no checkpoint was reached; beginning at step 0")
     elif int(read_manifest(found).facts["step"]) >= int(recipe.budget.steps or 0):
         return reopen(out, settings, found)
+    found_data = changes.unchanged(out, recipe.data, settings.recipe.data, paths)
+    recipe = replace(recipe, data=found_data)
+    if paths:
+        write_recipe(out / "recipe.yaml", recipe)
     facts = detect()
-    data = build_data(recipe, batch_size=1)
-    planned = planner.resolve_plan(settings.machine, facts, recipe, _config(recipe, data))
-    for reason in planned.reasons:
-        say(f"plan: {reason}")
+    data = build_data(recipe, batch_size=1, prepared_as=changes.store_key(out))
+    request = settings.machine
+    before = _plan_before(out)
+    if before is not None and before[1].same_computer(facts):
+        request = asked_as_before(request, before[0])
+    planned = planner.resolve_plan(request, facts, recipe, _config(recipe, data))
+    for line in _plan_lines(planned, facts, before):
+        say(f"plan: {line}")
     _write_machine(out, facts, planned.plan, planned.reasons)
     return Run(out, recipe, planned.plan, settings, found)
+
+
+def _plan_before(out: Path) -> tuple[MachinePlan, MachineFacts] | None:
+    """The plan and the computer of the run's last process; None where the file does not say."""
+    try:
+        value = json.loads((out / "machine.json").read_text(encoding="utf-8"))
+        plan, facts = value["plan"], value["facts"]
+        kinds = {name: tuple(facts[name]) for name in ("devices", "bf16_devices")}
+        return MachinePlan(**plan), MachineFacts(**{**facts, **kinds})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _plan_lines(
+    planned: planner.Planned, facts: MachineFacts, before: tuple[MachinePlan, MachineFacts] | None
+) -> list[str]:
+    """What to tell about the plan of a run that goes on: that it is the same, or what has changed."""
+    if before is None:
+        return list(planned.reasons)
+    now, was = asdict(planned.plan), asdict(before[0])
+    changed = [f"{name} {now[name]}, before {was[name]}" for name in now if now[name] != was[name]]
+    if not facts.same_computer(before[1]):
+        here, there = (f"{f.describe()}, {f.threads} threads" for f in (facts, before[1]))
+        changed.append(f"computer {here}, before {there}")
+    if not changed:
+        return ["as before, so that the run goes on to the same bits"]
+    return [*planned.reasons, f"changed: {'; '.join(changed)}. The data stay the same, losses up to rounding"]
 
 
 # -- the pieces ------------------------------------------------------------------------------------------------------
 
 
 def build_data(
-    recipe: Recipe, batch_size: int, workers: int = 0, progress: Progress | None = None
+    recipe: Recipe,
+    batch_size: int,
+    workers: int = 0,
+    progress: Progress | None = None,
+    prepared_as: str | None = None,
 ) -> LLMDataModule:
-    """The data module of a recipe."""
+    """The data module of a recipe; `prepared_as` is the token store of a run that goes on."""
     data = recipe.data
     size = data.global_batch_size
     return LLMDataModule(
@@ -222,6 +274,7 @@ def build_data(
         seed=recipe.seed,
         revision=recipe.model.revision,
         progress=progress,
+        prepared_as=prepared_as,
     )
 
 
