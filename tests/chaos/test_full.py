@@ -83,6 +83,8 @@ def test_a_run_goes_on_after_a_fault_anywhere(
         mode = KILL if fault == "killed" else FAIL_FROM
         child = place(mode=mode, at=at, error=error, kinds=kinds)
         code, said = child.wait(), child.text()
+        if code == 0 and fault != "killed" and place.end() == whole.end():
+            return None  # all that was refused was to delete what is superseded
         if code not in codes or not re.search(message, said):
             return f"operation {at} of {total}: exit code {code}: {said[-600:]}"
         if (place.out / "checkpoints").is_dir() and newest(place.out / "checkpoints", print):
