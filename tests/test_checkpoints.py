@@ -389,6 +389,7 @@ def place(template: Path, parent: Path, name: str, step: int, val_loss: float | 
     shutil.copytree(template, path)
     content = json.loads((path / "manifest.json").read_text())
     content["facts"] |= {"step": step, "val_loss": val_loss}
+    del content["sha256"]  # one without is as good
     (path / "manifest.json").write_text(json.dumps(content))
     return path
 

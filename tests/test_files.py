@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -289,6 +290,23 @@ def test_a_malformed_manifest_is_a_checkpoint_error(tmp_path: Path, text: str) -
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(CheckpointError, match="cannot be read"):
         read_manifest(tmp_path)
+
+
+def test_a_flipped_bit_anywhere_in_a_manifest_is_found(tmp_path: Path) -> None:
+    path = publish_folder(tmp_path, "one", fill, {"step": 3, "val_loss": 1.25, "data": {"é": None}})
+    whole = (path / "manifest.json").read_bytes()
+    manifest = read_manifest(path)
+    for position in range(len(whole)):
+        bad = bytearray(whole)
+        bad[position] ^= 1 << position % 8
+        (path / "manifest.json").write_bytes(bad)
+        with suppress(CheckpointError):
+            assert read_manifest(path) == manifest, "spelt otherwise, it says the same"
+    (path / "manifest.json").write_bytes(whole.replace(b'"step": 3', b'"step": 4'))
+    with pytest.raises(CheckpointError, match=r"one: manifest\.json is damaged"):
+        verify_folder(path)
+    (path / "manifest.json").write_bytes(whole)
+    verify_folder(path)
 
 
 def test_messages_for_no_manifest_no_folder_and_another_format(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
+_SEAL = "sha256"
 _PARTIAL, _REPLACED = ".partial-", ".replaced-"
 
 
@@ -205,7 +206,8 @@ def publish_folder(
                 wrong = sorted(k for k in {*files, *expected} if files.get(k) != expected.get(k))
                 raise CheckpointError(f"{wrong[0]} is not what its manifest says", where=str(parent / name))
             entries = {path: asdict(entry) for path, entry in files.items()}
-            write_json_atomic(partial / MANIFEST, {"format": _FORMAT, "facts": dict(facts), "files": entries})
+            content = _finite({"format": _FORMAT, "facts": facts, "files": entries})
+            write_json_atomic(partial / MANIFEST, {**content, _SEAL: _seal(content)})
             path = _swap(partial, parent / name) if replace else _rename_to_free(partial, parent / name)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -228,6 +230,11 @@ def read_manifest(folder: Path) -> Manifest:
             what = f"the manifest's format is {content['format']!r}, and this version reads {_FORMAT}"
             raise CheckpointError(what, where=str(folder), hint="Use the version of BabyGPT that wrote it")
         files = {name: _entry(name, value) for name, value in content["files"].items()}
+        seal = content.pop(_SEAL, None)  # manifests were not sealed at first
+        if content.keys() != {"format", "facts", "files"}:
+            raise ValueError("it has entries that are none of ours")
+        if seal is not None and seal != _seal(content):
+            raise CheckpointError(f"{MANIFEST} is damaged: its checksum differs", where=str(folder))
     except CheckpointError:
         raise
     except FileNotFoundError as error:
@@ -352,6 +359,12 @@ def _swap(source: Path, target: Path) -> Path:
     fsync_dir(target.parent)
     remove_folder(aside)
     return target
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    """The checksum of a manifest's values, however they are spaced and sorted."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _entry(name: str, value: Any) -> FileEntry:
