@@ -10,7 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from babygpt import DataRecipe, EvalSettings, evaluate
-from babygpt.errors import CheckpointError
+from babygpt.errors import CheckpointError, MachineError
+from babygpt.machine import MachineRequest, detect
 
 TEXT = "".join(f"Line {n} says that {n % 7} follows {(n + 3) % 7}.\n" for n in range(40))
 
@@ -64,6 +65,13 @@ def test_text_shorter_than_a_window_is_read_whole(tiny_gpt2: Path, tmp_path: Pat
 def test_a_model_that_does_not_say_its_text_needs_one(tiny_gpt2: Path) -> None:
     with pytest.raises(CheckpointError, match=r"Give --data\.path"):
         evaluate(EvalSettings(str(tiny_gpt2)))
+
+
+def test_a_device_that_is_not_there_is_named(tiny_gpt2: Path, text: Path) -> None:
+    missing = next(kind for kind in ("mps", "cuda") if kind not in detect().devices)
+    settings = EvalSettings(str(tiny_gpt2), DataRecipe(path=(str(text),)), MachineRequest(device=missing))
+    with pytest.raises(MachineError, match=f"this computer has no {missing}"):
+        evaluate(settings)
 
 
 def test_lines_and_values(tiny_gpt2: Path, text: Path) -> None:

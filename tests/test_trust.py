@@ -350,6 +350,11 @@ def test_a_hostile_recipe(
     assert not (run.parent / "new").exists()
 
 
+def test_a_recipe_without_its_length_is_no_runs(run: Path, refused: Callable[..., str]) -> None:
+    (run / "recipe.yaml").write_text("seed: 1\n")
+    assert "budget.steps is missing" in refused("train", "--resume", run)
+
+
 @pytest.mark.parametrize("line", ["out: /tmp/elsewhere", "resume: /tmp/elsewhere", "machine:\n  devices: 64"])
 def test_the_recipe_of_a_run_leads_nowhere_else(line: str, run: Path, refused: Callable[..., str]) -> None:
     file = run / "recipe.yaml"
@@ -377,6 +382,10 @@ def test_the_recipe_of_a_run_leads_nowhere_else(line: str, run: Path, refused: C
         ("loops", {"$tensor": "nope"}, "malformed"),
         ("loops", {"$dict": [[[1], 2]]}, "malformed"),
         ("loops", {"$float": "evil"}, "malformed"),
+        ("loops", {}, "cannot be restored"),
+        ("optimizer_states", [{}], "cannot be restored"),
+        ("lr_schedulers", [{}], "cannot be restored"),
+        ("LLMDataModule", "x", "cannot be restored"),
     ],
 )
 def test_state_that_is_none(

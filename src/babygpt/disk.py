@@ -1,4 +1,4 @@
-"""Room on the disk and the right to write there: asked beforehand, and one plain message where it is missing."""
+"""The disk: room and the right to write, plain messages where they lack, and waiting for what is written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from babygpt.errors import InputError, SpaceError
 
-__all__ = ["ensure_space", "free_bytes", "plain_errors"]
+__all__ = ["ensure_space", "free_bytes", "fsync_dir", "fsync_file", "plain_errors"]
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NO_RIGHT = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -36,6 +36,23 @@ def ensure_space(path: Path, needed: int, what: str) -> None:
     if free < needed:
         what = f"{what} needs {_size(needed)}, and {_size(free)} is free"
         raise SpaceError(what, where=str(path), hint="Free some space, or choose a folder on another disk")
+
+
+def fsync_file(path: Path) -> None:
+    """Returns once the file's bytes are on the disk."""
+    with open(path, "r+b" if os.name == "nt" else "rb") as file:  # only Windows asks for the right to write
+        os.fsync(file.fileno())
+
+
+def fsync_dir(path: Path) -> None:
+    """Returns once the folder's names are on the disk; does nothing where folders cannot be flushed."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -101,12 +101,15 @@ class NotFiniteError(BabyGPTError):
 
 
 class Stopped(BabyGPTError):
-    """A signal asked the run to stop; it stopped at a step's end, after saving.
+    """A signal asked the run to stop; it stopped at a step's end, after saving, unless it was asked again.
 
     Args:
         signum: the signal's number; the command exits with 128 + signum.
+        at_once: it was asked for again, so that nothing was waited for and nothing saved.
     """
 
-    def __init__(self, signum: int) -> None:
-        self.signum = signum
-        super().__init__(f"stopped by signal {signum}")
+    def __init__(self, signum: int, *, at_once: bool = False) -> None:
+        self.signum, self.at_once = signum, at_once
+        super().__init__(
+            f"stopped by signal {signum}{' at once; nothing was saved since' if at_once else ''}"
+        )

@@ -102,8 +102,7 @@ def evaluate(settings: EvalSettings) -> EvalResult:
         val_batches=None,
     )
     data.setup("validate")
-    facts = detect()
-    device = torch.device(facts.device if settings.machine.device == "auto" else settings.machine.device)
+    device = torch.device(detect().device_for(settings.machine.device))
     model = load_model(settings.checkpoint, packing=recipe.packing)
     network: Any = model.train(False)
     network.to(device)

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from babygpt.disk import ensure_space, free_bytes, plain_errors
+from babygpt.disk import ensure_space, free_bytes, fsync_dir, fsync_file, plain_errors
 from babygpt.errors import CheckpointError, InputError
 from babygpt.untrusted import read_json, shown
 
@@ -33,8 +33,6 @@ __all__ = [
     "ensure_space",
     "free_bytes",
     "free_name",
-    "fsync_dir",
-    "fsync_file",
     "make_folder",
     "publish_folder",
     "read_manifest",
@@ -43,6 +41,7 @@ __all__ = [
     "set_aside",
     "sha256_of",
     "verify_folder",
+    "write_atomic",
     "write_json_atomic",
     "write_text_atomic",
 ]
@@ -83,30 +82,13 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fsync_file(path: Path) -> None:
-    """Returns once the file's bytes are on the disk."""
-    with open(path, "r+b" if os.name == "nt" else "rb") as file:  # only Windows asks for the right to write
-        os.fsync(file.fileno())
-
-
-def fsync_dir(path: Path) -> None:
-    """Returns once the folder's names are on the disk; does nothing where folders cannot be flushed."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_text_atomic(path: Path, text: str) -> None:
-    """Writes UTF-8 text, so that the path holds the old text or the new; may raise SpaceError, InputError."""
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes a file, so that the path holds the old bytes or the new; may raise SpaceError, InputError."""
     partial = _beside(path, _PARTIAL)
     with plain_errors(path.parent):
         try:
-            with open(partial, "x", encoding="utf-8", newline="\n") as file:
-                file.write(text)
+            with open(partial, "xb") as file:
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
@@ -114,6 +96,11 @@ def write_text_atomic(path: Path, text: str) -> None:
             partial.unlink(missing_ok=True)
             raise
         fsync_dir(path.parent)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Writes UTF-8 text as `write_atomic` does."""
+    write_atomic(path, text.encode())
 
 
 def write_json_atomic(path: Path, value: Any) -> None:

@@ -126,6 +126,21 @@ class MachineFacts:
         """The fastest kind."""
         return self.devices[0]
 
+    def device_for(self, asked: str) -> str:
+        """The kind of device asked for, `auto` the fastest.
+
+        Raises:
+            MachineError: this computer has none.
+        """
+        device = self.device if asked == "auto" else asked
+        if device not in self.devices:
+            raise MachineError(
+                f"this computer has no {device}",
+                where="machine.device",
+                hint=f"It has {', '.join(self.devices)}",
+            )
+        return device
+
     def bf16(self, device: str) -> bool:
         """Whether bf16 pays on a kind of device; where it does not, it can be many times slower than fp32."""
         return device in self.bf16_devices

@@ -193,13 +193,7 @@ def resolve_plan(request: MachineRequest, facts: MachineFacts, recipe: Recipe, c
         MachineError: the computer has not what was asked.
     """
     reasons: list[str] = []
-    device = facts.device if request.device == "auto" else request.device
-    if device not in facts.devices:
-        raise MachineError(
-            f"this computer has no {device}",
-            where="machine.device",
-            hint=f"It has {', '.join(facts.devices)}",
-        )
+    device = facts.device_for(request.device)
     devices = (facts.cuda_count if device == "cuda" else 1) if request.devices == "auto" else request.devices
     if device == "cuda" and devices > facts.cuda_count:
         raise MachineError(

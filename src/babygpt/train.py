@@ -9,7 +9,6 @@ Processes that Lightning starts for further devices come through here too: they 
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import signal
@@ -26,7 +25,8 @@ from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
 from babygpt.checkpoints import best
-from babygpt.errors import SpaceError, Stopped
+from babygpt.disk import plain_errors
+from babygpt.errors import CheckpointError, InputError, Stopped
 from babygpt.files import read_manifest
 from babygpt.machine import keep_freed_memory
 from babygpt.settings import TrainSettings
@@ -37,11 +37,14 @@ from babygpt.training.module import BabyGPT
 from babygpt.training.saving import RunCheckpoints, SavePlan
 from babygpt.training.start import Run, begin, first_words, pieces, reopen, resume
 from babygpt.training.writer import BackgroundWriter
+from babygpt.untrusted import shown
 
 __all__ = ["RunResult", "train"]
 
 # How a process started for a further device learns which run it belongs to.
 _RUN, _FROM = "BABYGPT_RUN", "BABYGPT_RESUME_FROM"
+# What a state of the wrong form makes of Lightning's and torch's own restoring.
+_RESTORING = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -116,9 +119,10 @@ def train(settings: TrainSettings) -> RunResult:
     guard = SignalGuard()
 
     def say(message: str) -> None:
-        console.print(message, markup=False, highlight=False, soft_wrap=True)
+        console.print(shown(message), markup=False, highlight=False, soft_wrap=True)
 
-    with guard.installed(), _messages_to(say):
+    place = Path(settings.out or settings.resume or "runs")
+    with guard.installed(), _messages_to(say), plain_errors(place):
         try:
             child = _child_of()
             if child is not None:
@@ -135,14 +139,6 @@ def train(settings: TrainSettings) -> RunResult:
             if job and stopped.signum not in (signal.SIGTERM, signal.SIGINT) and _child_of() is None:
                 requeue(job, say)
             raise
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise SpaceError(
-                "no space left on the device",
-                where=str(error.filename or settings.out or settings.resume or "runs"),
-                hint="Free some space, then go on with --resume; the last whole checkpoint is kept",
-            ) from error
         finally:
             os.environ.pop(_RUN, None)
             os.environ.pop(_FROM, None)
@@ -174,11 +170,16 @@ def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
         cut_after(run.out / "metrics.jsonl", done if run.checkpoint else -1)
         cut_after(run.out / "samples.jsonl", done if run.checkpoint else -1)
     writer = BackgroundWriter()
+
+    def flush() -> None:
+        files.flush()
+        sampler.flush()
+
     saving = RunCheckpoints(
         _save_plan(run),
         guard,
-        files.flush,
-        lambda m: console.print(f"checkpoints: {m}", markup=False),
+        flush,
+        lambda m: console.print(shown(f"checkpoints: {m}"), markup=False),
         writer,
     )
     plan, recipe = run.plan, run.recipe
@@ -209,7 +210,18 @@ def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
         trainer.validate(module, datamodule=data, verbose=False)
         guard.raise_if_asked()
     begun = time.monotonic()
-    trainer.fit(module, datamodule=data, ckpt_path=None if run.checkpoint is None else str(run.checkpoint))
+    try:
+        trainer.fit(
+            module, datamodule=data, ckpt_path=None if run.checkpoint is None else str(run.checkpoint)
+        )
+    except _RESTORING as error:
+        if run.checkpoint is None or saving.begun or isinstance(error, InputError):
+            raise
+        raise CheckpointError(
+            f"the training state cannot be restored ({type(error).__name__}: {error})",
+            where=str(run.checkpoint),
+            hint="Take the folder away to go on from an earlier checkpoint, or start a new run from it as model.name",
+        ) from error
     return _result(run, files, sampler, module, time.monotonic() - begun, saving.stalled)
 
 

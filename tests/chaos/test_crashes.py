@@ -156,13 +156,6 @@ class RunJudge(Judge):
         return bool(load_state(checkpoint)["global_step"] == step)
 
 
-# What is not yet so; these turn into failures once it is.
-NOT_FLUSHED = pytest.mark.xfail(
-    strict=True, reason="samples are not flushed, nor are the files cut at a resume"
-)
-FOLDER_NOT_FLUSHED = pytest.mark.xfail(
-    strict=True, reason="the run's folder is made without flushing its name"
-)
 SAVING = {"checkpoint.every_steps": 3, "checkpoint.keep": 1}
 
 
@@ -259,9 +252,9 @@ def test_a_run_goes_on_from_every_point(
     ("name", "begin"),
     [
         ("metrics.jsonl", "made"),
-        pytest.param("metrics.jsonl", "resumed", marks=NOT_FLUSHED),
-        pytest.param("samples.jsonl", "made", marks=NOT_FLUSHED),
-        pytest.param("samples.jsonl", "resumed", marks=NOT_FLUSHED),
+        ("metrics.jsonl", "resumed"),
+        ("samples.jsonl", "made"),
+        ("samples.jsonl", "resumed"),
     ],
 )
 def test_lines_before_a_checkpoint_are_on_the_disk_before_it(
@@ -295,7 +288,6 @@ def whole_lines(content: bytes) -> list[dict[str, Any]]:
     return found
 
 
-@FOLDER_NOT_FLUSHED
 def test_a_folder_that_the_run_makes_is_on_the_disk_before_its_checkpoints(
     shimmed: ForkServer, quick: Path, tiny_gpt2: Path, text: Path
 ) -> None:

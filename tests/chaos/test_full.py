@@ -101,9 +101,6 @@ def test_a_run_goes_on_after_a_fault_anywhere(
     )
 
 
-@pytest.mark.xfail(
-    strict=True, reason="only what is published gives a plain message; other files give a traceback"
-)
 @pytest.mark.parametrize("name", ["", "/metrics.jsonl"])
 def test_a_read_only_folder_is_one_plain_message(
     shimmed: ForkServer, tiny_gpt2: Path, text: Path, quick: Path, name: str

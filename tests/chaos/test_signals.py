@@ -93,7 +93,6 @@ def test_usr1_saves_and_goes_on(run: Runs, whole: dict[str, Any], tmp_path: Path
     assert run.end_of(out) == whole
 
 
-@pytest.mark.xfail(strict=True, reason="Lightning takes the second Ctrl-C for itself and exits with 1")
 def test_a_second_ctrl_c_ends_with_130(run: Runs, tmp_path: Path) -> None:
     twice = [(MICRO_BATCHES + at, int(signal.SIGINT)) for at in (1, 2)]
     assert run(tmp_path / "run", [*twice]) == 130

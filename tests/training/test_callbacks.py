@@ -74,7 +74,7 @@ def test_lines_past_the_checkpoint_go(tmp_path: Path) -> None:
     assert path.read_text() == ""
 
 
-@pytest.mark.parametrize("torn", ['{"ste', '{"step": 1', "[]", '"text"', "{}"])
+@pytest.mark.parametrize("torn", ['{"ste', '{"step": 1', "[]", '"text"', "{}", "[" * 100_000])
 def test_a_torn_line_goes(tmp_path: Path, torn: str) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"step": 1}}\n{torn}')
@@ -139,6 +139,14 @@ def test_other_ranks_write_nothing(tmp_path: Path, files: RunFiles, module: Any)
 
 
 # -- samples -------------------------------------------------------------------------------------------------
+
+
+def test_a_sample_moves_no_cursor(files: RunFiles) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    ProgressView(10, console, files).sample(3, "\x1b[31mred", " and\nmore")
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\x1b" not in printed
+    assert "red and⏎ more" in printed
 
 
 def test_a_sample_at_each_validation(tmp_path: Path, tiny_gpt2: Path, files: RunFiles) -> None:

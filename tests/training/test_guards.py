@@ -41,8 +41,10 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
     guard = SignalGuard()
     with guard.installed():
         os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped) as caught:
             os.kill(os.getpid(), signal.SIGINT)
+        assert caught.value.at_once
+        assert caught.value.signum == signal.SIGINT
 
 
 def test_handlers_put_in_since_are_taken_over_again() -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from babygpt.data.arrow import TokenStore
 from babygpt.data.cache import clear_leftovers, publishing
 from babygpt.data.packing import Packing, Windows, pack
-from babygpt.files import fsync_file
+from babygpt.disk import fsync_file
 
 __all__ = ["lay_out"]
 

@@ -15,8 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import PreTrainedTokenizerBase
 
 from babygpt.errors import NotFiniteError
+from babygpt.files import write_atomic
 from babygpt.generate import continue_text
 from babygpt.training.meter import StepRecord
+from babygpt.untrusted import shown
 
 __all__ = ["PreparationView", "ProgressView", "RunFiles", "Sampler", "cut_after", "lines_of"]
 
@@ -28,10 +30,10 @@ def cut_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     # As bytes: a torn line may end inside a character, and text may hold other line ends than ours.
-    kept = [line for line in path.read_bytes().split(b"\n") if _step_in(line) <= step]
-    fresh = path.with_name(path.name + ".partial")
-    fresh.write_bytes(b"".join(line + b"\n" for line in kept))
-    os.replace(fresh, path)
+    before = path.read_bytes()
+    kept = b"".join(line + b"\n" for line in before.split(b"\n") if _step_in(line) <= step)
+    if kept != before:
+        write_atomic(path, kept)
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -45,7 +47,7 @@ def _step_in(line: bytes) -> float:
     """The step of a JSON line; infinite for what is none, such as the torn last line of a killed process."""
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf
 
 
@@ -168,6 +170,10 @@ class Sampler(L.Callback):
         self._lines.write({"step": step, "prompt": self.prompt, "text": self.latest})
         self._view.sample(step, self.prompt, self.latest)
 
+    def flush(self) -> None:
+        """Waits until the samples so far are on the disk."""
+        self._lines.sync()
+
 
 class PreparationView:
     """Shows how far reading and tokenising have come: a bar on a terminal, a line a stage elsewhere.
@@ -286,9 +292,9 @@ class ProgressView(L.Callback):
 
     def sample(self, step: int, prompt: str, text: str) -> None:
         """Shows what the model wrote, on one line."""
-        shown = (prompt + text).replace("\n", "⏎ ")
+        line = shown((prompt + text).replace("\n", "⏎ "))
         width = max(40, min(self._console.width, 160) - 24)
-        self._console.print(f"sample at step {step:>7,}:  {shown[:width]}", **_RAW)
+        self._console.print(f"sample at step {step:>7,}:  {line[:width]}", **_RAW)
 
     def _numbers(self) -> str:
         record = self._files.last_record

@@ -139,7 +139,8 @@ class SignalGuard(L.Callback):
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         del frame
         if signum == signal.SIGINT and self._stop == signal.SIGINT:
-            raise KeyboardInterrupt
+            # Not KeyboardInterrupt, which Lightning would take for itself and end the process with 1.
+            raise Stopped(signum, at_once=True)
         if signum == _SAVE and not slurm_job():
             self._save = True
         else:

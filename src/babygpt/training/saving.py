@@ -67,6 +67,7 @@ class RunCheckpoints(L.Callback):
 
     Attributes:
         stalled: seconds that training stood still for saves.
+        begun: whether the state was restored and training has begun.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class RunCheckpoints(L.Callback):
     ) -> None:
         self._plan, self._guard, self._flush, self._say = plan, guard, flush, say
         self._writer = writer
-        self.stalled = 0.0
+        self.stalled, self.begun = 0.0, False
         self._seen = 0
         self._since = time.monotonic()
         self._best: float | None = None
@@ -89,7 +90,7 @@ class RunCheckpoints(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begins at the step the run is at."""
         del pl_module
-        self._seen = trainer.global_step
+        self._seen, self.begun = trainer.global_step, True
         found = best(self._plan.folder)
         self._best = None if found is None else found.facts["val_loss"]
 
@@ -134,7 +135,7 @@ class RunCheckpoints(L.Callback):
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         """Lets a save that is under way end, but for a second Ctrl-C, which waits for nothing."""
         del trainer, pl_module
-        if not isinstance(exception, KeyboardInterrupt):
+        if not (isinstance(exception, Stopped) and exception.at_once):
             self._writer.join()
 
     def _is_due(self, trainer: L.Trainer, step: int) -> bool:

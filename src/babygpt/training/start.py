@@ -18,7 +18,7 @@ from babygpt.data import changes
 from babygpt.data.module import LLMDataModule
 from babygpt.data.store import Progress
 from babygpt.errors import CheckpointError, InputError, RecipeError
-from babygpt.files import ensure_space, read_manifest, write_json_atomic
+from babygpt.files import ensure_space, make_folder, read_manifest, write_json_atomic
 from babygpt.machine import MachineFacts, MachinePlan, asked_as_before, detect, installed_versions
 from babygpt.model.load import load_config
 from babygpt.recipe import Recipe, differences, read_recipe, write_recipe
@@ -109,7 +109,7 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
     module = build_module(recipe, planned.plan, data)
     module.check(data)
     recipe = _with_steps(recipe, planned.plan, data, module, say)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     _write_machine(out, facts, planned.plan, planned.reasons)
     changes.remember(out, prepared)
     write_recipe(out / "recipe.yaml", recipe)
@@ -184,6 +184,12 @@ def resume(settings: TrainSettings, say: Say) -> Run:
             hint="Give the folder that --out named",
         )
     recipe = read_recipe(out / "recipe.yaml")
+    if recipe.budget.steps is None:
+        raise CheckpointError(
+            "budget.steps is missing: this is not the recipe.yaml that a run writes",
+            where=str(out / "recipe.yaml"),
+            hint="Begin a new run from it with --config",
+        )
     asked = [
         f for f in settings.given if f.split(".")[0] not in ("machine", "checkpoint", "out", "resume", "json")
     ]
