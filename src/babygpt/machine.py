@@ -46,6 +46,7 @@ class MachineRequest:
         devices: how many devices of this computer work together; auto takes all GPUs.
         nodes: how many computers work together.
         strategy: how devices share the work; ddp gives each the whole model.
+        stall_minutes: a run in which nothing moves for so long shows where it hangs and ends; null never ends it.
 
     Raises:
         MachineError: a number is out of range.
@@ -60,8 +61,11 @@ class MachineRequest:
     devices: int | Literal["auto"] = "auto"
     nodes: int = 1
     strategy: Literal["auto", "ddp"] = "auto"
+    stall_minutes: float | None = 30.0
 
     def __post_init__(self) -> None:
+        if self.stall_minutes is not None and not 0 < self.stall_minutes < math.inf:
+            raise MachineError(f"{self.stall_minutes} is not a number above 0", where="machine.stall_minutes")
         for name, least in (("micro_batch", 1), ("workers", 0), ("devices", 1), ("nodes", 1)):
             value = getattr(self, name)
             if value == "auto" and name != "nodes":

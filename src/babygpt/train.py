@@ -36,6 +36,7 @@ from babygpt.training.guards import SignalGuard, requeue, slurm_job
 from babygpt.training.module import BabyGPT
 from babygpt.training.saving import RunCheckpoints, SavePlan
 from babygpt.training.start import Run, begin, first_words, pieces, reopen, resume
+from babygpt.training.watchdog import Watchdog
 from babygpt.training.writer import BackgroundWriter
 from babygpt.untrusted import shown
 
@@ -182,6 +183,8 @@ def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
         lambda m: console.print(shown(f"checkpoints: {m}"), markup=False),
         writer,
     )
+    minutes = run.settings.machine.stall_minutes
+    watchdog = Watchdog(None if minutes is None else 60 * minutes)
     plan, recipe = run.plan, run.recipe
     accumulate = -(-int(recipe.data.global_batch_size) // (plan.micro_batch * plan.devices * plan.nodes))
     trainer = L.Trainer(
@@ -203,17 +206,18 @@ def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
         enable_model_summary=False,
         log_every_n_steps=10,
         use_distributed_sampler=False,
-        callbacks=[guard, files, view, sampler, saving],
+        callbacks=[guard, watchdog, files, view, sampler, saving],
         plugins=[FolderCheckpointIO(writer)],
     )
-    if run.checkpoint is None:
-        trainer.validate(module, datamodule=data, verbose=False)
-        guard.raise_if_asked()
     begun = time.monotonic()
     try:
-        trainer.fit(
-            module, datamodule=data, ckpt_path=None if run.checkpoint is None else str(run.checkpoint)
-        )
+        with watchdog.watching():
+            if run.checkpoint is None:
+                trainer.validate(module, datamodule=data, verbose=False)
+                guard.raise_if_asked()
+            begun = time.monotonic()
+            path = None if run.checkpoint is None else str(run.checkpoint)
+            trainer.fit(module, datamodule=data, ckpt_path=path)
     except _RESTORING as error:
         if run.checkpoint is None or saving.begun or isinstance(error, InputError):
             raise
