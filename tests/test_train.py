@@ -342,6 +342,38 @@ def test_a_plan_that_changes_on_the_way_says_so(command: Command, text: Path, tm
     assert "plan: as before" not in elsewhere.err
 
 
+def test_a_finished_run_goes_on_to_a_longer_budget_with_the_bits_of_a_long_one(
+    command: Command, text: Path, tmp_path: Path
+) -> None:
+    more = {"schedule__name": "constant", "schedule__warmup": 2, "validate__every_steps": 100}
+    whole = command(*args_for(text / "docs.jsonl", tmp_path / "whole", budget__steps=9, **more))
+    out = tmp_path / "run"
+    assert command(*args_for(text / "docs.jsonl", out, budget__steps=5, **more)).code == 0
+    longer = command("train", "--resume", out, "--budget.steps", 9)
+    assert longer.code == 0, longer.err
+    assert weights_equal(whole.module.model, longer.module.model)  # type: ignore[union-attr]
+    assert read_recipe(out / "recipe.yaml").budget.steps == 9
+    steps = [m["step"] for m in lines_of(out / "metrics.jsonl") if "train_loss" in m]
+    assert steps == list(range(1, 10))
+
+
+def test_a_longer_budget_that_would_have_changed_the_steps_done_is_refused(
+    command: Command, text: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    assert command(*args_for(text / "docs.jsonl", out, budget__steps=4)).code == 0
+    before = (out / "recipe.yaml").read_bytes()
+    for asked, said in (
+        ("--budget.steps", "schedule.name: linear"),
+        ("--budget.minutes", "budget.minutes: "),
+    ):
+        seen = command("train", "--resume", out, asked, 9)
+        assert seen.code == 2
+        assert said in seen.err
+    assert (out / "recipe.yaml").read_bytes() == before
+    assert command("train", "--resume", out, "--budget.steps", 4).code == 0, "the same budget is none"
+
+
 def test_a_new_run_from_a_checkpoint_starts_at_its_loss(command: Command, text: Path, tmp_path: Path) -> None:
     first = command(*args_for(text / "docs.jsonl", tmp_path / "first"))
     assert first.code == 0

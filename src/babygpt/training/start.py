@@ -23,6 +23,7 @@ from babygpt.machine import MachineFacts, MachinePlan, asked_as_before, detect, 
 from babygpt.model.load import load_config
 from babygpt.recipe import Recipe, differences, read_recipe, write_recipe
 from babygpt.settings import TrainSettings
+from babygpt.training.budget import lengthened
 from babygpt.training.module import BabyGPT
 
 __all__ = ["Run", "begin", "build_data", "build_module", "first_words", "pieces", "reopen", "resume"]
@@ -194,7 +195,8 @@ def resume(settings: TrainSettings, say: Say) -> Run:
         f for f in settings.given if f.split(".")[0] not in ("machine", "checkpoint", "out", "resume", "json")
     ]
     paths = [name.removeprefix("data.") for name in asked if name in ("data.path", "data.val_path")]
-    asked = [name for name in asked if name not in ("data.path", "data.val_path")]
+    longer = any(name.startswith("budget.") for name in asked)
+    asked = [name for name in asked if name not in ("data.path", "data.val_path") and name[:7] != "budget."]
     wrong = [d for d in differences(recipe, settings.recipe) if d.split(":")[0] in asked]
     if wrong:
         raise RecipeError(
@@ -203,14 +205,18 @@ def resume(settings: TrainSettings, say: Say) -> Run:
             hint="Leave these fields out to go on, or start a new run with --out",
         )
     found = newest(out / "checkpoints", lambda message: say(f"resume: {message}"))
+    done = 0 if found is None else int(read_manifest(found).facts["step"])
     if found is None:
         say("resume: no checkpoint was reached; beginning at step 0")
-    elif int(read_manifest(found).facts["step"]) >= int(recipe.budget.steps or 0):
+    if longer:
+        recipe = _lengthened(recipe, settings, out, done)
+    if found is not None and done >= int(recipe.budget.steps or 0):
         return reopen(out, settings, found)
     found_data = changes.unchanged(out, recipe.data, settings.recipe.data, paths)
     recipe = replace(recipe, data=found_data)
-    if paths:
+    if paths or longer:
         write_recipe(out / "recipe.yaml", recipe)
+        say(f"run: {out}, {recipe.budget.steps:,} steps")
     facts = detect()
     data = build_data(recipe, batch_size=1, prepared_as=changes.store_key(out))
     request = settings.machine
@@ -222,6 +228,21 @@ def resume(settings: TrainSettings, say: Say) -> Run:
         say(f"plan: {line}")
     _write_machine(out, facts, planned.plan, planned.reasons)
     return Run(out, recipe, planned.plan, settings, found)
+
+
+def _lengthened(recipe: Recipe, settings: TrainSettings, out: Path, done: int) -> Recipe:
+    """The recipe with the budget that is asked for now."""
+    if settings.budget.minutes is not None:
+        raise RecipeError(
+            "a run that goes on is not timed again",
+            where="budget.minutes",
+            hint="Give budget.steps, budget.tokens or budget.epochs",
+        )
+    data = build_data(recipe, batch_size=1, prepared_as=changes.store_key(out))
+    data.setup()
+    asked = planner.resolve_steps(replace(recipe, budget=settings.budget), data.plan, 0, None).budget.steps
+    assert asked is not None
+    return recipe if asked == recipe.budget.steps else lengthened(recipe, asked, done)
 
 
 def _plan_before(out: Path) -> tuple[MachinePlan, MachineFacts] | None:
