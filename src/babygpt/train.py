@@ -27,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 from babygpt.checkpoints import best
 from babygpt.disk import plain_errors
 from babygpt.errors import CheckpointError, InputError, Stopped
-from babygpt.files import read_manifest
+from babygpt.files import read_manifest, remove_partials
 from babygpt.machine import keep_freed_memory
 from babygpt.settings import TrainSettings
 from babygpt.training.callbacks import PreparationView, ProgressView, RunFiles, Sampler, cut_after, lines_of
@@ -250,6 +250,7 @@ def _result(
 
 
 def _finished(run: Run, steps: int) -> RunResult:
+    remove_partials(run.checkpoints)
     found = best(run.checkpoints)
     lines = lines_of(run.out / "metrics.jsonl")
     last: dict[str, Any] = next((line for line in reversed(lines) if "val_loss" in line), {})

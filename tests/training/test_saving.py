@@ -76,7 +76,9 @@ class Fit:
 def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def make(**plan: Any) -> Fit:
         made = Fit(tmp_path, **plan)
-        monkeypatch.setattr(saving, "copy_checkpoint", lambda path, name: made.saved.append(name))
+        monkeypatch.setattr(
+            saving, "copy_checkpoint", lambda path, name: made.saved.append(name) or path.with_name(name)
+        )
         for name in ("link_last", "keep"):
             monkeypatch.setattr(saving, name, lambda *a, **k: None)
         return made
@@ -88,13 +90,13 @@ def test_a_step_that_validates_is_saved_once_after_its_validation(fit: Any) -> N
     run = fit()
     for loss in (9.0, 9.0, 9.0, 5.0):
         run.step(loss)
-    assert run.saved == ["step-000004", "babygpt-5.00"]
+    assert run.saved == ["babygpt-5.00", "step-000004"]
     for loss in (9.0, 9.0, 9.0, 6.0):
         run.step(loss)
     assert run.saved[2:] == ["step-000008"], "a worse loss is no new best"
     for _ in range(2):
         run.step(4.0)
-    assert run.saved[3:] == ["step-000010", "babygpt-4.00"], "the last step is validated and saved"
+    assert run.saved[3:] == ["babygpt-4.00", "step-000010"], "the last step is validated and saved"
     assert run.trainer.should_stop
 
 

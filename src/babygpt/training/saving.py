@@ -148,13 +148,17 @@ class RunCheckpoints(L.Callback):
         return bool(trainer.strategy.broadcast(late)) if trainer.world_size > 1 else late
 
     def _save(self, trainer: L.Trainer, pl_module: Any, best: str | None = None) -> None:
-        """Saves the step, and once more under the name `best` if that is given."""
-        path = self._stage(trainer, pl_module, step_name(trainer.global_step))
+        """Saves the step, and before that under the name `best` if that is given.
+
+        In this order: a process that is killed in between goes on from the best, and one that found its step saved
+        would never save it as the best.
+        """
+        name = step_name(trainer.global_step)
+        path = self._stage(trainer, pl_module, best or name)
 
         def follow() -> None:
-            if best is not None:
-                copy_checkpoint(path, best)
-            link_last(self._plan.folder, path)
+            newest = path if best is None else copy_checkpoint(path, name)
+            link_last(self._plan.folder, newest)
             self._keep()
 
         self._then(trainer, follow)
