@@ -49,6 +49,7 @@ from babygpt.state import bytes_of, decode
 from babygpt.untrusted import parse_json, shown
 
 __all__ = [
+    "LAST",
     "Found",
     "best",
     "best_name",
@@ -65,7 +66,7 @@ __all__ = [
 ]
 
 _TENSORS, _STATE = "training/optimizer.safetensors", "training/state.json"
-_LAST = "last"
+LAST = "last"
 
 Say = Callable[[str], None]
 
@@ -258,7 +259,7 @@ def newest(parent: Path, say: Say) -> Path | None:
     """
     if parent.is_dir():
         for path in sorted(parent.iterdir()):
-            if path.is_symlink() and path.is_dir() and path.name[0] != "." and path.name != _LAST:
+            if path.is_symlink() and path.is_dir() and path.name[0] != "." and path.name != LAST:
                 say(f"{path.name} is passed over: it is a link")
     for path in _folders(parent):
         try:
@@ -315,9 +316,9 @@ def keep(parent: Path, *, newest: int = 2, say: Say) -> None:
 
 def link_last(parent: Path, target: Path) -> None:
     """Points `last` at a checkpoint beside it: a relative link, or a one-line file where links fail."""
-    last, fresh = parent / _LAST, parent / f".partial-{_LAST}-{os.getpid()}"
+    last, fresh = parent / LAST, parent / f".partial-{LAST}-{os.getpid()}"
     if last.is_dir() and not last.is_symlink():  # a copying tool has followed the link
-        last.rename(free_name(parent / f"{_LAST}-v1"))
+        last.rename(free_name(parent / f"{LAST}-v1"))
     try:
         fresh.unlink(missing_ok=True)
         os.symlink(target.name, fresh, target_is_directory=True)

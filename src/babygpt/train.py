@@ -27,14 +27,14 @@ from transformers.utils import logging as transformers_logging
 from babygpt.checkpoints import best
 from babygpt.disk import plain_errors
 from babygpt.errors import CheckpointError, InputError, Stopped
-from babygpt.files import read_manifest, remove_partials
+from babygpt.files import read_manifest
 from babygpt.machine import keep_freed_memory
 from babygpt.settings import TrainSettings
 from babygpt.training.callbacks import PreparationView, ProgressView, RunFiles, Sampler, cut_after, lines_of
 from babygpt.training.checkpoint_io import FolderCheckpointIO
 from babygpt.training.guards import SignalGuard, requeue, slurm_job
 from babygpt.training.module import BabyGPT
-from babygpt.training.saving import RunCheckpoints, SavePlan
+from babygpt.training.saving import RunCheckpoints, SavePlan, settle
 from babygpt.training.start import Run, begin, first_words, pieces, reopen, resume
 from babygpt.training.watchdog import Watchdog
 from babygpt.training.writer import BackgroundWriter
@@ -161,6 +161,8 @@ def _resumed_from() -> Path | None:
 
 def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
     done = _step_of(run.checkpoint)
+    if run.checkpoint is not None and _child_of() is None:
+        settle(run.checkpoints, run.checkpoint)
     if done >= run.steps:
         return _finished(run, done)
     data, module = pieces(run)
@@ -250,7 +252,6 @@ def _result(
 
 
 def _finished(run: Run, steps: int) -> RunResult:
-    remove_partials(run.checkpoints)
     found = best(run.checkpoints)
     lines = lines_of(run.out / "metrics.jsonl")
     last: dict[str, Any] = next((line for line in reversed(lines) if "val_loss" in line), {})

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import torch
 
+from babygpt.checkpoints import link_last
 from babygpt.errors import SpaceError, Stopped
+from babygpt.files import publish_folder, verify_folder
 from babygpt.training import saving
 from babygpt.training.guards import Asked
-from babygpt.training.saving import RunCheckpoints, SavePlan
+from babygpt.training.saving import RunCheckpoints, SavePlan, settle
 from babygpt.training.writer import BackgroundWriter
 
 
@@ -216,3 +218,35 @@ def test_one_save_is_under_way_at_a_time(fit: Any) -> None:
     assert under_way[0] == 0
     assert most[0] == 1
     assert 0.04 < run.callback.stalled < 10
+
+
+def published(folder: Path, name: str, step: int) -> Path:
+    return publish_folder(
+        folder, name, lambda inside: (inside / "model.safetensors").write_bytes(b"x"), {"step": step}
+    )
+
+
+@pytest.mark.parametrize("last", ["none", "older", "a file"])
+def test_what_a_killed_process_had_begun_is_ended(tmp_path: Path, last: str) -> None:
+    older, newest = published(tmp_path, "step-000003", 3), published(tmp_path, "babygpt-2.00", 6)
+    (tmp_path / ".partial-step-000006-ab").mkdir()
+    if last == "older":
+        link_last(tmp_path, older)
+    elif last == "a file":
+        (tmp_path / "last").write_text("step-000003\n")
+    settle(tmp_path, newest)
+    assert {p.name for p in tmp_path.iterdir()} == {"step-000003", "babygpt-2.00", "step-000006", "last"}
+    assert verify_folder(tmp_path / "step-000006").facts["step"] == 6
+    assert (tmp_path / "last").resolve().name == "step-000006"
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_where_nothing_is_left_to_do_nothing_changes(tmp_path: Path, link: bool) -> None:
+    newest = published(tmp_path, "step-000006", 6)
+    if link:
+        link_last(tmp_path, newest)
+    else:
+        (tmp_path / "last").write_text("step-000006\n")
+    before = {p: p.lstat().st_mtime_ns for p in [tmp_path, *tmp_path.iterdir()]}
+    settle(tmp_path, newest)
+    assert {p: p.lstat().st_mtime_ns for p in [tmp_path, *tmp_path.iterdir()]} == before

@@ -21,13 +21,13 @@ from typing import Any
 
 import lightning as L
 
-from babygpt.checkpoints import best, best_name, copy_checkpoint, keep, link_last, step_name
+from babygpt.checkpoints import LAST, best, best_name, copy_checkpoint, keep, link_last, resolve, step_name
 from babygpt.errors import Stopped
-from babygpt.files import free_name
+from babygpt.files import free_name, read_manifest, remove_partials
 from babygpt.training.guards import SignalGuard
 from babygpt.training.writer import BackgroundWriter
 
-__all__ = ["RunCheckpoints", "SavePlan"]
+__all__ = ["RunCheckpoints", "SavePlan", "settle"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,23 @@ class SavePlan:
     def validates(self, step: int) -> bool:
         """Whether a validation follows the step."""
         return step % self.validate_every == 0 or step >= self.total_steps
+
+
+def settle(folder: Path, newest: Path) -> None:
+    """Ends what a killed process had begun: clears up, and gives the newest checkpoint its step's name and `last`.
+
+    Changes nothing where nothing is left to do.
+
+    Args:
+        folder: of the checkpoints.
+        newest: where the run goes on from; killed after saving its best, it has no other name yet.
+    """
+    remove_partials(folder)
+    if not newest.name.startswith("step-"):
+        newest = copy_checkpoint(newest, step_name(int(read_manifest(newest).facts["step"])))
+    last = folder / LAST
+    if (resolve(last) if last.is_file() else last.resolve()).name != newest.name:
+        link_last(folder, newest)
 
 
 class RunCheckpoints(L.Callback):
