@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -372,6 +375,103 @@ def test_a_longer_budget_that_would_have_changed_the_steps_done_is_refused(
         assert said in seen.err
     assert (out / "recipe.yaml").read_bytes() == before
     assert command("train", "--resume", out, "--budget.steps", 4).code == 0, "the same budget is none"
+
+
+@pytest.mark.parametrize(("fails", "saved"), [((2, 1), 2), ((0, 0), None)])
+def test_memory_that_runs_out_in_mid_accumulation_halves_the_micro_batch(
+    command: Command,
+    text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fails: tuple[int, int],
+    saved: int | None,
+) -> None:
+    more = {"machine__precision": "64-true", "budget__steps": 5, "validate__every_steps": 100}
+    by_hand = tmp_path / "by-hand"
+    if saved is None:
+        whole = command(*args_for(text / "docs.jsonl", by_hand, machine__micro_batch=1, **more))
+    else:
+        assert command(*args_for(text / "docs.jsonl", by_hand, **more), signal_at=saved - 1).code == 143
+        whole = command("train", "--resume", by_hand, "--machine.micro_batch", 1)
+    forward = BabyGPT.training_step
+
+    def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
+        size, step = len(batch["input_ids"]), self.trainer.global_step
+        if size > 1 and (step, batch_idx % self.trainer.accumulate_grad_batches) >= fails:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+        return forward(self, batch, batch_idx)
+
+    monkeypatch.setattr(BabyGPT, "training_step", training_step)
+    out = tmp_path / "run"
+    seen = command(*args_for(text / "docs.jsonl", out, **more))
+    assert seen.code == 0, seen.err
+    assert "memory: it ran out (CUDA out of memory" in seen.err
+    assert "going on with micro-batch 1, the same 4 a step" in seen.err
+    assert json.loads((out / "machine.json").read_text())["plan"]["micro_batch"] == 1
+    assert ((out / "checkpoints" / "step-000002").is_dir()) == (saved == 2), (
+        "the steps that were done are kept"
+    )
+    assert [m["step"] for m in lines_of(out / "metrics.jsonl") if "train_loss" in m] == [1, 2, 3, 4, 5]
+    assert weights_equal(whole.module.model, seen.module.model)  # type: ignore[union-attr]
+
+
+def test_memory_that_one_sequence_does_not_fit_into_ends_with_advice(
+    command: Command, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(BabyGPT, "training_step", training_step)
+    seen = command(*args_for(text / "docs.jsonl", tmp_path / "run"))
+    assert seen.code == 2
+    assert "Give a smaller data.block or model" in seen.err
+    assert "Traceback" not in seen.err
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the limit is set by what is in use")
+def test_memory_that_really_runs_out(text: Path, tmp_path: Path) -> None:
+    """A process that may take 700 MB more than torch's imports: 64 windows at once need more, few do not."""
+    (tmp_path / "long.txt").write_text(
+        "".join(f"Line {n} says that {n % 7} follows.\n" for n in range(20_000))
+    )
+    args = args_for(
+        tmp_path / "long.txt",
+        tmp_path / "run",
+        data__tokenizer="train:8192",
+        data__block=256,
+        data__global_batch_size=64,
+        machine__micro_batch=64,
+        budget__steps=2,
+        validate__batches=1,
+    )
+    code = """
+        import resource, sys
+        import torch, lightning, transformers
+        from babygpt.training import start
+        from babygpt.cli import main
+        begin = start.build_module
+
+        def limited(*args, **kwargs):
+            module = begin(*args, **kwargs)
+            used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (used + 700_000_000, resource.RLIM_INFINITY))
+            return module
+
+        start.build_module = limited
+        sys.exit(main(sys.argv[1:]))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *args],
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "memory: it ran out" in done.stderr
+    plan = json.loads((tmp_path / "run" / "machine.json").read_text())["plan"]
+    assert plan["micro_batch"] < 64
+    assert [m["step"] for m in lines_of(tmp_path / "run" / "metrics.jsonl") if "train_loss" in m] == [1, 2]
 
 
 def test_a_new_run_from_a_checkpoint_starts_at_its_loss(command: Command, text: Path, tmp_path: Path) -> None:

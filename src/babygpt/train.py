@@ -33,9 +33,11 @@ from babygpt.settings import TrainSettings
 from babygpt.training.callbacks import PreparationView, ProgressView, RunFiles, Sampler, cut_after, lines_of
 from babygpt.training.checkpoint_io import FolderCheckpointIO
 from babygpt.training.guards import SignalGuard, requeue, slurm_job
+from babygpt.training.memory import is_out_of_memory
 from babygpt.training.module import BabyGPT
+from babygpt.training.resume import resume
 from babygpt.training.saving import RunCheckpoints, SavePlan, settle
-from babygpt.training.start import Run, begin, first_words, pieces, reopen, resume
+from babygpt.training.start import Run, begin, first_words, pieces, reopen, shrink
 from babygpt.training.watchdog import Watchdog
 from babygpt.training.writer import BackgroundWriter
 from babygpt.untrusted import shown
@@ -134,7 +136,13 @@ def train(settings: TrainSettings) -> RunResult:
                 with PreparationView(console) as preparation:
                     run = begin(settings, say, preparation)
             os.environ[_RUN], os.environ[_FROM] = str(run.out), str(run.checkpoint or "")
-            return _fit(run, guard, console)
+            while True:
+                try:
+                    return _fit(run, guard, console)
+                except Exception as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    run = shrink(run, error, say)
         except Stopped as stopped:
             job = slurm_job()
             if job and stopped.signum not in (signal.SIGTERM, signal.SIGINT) and _child_of() is None:

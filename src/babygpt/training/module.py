@@ -108,6 +108,7 @@ class BabyGPT(L.LightningModule):
         )
         self.meter = StepMeter()
         self.skipped = SkippedSteps()
+        self.updating = False  # whether weights may be between two steps
         self._rules = OPTIMIZERS[optimizer] if rules is None else tuple(rules)
         self._head = find_head(self.model)
         self._validation: list[torch.Tensor] = []
@@ -207,6 +208,7 @@ class BabyGPT(L.LightningModule):
         """The update; then the step is closed in the meter."""
         lr, step = optimizer.param_groups[0]["lr"], self.trainer.global_step
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.updating = False
         targets = None if self._data is None else self._data.step_targets(step)
         if self.meter.finish_step(step + 1, targets, lr):
             self._say(f"step {step + 1:,}: the gradient is not finite; the step is passed over")
@@ -221,8 +223,7 @@ class BabyGPT(L.LightningModule):
         del outputs, batch, batch_idx
         if not self._interval_over:
             return
-        self._interval_over = False
-        records, self._interval = self._interval, []
+        records, self._interval, self._interval_over = self._interval, [], False
         targets = sum(r.targets for r in records)
         if targets:
             self.log(
@@ -250,6 +251,7 @@ class BabyGPT(L.LightningModule):
         del gradient_clip_algorithm
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf)
+        self.updating = True
         self.meter.set_grad_norm(norm.detach())
         # Under fp16 the loss scale expects overflows and passes such steps over by itself.
         if self.trainer.precision != "16-mixed" and not self._is_finite(norm):

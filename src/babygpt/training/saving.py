@@ -25,6 +25,7 @@ from babygpt.checkpoints import LAST, best, best_name, copy_checkpoint, keep, li
 from babygpt.errors import Stopped
 from babygpt.files import free_name, read_manifest, remove_partials
 from babygpt.training.guards import SignalGuard
+from babygpt.training.memory import is_out_of_memory, let_go
 from babygpt.training.writer import BackgroundWriter
 
 __all__ = ["RunCheckpoints", "SavePlan", "settle"]
@@ -98,7 +99,7 @@ class RunCheckpoints(L.Callback):
         self._plan, self._guard, self._flush, self._say = plan, guard, flush, say
         self._writer = writer
         self.stalled, self.begun = 0.0, False
-        self._seen = 0
+        self._seen = self._saved = 0
         self._since = time.monotonic()
         self._best: float | None = None
         self._due = False
@@ -108,6 +109,7 @@ class RunCheckpoints(L.Callback):
         """Begins at the step the run is at."""
         del pl_module
         self._seen, self.begun = trainer.global_step, True
+        self._saved = trainer.global_step
         found = best(self._plan.folder)
         self._best = None if found is None else found.facts["val_loss"]
 
@@ -150,10 +152,25 @@ class RunCheckpoints(L.Callback):
         self._wait()
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Lets a save that is under way end, but for a second Ctrl-C, which waits for nothing."""
-        del trainer, pl_module
-        if not (isinstance(exception, Stopped) and exception.at_once):
-            self._writer.join()
+        """Lets a save that is under way end, but for a second Ctrl-C, which waits for nothing.
+
+        When memory ran out inside a step, the steps before it are saved, so that a smaller plan goes on from there.
+        """
+        if isinstance(exception, Stopped) and exception.at_once:
+            return
+        self._writer.join()
+        in_a_step = trainer.training and not pl_module.updating and trainer.global_step > self._saved
+        if is_out_of_memory(exception) and trainer.world_size == 1 and in_a_step:
+            let_go(exception)
+            for parameter in pl_module.parameters():
+                parameter.grad = None
+            try:
+                self._save(trainer, pl_module)
+                self._wait()
+            except Exception as error:
+                self._say(
+                    f"the steps since {self._saved:,} could not be saved ({type(error).__name__}: {error})"
+                )
 
     def _is_due(self, trainer: L.Trainer, step: int) -> bool:
         if step >= self._plan.total_steps or (self._plan.every_steps and step % self._plan.every_steps == 0):
@@ -179,7 +196,7 @@ class RunCheckpoints(L.Callback):
             self._keep()
 
         self._then(trainer, follow)
-        self._since, self._due = time.monotonic(), False
+        self._since, self._due, self._saved = time.monotonic(), False, trainer.global_step
         if self._stop:
             self._wait()
             raise Stopped(self._stop)

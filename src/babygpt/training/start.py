@@ -1,4 +1,4 @@
-"""A run's beginning: a new folder with its recipe and plan resolved, or an old one to go on with.
+"""A run's beginning: a new folder with its recipe and plan resolved, and the pieces of any run.
 
 Everything that is wrong with what the user gave is found here, before anything is written; the folder is made last.
 """
@@ -17,16 +17,28 @@ from babygpt.checkpoints import newest
 from babygpt.data import changes
 from babygpt.data.module import LLMDataModule
 from babygpt.data.store import Progress
-from babygpt.errors import CheckpointError, InputError, RecipeError
-from babygpt.files import ensure_space, make_folder, read_manifest, write_json_atomic
-from babygpt.machine import MachineFacts, MachinePlan, asked_as_before, detect, installed_versions
+from babygpt.errors import InputError, MachineError, RecipeError
+from babygpt.files import ensure_space, make_folder, write_json_atomic
+from babygpt.machine import MachinePlan, detect, installed_versions
 from babygpt.model.load import load_config
-from babygpt.recipe import Recipe, differences, read_recipe, write_recipe
+from babygpt.recipe import Recipe, read_recipe, write_recipe
 from babygpt.settings import TrainSettings
-from babygpt.training.budget import lengthened
+from babygpt.training.memory import is_out_of_memory, let_go, smaller
 from babygpt.training.module import BabyGPT
 
-__all__ = ["Run", "begin", "build_data", "build_module", "first_words", "pieces", "reopen", "resume"]
+__all__ = [
+    "Run",
+    "Say",
+    "begin",
+    "build_data",
+    "build_module",
+    "config_of",
+    "first_words",
+    "pieces",
+    "reopen",
+    "shrink",
+    "write_machine",
+]
 
 Say = Callable[[str], None]
 
@@ -94,7 +106,7 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
     data = build_data(recipe, batch_size=1, progress=progress)
     for note in data.prepared.notes:
         say(f"data: {note}")
-    module_config = _config(recipe, data)
+    module_config = config_of(recipe, data)
     parameters = planner.parameters_of(module_config)
     recipe = planner.resolve_recipe(recipe, model_name=name, parameters=parameters, block=data.block)
     planned = planner.resolve_plan(settings.machine, facts, recipe, module_config)
@@ -103,19 +115,65 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
         say(f"plan: {reason}")
     ensure_space(out.parent, _SAVED_COPIES * 12 * parameters, "the checkpoints of this run")
     prepared = data.prepared
-    data = build_data(
-        recipe, batch_size=planned.plan.micro_batch, workers=planned.plan.workers, prepared_as=prepared.key
-    )
-    data.setup()
-    module = build_module(recipe, planned.plan, data)
-    module.check(data)
-    recipe = _with_steps(recipe, planned.plan, data, module, say)
+    recipe, plan, built = _fitting(recipe, planned.plan, prepared.key, say)
     make_folder(out)
-    _write_machine(out, facts, planned.plan, planned.reasons)
+    write_machine(out, facts, plan, planned.reasons)
     changes.remember(out, prepared)
     write_recipe(out / "recipe.yaml", recipe)
     say(f"run: {out}, {recipe.budget.steps:,} steps")
-    return Run(out, recipe, planned.plan, settings, None, (data, module))
+    return Run(out, recipe, plan, settings, None, built)
+
+
+def _fitting(
+    recipe: Recipe, plan: MachinePlan, prepared_as: str, say: Say
+) -> tuple[Recipe, MachinePlan, tuple[LLMDataModule, BabyGPT]]:
+    """Builds data and module and finds the run's steps, with a smaller plan for as long as memory runs out."""
+    while True:
+        data = build_data(recipe, batch_size=plan.micro_batch, workers=plan.workers, prepared_as=prepared_as)
+        data.setup()
+        module = build_module(recipe, plan, data)
+        try:
+            module.check(data)
+            return _with_steps(recipe, plan, data, module, say), plan, (data, module)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            del data, module
+            plan = _smaller(recipe, plan, error, say)
+
+
+def shrink(run: Run, error: Exception, say: Say) -> Run:
+    """The run with a smaller plan, to go on from its newest checkpoint, after its memory ran out.
+
+    Raises:
+        MachineError: nothing is left to make smaller, or several processes would have to agree on it.
+    """
+    plan = _smaller(run.recipe, run.plan, error, say)
+    if plan.devices * plan.nodes > 1:
+        raise MachineError(
+            "memory ran out on one of several devices",
+            where="machine.micro_batch",
+            hint=f"Go on with --resume {run.out} --machine.micro_batch {plan.micro_batch}",
+        ) from error
+    value = json.loads((run.out / "machine.json").read_text(encoding="utf-8"))
+    write_json_atomic(run.out / "machine.json", {**value, "plan": asdict(plan)})
+    found = newest(run.checkpoints, lambda message: say(f"resume: {message}"))
+    return replace(run, plan=plan, checkpoint=found, built=None)
+
+
+def _smaller(recipe: Recipe, plan: MachinePlan, error: Exception, say: Say) -> MachinePlan:
+    let_go(error)
+    sequences = -(-int(recipe.data.global_batch_size) // (plan.devices * plan.nodes))
+    less = smaller(plan, sequences)
+    now = (
+        f"micro-batch {less.micro_batch}"
+        if less.micro_batch < plan.micro_batch
+        else "activation checkpointing"
+    )
+    say(
+        f"memory: it ran out ({str(error).splitlines()[0][:100]}); going on with {now}, the same {sequences} a step"
+    )
+    return less
 
 
 def pieces(run: Run) -> tuple[LLMDataModule, BabyGPT]:
@@ -163,113 +221,6 @@ def _new_folder(asked: str | None) -> Path:
             hint=f"Go on with it by --resume {out}, or give another --out",
         )
     return out
-
-
-# -- a run that goes on ----------------------------------------------------------------------------------------------
-
-
-def resume(settings: TrainSettings, say: Say) -> Run:
-    """Reads a run folder and finds where to go on.
-
-    Raises:
-        CheckpointError: it is no run folder.
-        RecipeError: a field was given that differs from the run's recipe.
-        DataError: the data are not what they were when the run began.
-    """
-    assert settings.resume is not None
-    out = Path(settings.resume)
-    if not (out / "recipe.yaml").is_file():
-        raise CheckpointError(
-            "is not a run folder: it has no recipe.yaml",
-            where=str(out),
-            hint="Give the folder that --out named",
-        )
-    recipe = read_recipe(out / "recipe.yaml")
-    if recipe.budget.steps is None:
-        raise CheckpointError(
-            "budget.steps is missing: this is not the recipe.yaml that a run writes",
-            where=str(out / "recipe.yaml"),
-            hint="Begin a new run from it with --config",
-        )
-    asked = [
-        f for f in settings.given if f.split(".")[0] not in ("machine", "checkpoint", "out", "resume", "json")
-    ]
-    paths = [name.removeprefix("data.") for name in asked if name in ("data.path", "data.val_path")]
-    longer = any(name.startswith("budget.") for name in asked)
-    asked = [name for name in asked if name not in ("data.path", "data.val_path") and name[:7] != "budget."]
-    wrong = [d for d in differences(recipe, settings.recipe) if d.split(":")[0] in asked]
-    if wrong:
-        raise RecipeError(
-            f"the run was begun with another recipe: {'; '.join(wrong)}",
-            where=str(out),
-            hint="Leave these fields out to go on, or start a new run with --out",
-        )
-    found = newest(out / "checkpoints", lambda message: say(f"resume: {message}"))
-    done = 0 if found is None else int(read_manifest(found).facts["step"])
-    if found is None:
-        say("resume: no checkpoint was reached; beginning at step 0")
-    if longer:
-        recipe = _lengthened(recipe, settings, out, done)
-    if found is not None and done >= int(recipe.budget.steps or 0):
-        return reopen(out, settings, found)
-    found_data = changes.unchanged(out, recipe.data, settings.recipe.data, paths)
-    recipe = replace(recipe, data=found_data)
-    if paths or longer:
-        write_recipe(out / "recipe.yaml", recipe)
-        say(f"run: {out}, {recipe.budget.steps:,} steps")
-    facts = detect()
-    data = build_data(recipe, batch_size=1, prepared_as=changes.store_key(out))
-    request = settings.machine
-    before = _plan_before(out)
-    if before is not None and before[1].same_computer(facts):
-        request = asked_as_before(request, before[0])
-    planned = planner.resolve_plan(request, facts, recipe, _config(recipe, data))
-    for line in _plan_lines(planned, facts, before):
-        say(f"plan: {line}")
-    _write_machine(out, facts, planned.plan, planned.reasons)
-    return Run(out, recipe, planned.plan, settings, found)
-
-
-def _lengthened(recipe: Recipe, settings: TrainSettings, out: Path, done: int) -> Recipe:
-    """The recipe with the budget that is asked for now."""
-    if settings.budget.minutes is not None:
-        raise RecipeError(
-            "a run that goes on is not timed again",
-            where="budget.minutes",
-            hint="Give budget.steps, budget.tokens or budget.epochs",
-        )
-    data = build_data(recipe, batch_size=1, prepared_as=changes.store_key(out))
-    data.setup()
-    asked = planner.resolve_steps(replace(recipe, budget=settings.budget), data.plan, 0, None).budget.steps
-    assert asked is not None
-    return recipe if asked == recipe.budget.steps else lengthened(recipe, asked, done)
-
-
-def _plan_before(out: Path) -> tuple[MachinePlan, MachineFacts] | None:
-    """The plan and the computer of the run's last process; None where the file does not say."""
-    try:
-        value = json.loads((out / "machine.json").read_text(encoding="utf-8"))
-        plan, facts = value["plan"], value["facts"]
-        kinds = {name: tuple(facts[name]) for name in ("devices", "bf16_devices")}
-        return MachinePlan(**plan), MachineFacts(**{**facts, **kinds})
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _plan_lines(
-    planned: planner.Planned, facts: MachineFacts, before: tuple[MachinePlan, MachineFacts] | None
-) -> list[str]:
-    """What to tell about the plan of a run that goes on: that it is the same, or what has changed."""
-    if before is None:
-        return list(planned.reasons)
-    now, was = asdict(planned.plan), asdict(before[0])
-    changed = [f"{name} {now[name]}, before {was[name]}" for name in now if now[name] != was[name]]
-    if not facts.same_computer(before[1]):
-        here, there = (f"{f.describe()}, {f.threads} threads" for f in (facts, before[1]))
-        changed.append(f"computer {here}, before {there}")
-    if not changed:
-        return ["as before, so that the run goes on to the same bits"]
-    return [*planned.reasons, f"changed: {'; '.join(changed)}. The data stay the same, losses up to rounding"]
 
 
 # -- the pieces ------------------------------------------------------------------------------------------------------
@@ -331,7 +282,8 @@ def _vocab_size(recipe: Recipe, data: LLMDataModule) -> int | None:
     return len(data.tokenizer) if recipe.model.name.startswith("preset:") else None
 
 
-def _config(recipe: Recipe, data: LLMDataModule) -> Any:
+def config_of(recipe: Recipe, data: LLMDataModule) -> Any:
+    """The model's configuration."""
     return load_config(
         recipe.model.name, revision=recipe.model.revision, vocab_size=_vocab_size(recipe, data)
     )
@@ -344,7 +296,8 @@ def first_words(data: LLMDataModule) -> str:
     return str(text)
 
 
-def _write_machine(out: Path, facts: Any, plan: MachinePlan, reasons: tuple[str, ...]) -> None:
+def write_machine(out: Path, facts: Any, plan: MachinePlan, reasons: tuple[str, ...]) -> None:
+    """Writes `machine.json`."""
     value = {
         "plan": asdict(plan),
         "reasons": list(reasons),

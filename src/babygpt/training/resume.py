@@ -1,0 +1,124 @@
+"""A run that goes on: what its folder says, what may be asked of it, and what has changed since."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from babygpt import planner
+from babygpt.checkpoints import newest
+from babygpt.data import changes
+from babygpt.errors import CheckpointError, RecipeError
+from babygpt.files import read_manifest
+from babygpt.machine import MachineFacts, MachinePlan, asked_as_before, detect
+from babygpt.recipe import Recipe, differences, read_recipe, write_recipe
+from babygpt.settings import TrainSettings
+from babygpt.training.budget import lengthened
+from babygpt.training.start import Run, Say, build_data, config_of, reopen, write_machine
+
+__all__ = ["resume"]
+
+
+def resume(settings: TrainSettings, say: Say) -> Run:
+    """Reads a run folder and finds where to go on.
+
+    Raises:
+        CheckpointError: it is no run folder.
+        RecipeError: a field was given that differs from the run's recipe.
+        DataError: the data are not what they were when the run began.
+    """
+    assert settings.resume is not None
+    out = Path(settings.resume)
+    if not (out / "recipe.yaml").is_file():
+        raise CheckpointError(
+            "is not a run folder: it has no recipe.yaml",
+            where=str(out),
+            hint="Give the folder that --out named",
+        )
+    recipe = read_recipe(out / "recipe.yaml")
+    if recipe.budget.steps is None:
+        raise CheckpointError(
+            "budget.steps is missing: this is not the recipe.yaml that a run writes",
+            where=str(out / "recipe.yaml"),
+            hint="Begin a new run from it with --config",
+        )
+    asked = [
+        f for f in settings.given if f.split(".")[0] not in ("machine", "checkpoint", "out", "resume", "json")
+    ]
+    paths = [name.removeprefix("data.") for name in asked if name in ("data.path", "data.val_path")]
+    longer = any(name.startswith("budget.") for name in asked)
+    asked = [name for name in asked if name not in ("data.path", "data.val_path") and name[:7] != "budget."]
+    wrong = [d for d in differences(recipe, settings.recipe) if d.split(":")[0] in asked]
+    if wrong:
+        raise RecipeError(
+            f"the run was begun with another recipe: {'; '.join(wrong)}",
+            where=str(out),
+            hint="Leave these fields out to go on, or start a new run with --out",
+        )
+    found = newest(out / "checkpoints", lambda message: say(f"resume: {message}"))
+    done = 0 if found is None else int(read_manifest(found).facts["step"])
+    if found is None:
+        say("resume: no checkpoint was reached; beginning at step 0")
+    if longer:
+        recipe = _lengthened(recipe, settings, out, done)
+    if found is not None and done >= int(recipe.budget.steps or 0):
+        return reopen(out, settings, found)
+    found_data = changes.unchanged(out, recipe.data, settings.recipe.data, paths)
+    recipe = replace(recipe, data=found_data)
+    if paths or longer:
+        write_recipe(out / "recipe.yaml", recipe)
+        say(f"run: {out}, {recipe.budget.steps:,} steps")
+    facts = detect()
+    data = build_data(recipe, batch_size=1, prepared_as=changes.store_key(out))
+    request = settings.machine
+    before = _plan_before(out)
+    if before is not None and before[1].same_computer(facts):
+        request = asked_as_before(request, before[0])
+    planned = planner.resolve_plan(request, facts, recipe, config_of(recipe, data))
+    for line in _plan_lines(planned, facts, before):
+        say(f"plan: {line}")
+    write_machine(out, facts, planned.plan, planned.reasons)
+    return Run(out, recipe, planned.plan, settings, found)
+
+
+def _lengthened(recipe: Recipe, settings: TrainSettings, out: Path, done: int) -> Recipe:
+    """The recipe with the budget that is asked for now."""
+    if settings.budget.minutes is not None:
+        raise RecipeError(
+            "a run that goes on is not timed again",
+            where="budget.minutes",
+            hint="Give budget.steps, budget.tokens or budget.epochs",
+        )
+    data = build_data(recipe, batch_size=1, prepared_as=changes.store_key(out))
+    data.setup()
+    asked = planner.resolve_steps(replace(recipe, budget=settings.budget), data.plan, 0, None).budget.steps
+    assert asked is not None
+    return recipe if asked == recipe.budget.steps else lengthened(recipe, asked, done)
+
+
+def _plan_before(out: Path) -> tuple[MachinePlan, MachineFacts] | None:
+    """The plan and the computer of the run's last process; None where the file does not say."""
+    try:
+        value = json.loads((out / "machine.json").read_text(encoding="utf-8"))
+        plan, facts = value["plan"], value["facts"]
+        kinds = {name: tuple(facts[name]) for name in ("devices", "bf16_devices")}
+        return MachinePlan(**plan), MachineFacts(**{**facts, **kinds})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _plan_lines(
+    planned: planner.Planned, facts: MachineFacts, before: tuple[MachinePlan, MachineFacts] | None
+) -> list[str]:
+    """What to tell about the plan of a run that goes on: that it is the same, or what has changed."""
+    if before is None:
+        return list(planned.reasons)
+    now, was = asdict(planned.plan), asdict(before[0])
+    changed = [f"{name} {now[name]}, before {was[name]}" for name in now if now[name] != was[name]]
+    if not facts.same_computer(before[1]):
+        here, there = (f"{f.describe()}, {f.threads} threads" for f in (facts, before[1]))
+        changed.append(f"computer {here}, before {there}")
+    if not changed:
+        return ["as before, so that the run goes on to the same bits"]
+    return [*planned.reasons, f"changed: {'; '.join(changed)}. The data stay the same, losses up to rounding"]
