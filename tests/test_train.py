@@ -474,6 +474,50 @@ def test_memory_that_really_runs_out(text: Path, tmp_path: Path) -> None:
     assert [m["step"] for m in lines_of(tmp_path / "run" / "metrics.jsonl") if "train_loss" in m] == [1, 2]
 
 
+@pytest.mark.parametrize("on_spike", ["rollback", "go_on"])
+def test_a_spike_is_marked_and_gone_back_on(
+    command: Command, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_spike: str
+) -> None:
+    """One step's data make a loss five times as high; going back leaves them out."""
+    more = {
+        "budget__steps": 52,
+        "validate__every_steps": 100,
+        "optim__on_spike": on_spike,
+        "model__dropout": 0.1,
+    }
+    sum_nll = BabyGPT._sum_nll
+
+    def leaps(self: Any, batch: Any) -> Any:
+        nll = sum_nll(self, batch)
+        bad = self.trainer.training and self._data.data_step(self.trainer.global_step) == 43
+        return nll * 5 if bad else nll
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(BabyGPT, "_sum_nll", leaps)
+        seen = command(*args_for(text / "docs.jsonl", out, **more), "--checkpoint.every_steps", "6")
+    assert seen.code == 0, seen.err
+    lines = [m for m in lines_of(out / "metrics.jsonl") if "train_loss" in m]
+    assert [m["step"] for m in lines] == list(range(1, 53))
+    spikes = [m for m in lines if m.get("spike")]
+    assert "step 44: loss" in seen.err
+    if on_spike == "go_on":
+        assert [m["step"] for m in spikes] == [44]
+        assert len(spikes[0]["windows"]) == 4
+        assert not (out / "rollbacks.json").exists()
+        return
+    assert spikes == []
+    assert json.loads((out / "rollbacks.json").read_text()) == [{"spike": 44, "seen": 45, "to": 42}]
+    assert "going back to step 42" in seen.err
+    # By hand: a run that never leapt, stopped at step 42, and told to leave the same data out.
+    by_hand = tmp_path / "by-hand"
+    assert command(*args_for(text / "docs.jsonl", by_hand, **more), signal_at=41).code == 143
+    shutil.copy(out / "rollbacks.json", by_hand)
+    resumed = command("train", "--resume", by_hand)
+    assert resumed.code == 0, resumed.err
+    assert weights_equal(resumed.module.model, seen.module.model)  # type: ignore[union-attr]
+
+
 def test_a_new_run_from_a_checkpoint_starts_at_its_loss(command: Command, text: Path, tmp_path: Path) -> None:
     first = command(*args_for(text / "docs.jsonl", tmp_path / "first"))
     assert first.code == 0

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from babygpt import __version__
 from babygpt.arguments import Syntax, parse
-from babygpt.errors import InputError, NotFiniteError, RecipeError, Stopped
+from babygpt.errors import InputError, NotFiniteError, RecipeError, SpikeSeen, Stopped
 from babygpt.settings import EvalSettings, GenerateSettings, TrainSettings, VerifySettings
 from babygpt.untrusted import shown
 
@@ -172,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(prog, str(error), 2)
     except Stopped as error:
         return _say(prog, str(error), 128 + error.signum)
-    except NotFiniteError as error:
+    except (NotFiniteError, SpikeSeen) as error:
         return _say(prog, str(error), 1)
     except KeyboardInterrupt:
         return _say(prog, "interrupted", 130)

@@ -11,6 +11,7 @@
     │   ├── SpaceError                   a disk that is full or about to be
     │   └── CheckError                   a self-check that failed on the very model and batch
     ├── NotFiniteError                   gradients that are no numbers, many steps in a row
+    ├── SpikeSeen                        a loss leapt in a run that goes back when one does
     └── Stopped                          a signal asked the run to stop, and it has saved
 
 Every message says what was wrong, where, and what to do. Anything else that escapes is a bug of ours.
@@ -31,6 +32,7 @@ __all__ = [
     "NotFiniteError",
     "RecipeError",
     "SpaceError",
+    "SpikeSeen",
     "Stopped",
     "TokenizerError",
 ]
@@ -98,6 +100,19 @@ class CheckError(InputError):
 
 class NotFiniteError(BabyGPTError):
     """Many steps in a row had a gradient that is no number: the run diverged, or data or precision are unfit."""
+
+
+class SpikeSeen(BabyGPTError):
+    """A run that goes back on spikes has seen one.
+
+    Args:
+        step: of the spike, counted from 1.
+        seen: steps completed when it was seen.
+    """
+
+    def __init__(self, step: int, seen: int) -> None:
+        self.step, self.seen = step, seen
+        super().__init__(f"the loss of step {step:,} is a spike, seen after step {seen:,}")
 
 
 class Stopped(BabyGPTError):

@@ -123,6 +123,8 @@ class OptimRecipe:
         weight_decay: of matrices; biases, norms and other vectors are not decayed.
         betas: how slowly AdamW's two averages forget, 0 to below 1 each.
         grad_clip: largest norm of the whole gradient; 0 clips nothing.
+        on_spike: a step whose loss leaps is marked; rollback goes back to the checkpoint before it and on without
+            the data in between.
     """
 
     name: Literal["auto", "adamw", "muon"] = "auto"
@@ -130,6 +132,7 @@ class OptimRecipe:
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     grad_clip: float = 1.0
+    on_spike: Literal["go_on", "rollback"] = "go_on"
 
     def __post_init__(self) -> None:
         if self.lr != "auto":

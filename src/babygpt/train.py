@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from babygpt.checkpoints import best
 from babygpt.disk import plain_errors
-from babygpt.errors import CheckpointError, InputError, Stopped
+from babygpt.errors import CheckpointError, InputError, SpikeSeen, Stopped
 from babygpt.files import read_manifest
 from babygpt.machine import keep_freed_memory
 from babygpt.settings import TrainSettings
@@ -37,7 +37,8 @@ from babygpt.training.memory import is_out_of_memory
 from babygpt.training.module import BabyGPT
 from babygpt.training.resume import resume
 from babygpt.training.saving import RunCheckpoints, SavePlan, settle
-from babygpt.training.start import Run, begin, first_words, pieces, reopen, shrink
+from babygpt.training.spikes import MOST_ROLLBACKS, read_rollbacks
+from babygpt.training.start import Run, begin, first_words, go_back, pieces, reopen, shrink
 from babygpt.training.watchdog import Watchdog
 from babygpt.training.writer import BackgroundWriter
 from babygpt.untrusted import shown
@@ -139,6 +140,8 @@ def train(settings: TrainSettings) -> RunResult:
             while True:
                 try:
                     return _fit(run, guard, console)
+                except SpikeSeen as spike:
+                    run = go_back(run, spike, say)
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise
@@ -292,6 +295,7 @@ def _save_plan(run: Run) -> SavePlan:
         every_steps=validate_every if every == "auto" else every,
         every_minutes=run.settings.checkpoint.every_minutes,
         keep=run.settings.checkpoint.keep,
+        roll_back=run.recipe.optim.on_spike == "rollback" and len(read_rollbacks(run.out)) < MOST_ROLLBACKS,
     )
 
 

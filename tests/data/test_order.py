@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from babygpt.data.order import Order, permute
+from babygpt.data.order import Order, permute, skips_of
 from babygpt.errors import DataError, RecipeError
 
 
@@ -77,3 +77,23 @@ def test_bad_numbers_are_refused() -> None:
         Order(4, 0, 0)
     with pytest.raises(ValueError, match="below 0"):
         Order(4, 2, 0).windows_of(-1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 12)), max_size=6))
+def test_rollbacks_leave_out_what_lay_between(decisions: list[tuple[int, int]]) -> None:
+    """Against a run that is played through: its data are a tape, and going back never winds the tape back."""
+    done: list[int] = []  # the data step of each completed step
+    rollbacks: list[tuple[int, int]] = []
+    tape = 0
+    for to, further in decisions:
+        while len(done) < to + further:
+            done.append(tape)
+            tape += 1
+        if to < len(done):
+            rollbacks.append((to, len(done)))
+            del done[to:]
+    for _ in range(60):
+        done.append(tape)
+        tape += 1
+    skips = skips_of(rollbacks)
+    assert [step + sum(n for at, n in skips if step >= at) for step in range(len(done))] == done

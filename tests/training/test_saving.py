@@ -51,7 +51,7 @@ class Fit:
             strategy=SimpleNamespace(barrier=lambda name: None),
             save_checkpoint=self._save,
         )
-        self.module: Any = SimpleNamespace(flush=lambda: self.events.append("read"))
+        self.module: Any = SimpleNamespace(flush=lambda: self.events.append("read"), spike=None)
         self.saved: list[str] = []
         self.callback.on_train_start(self.trainer, self.module)
 

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from babygpt.data.arrow import TokenStore
 from babygpt.data.batches import BatchPlan, ValidationPlan, WindowDataset
 from babygpt.data.layout import lay_out
-from babygpt.data.order import Order
+from babygpt.data.order import Order, skips_of
 from babygpt.data.packing import Windows
 from babygpt.data.store import PreparedData, Progress, prepare
 from babygpt.errors import CheckpointError, RecipeError
@@ -95,7 +95,7 @@ class _StepRows:
         last = (first // plan.order.steps_per_epoch + 1) * plan.order.steps_per_epoch
         for step in range(first, last):
             for micro in range(plan.micro_batches):
-                yield plan.rows(step, micro, module.rank)
+                yield plan.rows(module.data_step(step), micro, module.rank)
 
 
 class LLMDataModule(L.LightningDataModule):
@@ -120,6 +120,7 @@ class LLMDataModule(L.LightningDataModule):
         revision: of a hub model or tokenizer.
         cache: where token stores are kept.
         progress: called with (stage, documents done, documents in all or 0) while they are built.
+        rollbacks: (to, seen) pairs, as `order.skips_of` takes them: data that the run has left out.
         prepared_as: key of the token store to take without looking at the paths, as `store.prepare` does.
 
     Raises:
@@ -145,6 +146,7 @@ class LLMDataModule(L.LightningDataModule):
         revision: str | None = None,
         cache: str | Path | None = None,
         progress: Progress | None = None,
+        rollbacks: Sequence[tuple[int, int]] = (),
         prepared_as: str | None = None,
     ) -> None:
         super().__init__()
@@ -166,6 +168,7 @@ class LLMDataModule(L.LightningDataModule):
         self._global_batch_size, self._val_batches = global_batch_size, val_batches
         self._cache, self._progress = Path(cache) if cache is not None else None, progress
         self._prepared_as = prepared_as
+        self._skips, self.rollbacks = skips_of(rollbacks), len(rollbacks)
         self._prepared: PreparedData | None = None
         self._train: WindowDataset | None = None
         self._val: WindowDataset | None = None
@@ -308,7 +311,15 @@ class LLMDataModule(L.LightningDataModule):
 
     def step_targets(self, step: int) -> int:
         """Target tokens of a whole optimiser step, over all ranks and micro-batches."""
-        return self.plan.step_targets(step)
+        return self.plan.step_targets(self.data_step(step))
+
+    def data_step(self, step: int) -> int:
+        """Which step of the data's order an optimiser step takes: its own, or one further by what is left out."""
+        return step + sum(count for at, count in self._skips if step >= at)
+
+    def windows_of(self, step: int) -> np.ndarray:
+        """Window numbers of a whole optimiser step, int64 [windows]."""
+        return self.plan.order.windows_of(self.data_step(step))
 
     @property
     def limited_steps_per_epoch(self) -> int:
@@ -324,7 +335,7 @@ class LLMDataModule(L.LightningDataModule):
         """The micro-batch of a number, counted from the run's first; 0 is what the self-checks look at."""
         assert self._train is not None, "setup() comes first"
         step, micro = divmod(number, self.plan.micro_batches)
-        return self._train[self.plan.rows(step, micro, self.rank)]
+        return self._train[self.plan.rows(self.data_step(step), micro, self.rank)]
 
     @property
     def bytes_per_target(self) -> float:

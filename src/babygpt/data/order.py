@@ -11,6 +11,7 @@ memory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from babygpt.errors import DataError, RecipeError
 
-__all__ = ["Order", "permute"]
+__all__ = ["Order", "permute", "skips_of"]
 
 _ROUNDS = 8
 _MASK = (1 << 64) - 1
@@ -108,3 +109,21 @@ def _round_keys(seed: int, epoch: int) -> list[np.uint64]:
         state = state + golden
         keys.append(_mix(state)[0])
     return keys
+
+
+def skips_of(rollbacks: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """What rollbacks do to the order.
+
+    Args:
+        rollbacks: (to, seen) pairs in the order they were made: the run went back from `seen` completed steps to
+            `to`, and leaves out the data in between.
+
+    Returns:
+        (step, count) pairs: from that step on, counted from 0, the data are `count` steps further ahead.
+    """
+    skips: list[tuple[int, int]] = []
+    for to, seen in rollbacks:
+        undone = sum(count for at, count in skips if at > to)
+        skips = [(at, count) for at, count in skips if at <= to]
+        skips.append((to, seen - to + undone))
+    return tuple(skips)

@@ -125,11 +125,10 @@ class RunFiles(L.Callback):
                 self._metrics.write(*map(self._line, records))
 
     def _line(self, record: StepRecord) -> dict[str, Any]:
-        """A step's line; of one that was passed over, with the numbers of its windows, so that it can be repeated."""
+        """A step's line; of one passed over or a spike, with the numbers of its windows, so that it can be repeated."""
         values = record.to_dict()
-        if record.skipped:
-            plan = self._module.trainer.datamodule.plan
-            values["windows"] = plan.order.windows_of(record.step - 1).tolist()
+        if record.skipped or record.spike:
+            values["windows"] = self._module.trainer.datamodule.windows_of(record.step - 1).tolist()
         return values
 
     def flush(self) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from babygpt.training.spikes import LossWatch
+
 __all__ = ["StepMeter", "StepRecord"]
 
 _UNREAD = 65_536
@@ -33,6 +35,7 @@ class StepRecord:
         grad_norm: Euclidean norm of the gradient before clipping.
         tokens_per_second: over the interval the step was read in; None at the run's first interval.
         skipped: whether its gradient was not finite and the update left out.
+        spike: whether its loss does not belong to those before it.
     """
 
     step: int
@@ -43,13 +46,11 @@ class StepRecord:
     grad_norm: float
     tokens_per_second: float | None
     skipped: bool = False
+    spike: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as plain values; `skipped` stands there only where it is true."""
-        values = asdict(self)
-        if not self.skipped:
-            del values["skipped"]
-        return values
+        """The record as plain values; `skipped` and `spike` stand there only where they are true."""
+        return {k: v for k, v in asdict(self).items() if k not in ("skipped", "spike") or v}
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,12 @@ class StepMeter:
 
     Args:
         tokens: target tokens of the run so far; restored from a checkpoint.
+        watch: the losses of the last steps; likewise.
         unread: records read off the device that nobody has taken yet; the oldest go when nobody does.
     """
 
     tokens: int = 0
+    watch: LossWatch = field(default_factory=LossWatch)
     unread: deque[StepRecord] = field(default_factory=lambda: deque(maxlen=_UNREAD))
     _nll: torch.Tensor | None = None
     _grad_norm: torch.Tensor | None = None
@@ -140,7 +143,10 @@ class StepMeter:
         for s, nll, norm, count in zip(steps, sums, norms, counts, strict=True):
             self.tokens += int(count)
             loss = nll / max(1, int(count))
-            records.append(StepRecord(s.step, self.tokens, int(count), loss, s.lr, norm, speed, s.skipped))
+            spike = not s.skipped and self.watch.see(loss)
+            records.append(
+                StepRecord(s.step, self.tokens, int(count), loss, s.lr, norm, speed, s.skipped, spike)
+            )
         self._since, self._idle = now, 0.0
         self.unread.extend(records)
         return records

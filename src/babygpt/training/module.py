@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
@@ -37,6 +35,8 @@ from babygpt.training.checkpoint_io import PAYLOAD, FolderCheckpointIO, HFPayloa
 from babygpt.training.guards import SkippedSteps
 from babygpt.training.meter import StepMeter, StepRecord
 from babygpt.training.position import loop_state_at
+from babygpt.training.seeds import seed_micro_batch
+from babygpt.training.spikes import LossWatch
 from babygpt.training.watch import PerplexityWatch
 
 __all__ = ["BabyGPT"]
@@ -109,6 +109,7 @@ class BabyGPT(L.LightningModule):
         self.meter = StepMeter()
         self.skipped = SkippedSteps()
         self.updating = False  # whether weights may be between two steps
+        self.spike: int | None = None  # the first step whose loss was one
         self._rules = OPTIMIZERS[optimizer] if rules is None else tuple(rules)
         self._head = find_head(self.model)
         self._validation: list[torch.Tensor] = []
@@ -185,7 +186,7 @@ class BabyGPT(L.LightningModule):
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """One micro-batch: the summed loss over the whole step's target count, undoing Lightning's divisions."""
         accumulate, step = self.trainer.accumulate_grad_batches, self.trainer.global_step
-        self._seed_step(step, batch_idx % accumulate)
+        seed_micro_batch(self.hparams["seed"], step, batch_idx % accumulate, self.trainer.global_rank)
         nll = self._sum_nll(batch)
         if self._data is None:
             self._say(
@@ -239,7 +240,11 @@ class BabyGPT(L.LightningModule):
 
     def flush(self) -> None:
         """Reads the meter now; every rank must call it at the same step."""
-        self._interval += self.meter.flush(self._reduce)
+        records = self.meter.flush(self._reduce)
+        for record in (r for r in records if r.spike):
+            self._say(f"step {record.step:,}: loss {record.train_loss:.3f} is a spike")
+            self.spike = self.spike or record.step
+        self._interval += records
 
     def configure_gradient_clipping(
         self,
@@ -306,19 +311,22 @@ class BabyGPT(L.LightningModule):
         total = self._total_steps()
         if total is None and h["schedule"] != "constant":
             self._say(f"schedule: the run's length is not known, so that {h['schedule']} stays at its peak")
-
-        def rate(step: int) -> float:
-            name = h["schedule"] if total is not None else "constant"
-            return multiplier(name, step, total or 1_000_000_000, h["warmup"], h["final"])
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        name, length = ("constant", 1_000_000_000) if total is None else (h["schedule"], total)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: multiplier(name, step, length, h["warmup"], h["final"])
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what our folders need; Lightning's own writer gets plain values only."""
-        checkpoint["babygpt"] = {"tokens": self.meter.tokens, "skipped": list(self.skipped.steps)}
+        self.flush()
+        checkpoint["babygpt"] = {
+            "tokens": self.meter.tokens,
+            "skipped": list(self.skipped.steps),
+            "losses": list(self.meter.watch.losses),
+        }
         if isinstance(self.trainer.strategy.checkpoint_io, FolderCheckpointIO):
             data = self._data
             val_loss = self.trainer.callback_metrics.get("val_loss")
@@ -327,13 +335,14 @@ class BabyGPT(L.LightningModule):
                 "val_loss": None if val_loss is None else float(val_loss),
                 "data_fingerprint": None if data is None else data.identity()["data_fingerprint"],
                 "data": None if data is None else asdict(data.recipe),
+                "rollbacks": 0 if data is None else data.rollbacks,
             }
             checkpoint[PAYLOAD] = HFPayload(self.model, None if data is None else data.tokenizer, facts)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Derives Lightning's counters from the completed steps, whatever point the save was made at."""
         ours = checkpoint.get("babygpt", {})
-        self.meter = StepMeter(tokens=ours.get("tokens", 0))
+        self.meter = StepMeter(tokens=ours.get("tokens", 0), watch=LossWatch.of(ours.get("losses", [])))
         self.skipped = SkippedSteps(list(ours.get("skipped", [])))
         trainer = getattr(self, "_trainer", None)
         data = self._data if trainer is not None else None
@@ -375,16 +384,7 @@ class BabyGPT(L.LightningModule):
         """Sums over the ranks; every rank gets the sum."""
         if self.trainer.world_size == 1:
             return tensor
-        summed = self.trainer.strategy.reduce(tensor.to(self.device), reduce_op="sum")
-        return cast(torch.Tensor, summed)
-
-    def _seed_step(self, step: int, micro: int) -> None:
-        key = np.random.SeedSequence([self.hparams["seed"], step, micro, self.trainer.global_rank])
-        value = int(key.generate_state(1, np.uint64)[0]) >> 1
-        torch.manual_seed(value)
-        if micro == 0:
-            random.seed(value)
-            np.random.seed(value & 0xFFFFFFFF)
+        return cast(torch.Tensor, self.trainer.strategy.reduce(tensor.to(self.device), reduce_op="sum"))
 
     def _total_steps(self) -> int | None:
         """Optimiser steps of the whole run; None where nothing bounds it."""

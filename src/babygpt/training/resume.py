@@ -15,6 +15,7 @@ from babygpt.machine import MachineFacts, MachinePlan, asked_as_before, detect
 from babygpt.recipe import Recipe, differences, read_recipe, write_recipe
 from babygpt.settings import TrainSettings
 from babygpt.training.budget import lengthened
+from babygpt.training.spikes import read_rollbacks, undo
 from babygpt.training.start import Run, Say, build_data, config_of, reopen, write_machine
 
 __all__ = ["resume"]
@@ -56,6 +57,7 @@ def resume(settings: TrainSettings, say: Say) -> Run:
             where=str(out),
             hint="Leave these fields out to go on, or start a new run with --out",
         )
+    undo(out / "checkpoints", read_rollbacks(out))
     found = newest(out / "checkpoints", lambda message: say(f"resume: {message}"))
     done = 0 if found is None else int(read_manifest(found).facts["step"])
     if found is None:

@@ -22,7 +22,7 @@ from typing import Any
 import lightning as L
 
 from babygpt.checkpoints import LAST, best, best_name, copy_checkpoint, keep, link_last, resolve, step_name
-from babygpt.errors import Stopped
+from babygpt.errors import SpikeSeen, Stopped
 from babygpt.files import free_name, read_manifest, remove_partials
 from babygpt.training.guards import SignalGuard
 from babygpt.training.memory import is_out_of_memory, let_go
@@ -42,6 +42,7 @@ class SavePlan:
         every_steps: optimiser steps between saves, or None.
         every_minutes: minutes between saves, or None.
         keep: how many of the newest are kept beside the best.
+        roll_back: whether a spike of the loss ends the fit, to go back.
     """
 
     folder: Path
@@ -50,6 +51,7 @@ class SavePlan:
     every_steps: int | None
     every_minutes: float | None
     keep: int
+    roll_back: bool = False
 
     def validates(self, step: int) -> bool:
         """Whether a validation follows the step."""
@@ -123,6 +125,7 @@ class RunCheckpoints(L.Callback):
             return
         self._seen = step
         self._writer.check()
+        self._look_for_spike(trainer, pl_module)
         asked = self._guard.asked(trainer)
         self._stop = asked.stop
         self._due = bool(asked.stop) or asked.save or self._is_due(trainer, step)
@@ -206,10 +209,16 @@ class RunCheckpoints(L.Callback):
         self._wait()
         begun = time.monotonic()
         self._flush_all(pl_module)
+        self._look_for_spike(trainer, pl_module)
         path = free_name(self._plan.folder / name)
         trainer.save_checkpoint(path)
         self.stalled += time.monotonic() - begun
         return path
+
+    def _look_for_spike(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Steps are read once an interval, and before every save, so that no spike gets into a checkpoint."""
+        if self._plan.roll_back and pl_module.spike is not None:
+            raise SpikeSeen(pl_module.spike, trainer.global_step)
 
     def _then(self, trainer: L.Trainer, work: Callable[[], None]) -> None:
         if trainer.is_global_zero:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from babygpt.checkpoints import newest
 from babygpt.data import changes
 from babygpt.data.module import LLMDataModule
 from babygpt.data.store import Progress
-from babygpt.errors import InputError, MachineError, RecipeError
+from babygpt.errors import InputError, MachineError, RecipeError, SpikeSeen
 from babygpt.files import ensure_space, make_folder, write_json_atomic
 from babygpt.machine import MachinePlan, detect, installed_versions
 from babygpt.model.load import load_config
@@ -25,6 +25,7 @@ from babygpt.recipe import Recipe, read_recipe, write_recipe
 from babygpt.settings import TrainSettings
 from babygpt.training.memory import is_out_of_memory, let_go, smaller
 from babygpt.training.module import BabyGPT
+from babygpt.training.spikes import Rollback, read_rollbacks, roll_back
 
 __all__ = [
     "Run",
@@ -34,6 +35,7 @@ __all__ = [
     "build_module",
     "config_of",
     "first_words",
+    "go_back",
     "pieces",
     "reopen",
     "shrink",
@@ -161,6 +163,18 @@ def shrink(run: Run, error: Exception, say: Say) -> Run:
     return replace(run, plan=plan, checkpoint=found, built=None)
 
 
+def go_back(run: Run, spike: SpikeSeen, say: Say) -> Run:
+    """The run at the checkpoint before a spike, to go on with the data behind it.
+
+    Raises:
+        SpikeSeen: several processes would have to go back at once; going on with --resume does.
+    """
+    roll_back(run.out, spike, say)
+    if run.plan.devices * run.plan.nodes > 1:
+        raise spike
+    return replace(run, checkpoint=newest(run.checkpoints, lambda m: say(f"resume: {m}")), built=None)
+
+
 def _smaller(recipe: Recipe, plan: MachinePlan, error: Exception, say: Say) -> MachinePlan:
     let_go(error)
     sequences = -(-int(recipe.data.global_batch_size) // (plan.devices * plan.nodes))
@@ -185,6 +199,7 @@ def pieces(run: Run) -> tuple[LLMDataModule, BabyGPT]:
         batch_size=run.plan.micro_batch,
         workers=run.plan.workers,
         prepared_as=changes.store_key(run.out),
+        rollbacks=read_rollbacks(run.out),
     )
     return data, build_module(run.recipe, run.plan, data)
 
@@ -232,6 +247,7 @@ def build_data(
     workers: int = 0,
     progress: Progress | None = None,
     prepared_as: str | None = None,
+    rollbacks: Sequence[Rollback] = (),
 ) -> LLMDataModule:
     """The data module of a recipe; `prepared_as` is the token store of a run that goes on."""
     data = recipe.data
@@ -253,6 +269,7 @@ def build_data(
         revision=recipe.model.revision,
         progress=progress,
         prepared_as=prepared_as,
+        rollbacks=[(r.to, r.seen) for r in rollbacks],
     )
 
 

@@ -1,0 +1,127 @@
+"""Loss spikes: seen by a robust score, and undone by going back and leaving out the data that made one.
+
+A step's loss is compared with the 64 before it: z = (loss - median) / (1.4826 * median distance from it), the
+standard deviation of a normal distribution with that median distance. The window goes into checkpoints, so that a
+resumed run sees what an uninterrupted one would.
+
+Going back takes the newest checkpoint before the spike and goes on with the data that follow the step at which it
+was seen, as PaLM's authors did by hand (Chowdhery et al., 2022, arXiv:2204.02311, section 5.1: from about 100 steps
+before, leaving out 200 to 500 batches). What was decided stands in the run folder's `rollbacks.json` before anything
+is deleted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from babygpt.checkpoints import discover
+from babygpt.errors import CheckpointError, SpikeSeen
+from babygpt.files import remove_folder, write_json_atomic
+
+__all__ = ["MOST_ROLLBACKS", "LossWatch", "Rollback", "read_rollbacks", "roll_back", "undo"]
+
+_WINDOW, _LEAST = 64, 32
+_THRESHOLD = 8.0
+_TO_SIGMA = 1.4826
+# Losses may lie closer together than anything worth telling: below this share of the median nothing is a spike.
+_FLOOR = 0.005
+_FILE = "rollbacks.json"
+# A run that has gone back so often needs other settings; from then on its spikes are only marked.
+MOST_ROLLBACKS = 5
+
+
+@dataclass
+class LossWatch:
+    """Tells a loss that does not belong to those before it.
+
+    Args:
+        losses: of the last steps, the newest last; a spike is kept as the threshold that it passed, so that a new
+            level is got used to.
+    """
+
+    losses: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
+
+    @classmethod
+    def of(cls, losses: Iterable[float]) -> LossWatch:
+        """A watch that has seen these."""
+        return cls(deque(losses, maxlen=_WINDOW))
+
+    def see(self, loss: float) -> bool:
+        """Whether a step's loss (nats a target token) is a spike; it joins the window."""
+        if not math.isfinite(loss):
+            return False  # such a step is passed over, and is no matter of this watch
+        if len(self.losses) < _LEAST:
+            self.losses.append(loss)
+            return False
+        middle = statistics.median(self.losses)
+        spread = _TO_SIGMA * statistics.median(abs(x - middle) for x in self.losses)
+        most = middle + _THRESHOLD * max(spread, _FLOOR * abs(middle))
+        self.losses.append(min(loss, most))
+        return loss > most
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """A decision to go back.
+
+    Args:
+        spike: the step whose loss was one.
+        seen: steps completed when it was seen; their data since `to` are left out.
+        to: steps completed in the checkpoint gone back to; 0 is the beginning.
+    """
+
+    spike: int
+    seen: int
+    to: int
+
+
+def read_rollbacks(out: Path) -> list[Rollback]:
+    """The rollbacks of a run folder, in order.
+
+    Raises:
+        CheckpointError: the file is not one of ours.
+    """
+    path = out / _FILE
+    if not path.is_file():
+        return []
+    try:
+        found = [Rollback(**{k: int(v) for k, v in entry.items()}) for entry in json.loads(path.read_text())]
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"cannot be read ({error})", where=str(path)) from error
+    if any(not 0 <= r.to < r.spike <= r.seen for r in found):
+        raise CheckpointError("holds a rollback that is none", where=str(path))
+    return found
+
+
+def roll_back(out: Path, spike: SpikeSeen, say: Callable[[str], None]) -> Rollback:
+    """Decides where to go back to, writes it down, and deletes the checkpoints that lie after it.
+
+    Args:
+        out: the run folder.
+        spike: what was seen.
+        say: tells the user.
+    """
+    folder = out / "checkpoints"
+    to = max((f.step for f in discover(folder) if f.step < spike.step), default=0)
+    decided = Rollback(spike.step, spike.seen, to)
+    rollbacks = [*read_rollbacks(out), decided]
+    write_json_atomic(out / _FILE, [asdict(r) for r in rollbacks])
+    undo(folder, rollbacks)
+    say(
+        f"spike: {spike}; going back to step {to:,}, and on with the data after the {spike.seen - to:,} steps since"
+    )
+    return decided
+
+
+def undo(folder: Path, rollbacks: Sequence[Rollback]) -> None:
+    """Deletes the checkpoints that a rollback has undone, if a kill has left some; to be called before going on."""
+    for checkpoint in discover(folder):
+        known = checkpoint.facts.get("rollbacks", 0)
+        if any(checkpoint.step > r.to for r in rollbacks[known if type(known) is int else 0 :]):
+            remove_folder(checkpoint.path)
