@@ -15,7 +15,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from babygpt.errors import CheckpointError, InputError, SpikeSeen, Stopped
 from babygpt.files import read_manifest
 from babygpt.machine import keep_freed_memory
 from babygpt.settings import TrainSettings
+from babygpt.training.alive import alone_in, noted
 from babygpt.training.callbacks import PreparationView, ProgressView, RunFiles, Sampler, cut_after, lines_of
 from babygpt.training.checkpoint_io import FolderCheckpointIO
 from babygpt.training.guards import SignalGuard, requeue, slurm_job
@@ -126,16 +127,20 @@ def train(settings: TrainSettings) -> RunResult:
         console.print(shown(message), markup=False, highlight=False, soft_wrap=True)
 
     place = Path(settings.out or settings.resume or "runs")
-    with guard.installed(), _messages_to(say), plain_errors(place):
+    with guard.installed(), _messages_to(say), plain_errors(place), ExitStack() as held:
         try:
             child = _child_of()
             if child is not None:
                 return _fit(reopen(child, settings, _resumed_from()), guard, console)
             if settings.resume:
+                _hold(held, place, settings)
                 run = resume(settings, say)
             else:
                 with PreparationView(console) as preparation:
                     run = begin(settings, say, preparation)
+                _hold(held, run.out, settings)
+            if _step_of(run.checkpoint) < run.steps:
+                held.enter_context(noted(run.out, run.plan.micro_batch, say))
             os.environ[_RUN], os.environ[_FROM] = str(run.out), str(run.checkpoint or "")
             while True:
                 try:
@@ -154,6 +159,12 @@ def train(settings: TrainSettings) -> RunResult:
         finally:
             os.environ.pop(_RUN, None)
             os.environ.pop(_FROM, None)
+
+
+def _hold(held: ExitStack, out: Path, settings: TrainSettings) -> None:
+    """Keeps other processes out; several computers work in one folder together."""
+    if settings.machine.nodes == 1:
+        held.enter_context(alone_in(out))
 
 
 def _child_of() -> Path | None:
