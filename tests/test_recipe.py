@@ -69,6 +69,7 @@ RECIPES = st.builds(
         weight_decay=st.floats(0, allow_infinity=False),
         betas=st.tuples(SHARES, SHARES),
         grad_clip=st.floats(0, allow_infinity=False),
+        on_spike=st.sampled_from(["go_on", "rollback"]),
     ),
     schedule=st.builds(
         ScheduleRecipe,
@@ -253,7 +254,8 @@ def test_defaults_are_those_of_the_design():
             "path": ("builtin:python",), "field": "auto", "val_path": (), "val_fraction": 0.05,
             "tokenizer": "auto", "block": "auto", "packing": "stream", "global_batch_size": "auto",
         },
-        "optim": {"name": "auto", "lr": "auto", "weight_decay": 0.1, "betas": (0.9, 0.95), "grad_clip": 1.0},
+        "optim": {"name": "auto", "lr": "auto", "weight_decay": 0.1, "betas": (0.9, 0.95), "grad_clip": 1.0,
+                  "on_spike": "go_on"},
         "schedule": {"name": "linear", "warmup": 0.05, "final": 0.0},
         "budget": {"steps": None, "tokens": None, "epochs": None, "minutes": None},
         "validate": {"every_steps": "auto", "batches": "auto"},

@@ -116,8 +116,7 @@ def test_a_line_for_each_step_and_validation_in_order(tmp_path: Path, files: Run
 
 
 def test_a_step_passed_over_names_its_windows(tmp_path: Path, files: RunFiles, module: Any) -> None:
-    order = SimpleNamespace(windows_of=lambda step: torch.tensor([4, 2]) + step)
-    module.trainer.datamodule = SimpleNamespace(plan=SimpleNamespace(order=order))
+    module.trainer.datamodule = SimpleNamespace(windows_of=lambda step: torch.tensor([4, 2]) + step)
     module.did(1)
     module.meter.skip_step()
     module.did(2, nll=float("nan"))
