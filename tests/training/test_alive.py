@@ -16,11 +16,14 @@ from babygpt.errors import InputError
 from babygpt.training.alive import alone_in, noted
 
 HOLDS = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from babygpt.training.alive import alone_in, noted
 out = Path(sys.argv[1])
 with alone_in(out), noted(out, 16, print):
+    if os.fork() == 0:
+        time.sleep(20)  # a worker that outlives its parent
+        os._exit(0)
     print("held", flush=True)
     time.sleep(60)
 """
@@ -43,7 +46,8 @@ def test_a_second_process_is_kept_out_until_the_first_ends(
     with pytest.raises(InputError, match="another process is training in it"), alone_in(tmp_path):
         pytest.fail("it is held")
     held.send_signal(signal.SIGKILL)
-    held.communicate()
+    held.wait()
+    held.stdout.close()  # type: ignore[union-attr]
     before = {p: p.stat().st_mtime_ns for p in [tmp_path, *tmp_path.iterdir()]}
     with alone_in(tmp_path):
         assert {p: p.stat().st_mtime_ns for p in [tmp_path, *tmp_path.iterdir()]} == before

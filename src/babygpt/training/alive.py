@@ -24,6 +24,17 @@ except ImportError:  # Windows cannot lock a folder
 __all__ = ["alone_in", "noted"]
 
 _NOTE = "process.json"
+_held: set[int] = set()
+
+
+def _let_go() -> None:
+    """Of a forked process, a loader's worker for one: it would hold the lock for longer than its parent lives."""
+    while _held:
+        os.close(_held.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 @contextmanager
@@ -40,6 +51,7 @@ def alone_in(out: Path) -> Iterator[None]:
         yield
         return
     descriptor = os.open(out, os.O_RDONLY)
+    _held.add(descriptor)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -53,7 +65,9 @@ def alone_in(out: Path) -> Iterator[None]:
             pass  # a file system without locks
         yield
     finally:
-        os.close(descriptor)
+        if descriptor in _held:
+            _held.remove(descriptor)
+            os.close(descriptor)
 
 
 @contextmanager
