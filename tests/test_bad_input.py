@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,58 @@ def test_unknown_key(refused: Callable[..., str], text: Path, tmp_path: Path) ->
     message = refused("--config", tmp_path / "recipe.yaml")
     assert "lrr" in message
     assert "optim.lr" in message
+
+
+def test_out_below_a_file(refused: Callable[..., str], text: Path) -> None:
+    message = refused(*small(text), out=text / "runs" / "x")
+    assert f"{text}: is a file, not a folder" in message
+
+
+def test_more_windows_a_step_than_there_are(refused: Callable[..., str], text: Path) -> None:
+    message = refused(*small(text), "--data.global_batch_size", "100000")
+    assert "data.global_batch_size: a step of 100,000 windows is more than the" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("budget.steps", 10**21), ("budget.tokens", 10**21), ("data.global_batch_size", 10**8)],
+)
+def test_beyond_any_run(refused: Callable[..., str], text: Path, name: str, value: int) -> None:
+    given = [word for word in small(text) if word not in ("--budget.steps", "2")]
+    assert f"{name}: {value} is not a whole number of at most" in refused(*given, f"--{name}", str(value))
+
+
+def test_more_processes_than_cores(refused: Callable[..., str], text: Path) -> None:
+    message = refused(*small(text), "--machine.devices", "100000", "--machine.device", "cpu")
+    assert "machine.devices: 100000 processes would share" in message
+
+
+def test_a_revision_of_what_has_none(refused: Callable[..., str], text: Path, tiny_gpt2: Path) -> None:
+    assert "preset:gpt2-1m has no revisions" in refused(*small(text), "--model.revision", "main")
+    given = ("--model.name", tiny_gpt2, "--data.path", text, "--model.revision", "main")
+    assert "is a folder, and has no revision 'main'" in refused(*given)
+
+
+def test_a_field_of_plain_text(refused: Callable[..., str], text: Path) -> None:
+    message = refused(*small(text), "--data.field", "body")
+    assert "data.field: there is no field 'body': all of the data is plain text" in message
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that opens and cannot be read")
+def test_a_disk_that_cannot_be_read(refused: Callable[..., str]) -> None:
+    message = refused(*small(Path("/proc/self/mem")))
+    assert "/proc/self/mem: cannot be read (Input/output error)" in message
+
+
+@pytest.mark.parametrize(("key", "value"), [("activation_function", "x"), ("n_head", 5), ("n_embd", "wide")])
+def test_a_configuration_that_builds_no_model(
+    refused: Callable[..., str], text: Path, tiny_gpt2: Path, tmp_path: Path, key: str, value: Any
+) -> None:
+    shutil.copytree(tiny_gpt2, tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, key: value}))
+    message = refused("--model.name", tmp_path / "model", "--data.path", text, "--data.block", "32")
+    assert "config" in message
 
 
 def test_unknown_built_in_corpus(refused: Callable[..., str]) -> None:

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from babygpt import DataRecipe, EvalSettings, evaluate
-from babygpt.errors import CheckpointError, MachineError
+from babygpt.errors import CheckpointError, MachineError, ModelError
 from babygpt.machine import MachineRequest, detect
 
 TEXT = "".join(f"Line {n} says that {n % 7} follows {(n + 3) % 7}.\n" for n in range(40))
@@ -65,6 +65,16 @@ def test_text_shorter_than_a_window_is_read_whole(tiny_gpt2: Path, tmp_path: Pat
 def test_a_model_that_does_not_say_its_text_needs_one(tiny_gpt2: Path) -> None:
     with pytest.raises(CheckpointError, match=r"Give --data\.path"):
         evaluate(EvalSettings(str(tiny_gpt2)))
+
+
+def test_what_is_no_model_says_so_before_its_text_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such folder"):
+        evaluate(EvalSettings(str(tmp_path / "nowhere")))
+    checkpoint = tmp_path / "run" / "checkpoints" / "last"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"holds no config\.json.*Give one of its checkpoints"):
+        evaluate(EvalSettings(str(tmp_path / "run")))
 
 
 def test_a_device_that_is_not_there_is_named(tiny_gpt2: Path, text: Path) -> None:

@@ -170,6 +170,22 @@ def test_more_devices_than_there_are() -> None:
         plan_of(NEW_GPU, devices=8)
 
 
+def test_a_step_takes_no_more_than_the_text_makes() -> None:
+    recipe = resolve_recipe(Recipe(), model_name="preset:gpt2-4m", parameters=4_000_000, block=256, windows=5)
+    assert recipe.data.global_batch_size == 5
+    asked = Recipe(data=DataRecipe(global_batch_size=8))
+    recipe = resolve_recipe(asked, model_name="preset:gpt2-4m", parameters=4_000_000, block=256, windows=5)
+    assert recipe.data.global_batch_size == 8
+
+
+@pytest.mark.usefixtures("plenty")
+def test_processes_may_be_as_many_as_cores_and_always_two() -> None:
+    assert plan_of(LAPTOP, devices=max(2, LAPTOP.cores)).devices == max(2, LAPTOP.cores)
+    assert plan_of(replace(LAPTOP, cores=1), devices=2).devices == 2
+    with pytest.raises(MachineError, match="processes would share"):
+        plan_of(LAPTOP, devices=max(2, LAPTOP.cores) + 1)
+
+
 def test_micro_batch_is_the_largest_divisor_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     for room in (4, 5, 6, 12):
         most = memory_bytes(config(), room, 128, checkpointing=False, bf16=False).total

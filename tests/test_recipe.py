@@ -37,18 +37,24 @@ NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filt
 SHARES = st.floats(0, 1, exclude_max=True)
 OPEN_SHARES = st.floats(0, 1, exclude_min=True, exclude_max=True)
 POSITIVE = st.floats(0, exclude_min=True, allow_infinity=False)
-COUNTS = st.integers(1, 2**40)
+COUNTS = st.integers(1, 10**10)
+ATTENTIONS = st.sampled_from(["auto", "sdpa", "eager", "flash_attention_2"])
 
 RECIPES = st.builds(
     Recipe,
     model=st.builds(
         ModelRecipe,
-        name=NAMES.filter(lambda n: not n.startswith("preset:"))
-        | st.sampled_from([f"preset:{n}" for n in preset_names()]),
+        name=NAMES.filter(lambda n: not n.startswith("preset:")),
         revision=st.none()
         | NAMES
         | st.sampled_from(["1e5", "123", "null", "no", "0x1f", "12:30", "~", "2024-01-01"]),
-        attention=st.sampled_from(["auto", "sdpa", "eager", "flash_attention_2"]),
+        attention=ATTENTIONS,
+        dropout=SHARES,
+    )
+    | st.builds(
+        ModelRecipe,
+        name=st.sampled_from([f"preset:{n}" for n in preset_names()]),
+        attention=ATTENTIONS,
         dropout=SHARES,
     ),
     data=st.builds(
@@ -61,7 +67,7 @@ RECIPES = st.builds(
         | st.integers(257, 10**6).map("train:{}".format),
         block=AUTO | st.integers(2, 2**30),
         packing=st.sampled_from(["stream", "isolated", "padded"]),
-        global_batch_size=AUTO | COUNTS,
+        global_batch_size=AUTO | st.integers(1, 10**7),
     ),
     optim=st.builds(
         OptimRecipe,

@@ -13,8 +13,10 @@ from babygpt import fields
 from babygpt.data.module import LLMDataModule
 from babygpt.errors import CheckpointError
 from babygpt.files import read_manifest
+from babygpt.hub import fetch, looks_like_path
 from babygpt.machine import detect
 from babygpt.model.attention import model_inputs
+from babygpt.model.folder import read_config_json
 from babygpt.model.load import load_model
 from babygpt.model.loss import count_targets, find_head, sum_nll
 from babygpt.recipe import DataRecipe
@@ -123,6 +125,8 @@ def _data_recipe(settings: EvalSettings) -> DataRecipe:
     if given.path:
         return replace(given, val_path=given.val_path or given.path)
     folder = Path(settings.checkpoint)
+    if folder.exists() or looks_like_path(settings.checkpoint):
+        read_config_json(fetch(settings.checkpoint, what="model"), settings.checkpoint)
     facts = read_manifest(folder).facts if (folder / "manifest.json").is_file() else {}
     if not facts.get("data"):
         raise CheckpointError(

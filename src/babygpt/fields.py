@@ -262,7 +262,7 @@ def check_whole(where: str, value: Any, *, least: int, most: int | None = None, 
         return
     fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
     if not fits or (most is not None and value > most):
-        limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+        limits = f"of at most {most}" if fits else f"of at least {least}"
         raise RecipeError(f"{value!r} is not a whole number {limits}", where=where)
 
 

@@ -48,6 +48,12 @@ def fetch(name: str, *, revision: str | None = None, what: What) -> Path:
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
+        if revision is not None:
+            raise ModelError(
+                f"is a folder, and has no revision {revision!r}",
+                where=name,
+                hint="Leave model.revision out, or give a hub name",
+            )
         return folder
     if folder.is_file():
         raise ModelError(

@@ -45,6 +45,8 @@ _SHARE_OF_MEMORY = 0.7
 # A micro-batch of more tokens than this no longer gains on a CPU, whose caches it leaves.
 _CPU_TOKENS = 4096
 _VALIDATIONS = 8
+# Processes that work together can be tried on any computer, however few cores it has.
+_PROCESSES_ANYWHERE = 2
 # Steps that are timed: as many as fit into the seconds, in these bounds; other work on the machine comes in bursts.
 _MEASURED_STEPS, _MEASURED_SECONDS = (3, 12), 6.0
 # Of the time that a budget in minutes leaves to training; the rest covers what the short measurement did not see.
@@ -84,7 +86,9 @@ def choose_model(name: str, facts: MachineFacts) -> str:
     return _MODEL_FOR[facts.device] if name == "auto" else name
 
 
-def resolve_recipe(recipe: Recipe, *, model_name: str, parameters: int, block: int) -> Recipe:
+def resolve_recipe(
+    recipe: Recipe, *, model_name: str, parameters: int, block: int, windows: int = 2**62
+) -> Recipe:
     """Replaces every `auto` but the budget's and the validation's, which need the number of steps.
 
     Args:
@@ -92,12 +96,13 @@ def resolve_recipe(recipe: Recipe, *, model_name: str, parameters: int, block: i
         model_name: the resolved name.
         parameters: of the model.
         block: the resolved window length.
+        windows: that the training text makes at least; a step is given no more of its own accord.
     """
     scratch = model_name.startswith("preset:")
     size: int | str = recipe.data.global_batch_size
     if size == "auto":
         tokens = 4096 if parameters < 2e7 else 16_384 if parameters < 1e8 else 65_536
-        size = max(1, tokens // block) if scratch else max(1, 8192 // block)
+        size = max(1, min(windows, (tokens if scratch else 8192) // block))
     optimizer = recipe.optim.name
     if optimizer == "auto":
         optimizer = "muon" if scratch else "adamw"
@@ -200,6 +205,12 @@ def resolve_plan(request: MachineRequest, facts: MachineFacts, recipe: Recipe, c
             f"{devices} devices asked, {facts.cuda_count} there",
             where="machine.devices",
             hint="Give fewer",
+        )
+    if device != "cuda" and devices > max(facts.cores, _PROCESSES_ANYWHERE):
+        raise MachineError(
+            f"{devices} processes would share {facts.cores} cores",
+            where="machine.devices",
+            hint=f"Give at most {max(facts.cores, _PROCESSES_ANYWHERE)}",
         )
     precision, why = _precision(request.precision, device, facts)
     reasons.append(f"precision {precision}: {why}")

@@ -44,6 +44,10 @@ Auto = Literal["auto"]
 _SMALLEST_VOCABULARY = 257
 
 
+# Above any run there will be; torch and Lightning count in 64 bits.
+_LONGEST = {"steps": 10**10, "tokens": 10**16}
+
+
 # -- the fields ----------------------------------------------------------------------------------------------
 
 
@@ -70,6 +74,12 @@ class ModelRecipe:
             _known_preset(self.name.removeprefix("preset:"))
         if self.revision is not None:
             fields.check_text("model.revision", self.revision)
+            if self.name.startswith("preset:"):
+                raise RecipeError(
+                    f"{self.name} has no revisions",
+                    where="model.revision",
+                    hint="Only hub names have; leave it out",
+                )
         fields.check_number("model.dropout", self.dropout, least=0, below=1)
 
 
@@ -109,7 +119,7 @@ class DataRecipe:
         if self.tokenizer.startswith("train:"):
             _trained_size(self.tokenizer)
         fields.check_whole("data.block", self.block, least=2, auto=True)
-        fields.check_whole("data.global_batch_size", self.global_batch_size, least=1, auto=True)
+        fields.check_whole("data.global_batch_size", self.global_batch_size, least=1, most=10**7, auto=True)
 
 
 @dataclass(frozen=True)
@@ -194,7 +204,7 @@ class Budget:
             raise RecipeError(f"{' and '.join(given)} are given", where="budget", hint="Give one of them")
         for name in given:
             if name in ("steps", "tokens"):
-                fields.check_whole(f"budget.{name}", getattr(self, name), least=1)
+                fields.check_whole(f"budget.{name}", getattr(self, name), least=1, most=_LONGEST[name])
             else:
                 fields.check_number(f"budget.{name}", getattr(self, name), above=0)
 

@@ -161,7 +161,9 @@ class TwoRanks:
         self.out = folder / "run"
         self._number = 0
 
-    def start(self, devices: int = 2, *, steps: int, **more: Any) -> subprocess.Popen[bytes]:
+    def start(
+        self, devices: int = 2, *, steps: int, stop_in: int = 0, **more: Any
+    ) -> subprocess.Popen[bytes]:
         self._number += 1
         fields = runs.recipe(
             self._model, self._text, budget__steps=steps, validate__every_steps=steps, model__dropout=0.0
@@ -177,7 +179,11 @@ class TwoRanks:
         with self.output.open("wb") as output:
             return subprocess.Popen(
                 [sys.executable, program, self.folder / f"rows-{self._number}", *runs.arguments(fields)],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(sys.path),
+                    "STOP_IN_FORWARD": str(stop_in),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -288,13 +294,12 @@ def test_on_two_then_one_then_two_the_windows_are_those_of_an_uninterrupted_run(
     assert len(expected) == 4 * steps
     seen: list[str] = []
     for number, devices in enumerate((2, 1, 2), 1):
-        process = two.start(devices, steps=steps)
+        # In the second micro-batch of the 6th step of this start.
+        stop_in = 5 * MICRO_BATCHES // devices + 2 if number < 3 else 0
+        process = two.start(devices, steps=steps, stop_in=stop_in)
         try:
-            if number < 3:
-                before = step_of(two.out) or 0
-                two.wait_until(lambda before=before: (step_of(two.out) or 0) > before, process)  # type: ignore[misc]
-                process.send_signal(signal.SIGTERM)
             assert process.wait(120) == (143 if number < 3 else 0), two.output.read_text()
+            assert (step_of(two.out) or 0) < steps or number == 3, "it was not stopped on the way"
         finally:
             end(process)
         seen += two.rows(number, devices, MICRO_BATCHES // devices)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -188,3 +189,8 @@ def test_content_decides_hash_and_identity(tmp_path: Path) -> None:
     assert identity(["builtin:prose"]) == identity(["builtin:prose"])
     two.write_text("b")
     assert identity([str(one), str(two)]) != identity([str(two), str(one)])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that opens and cannot be read")
+def test_a_disk_that_cannot_be_read_is_named() -> None:
+    assert refusal("/proc/self/mem").startswith("/proc/self/mem: cannot be read")

@@ -20,6 +20,7 @@ import json
 import os
 import sysconfig
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ __all__ = [
     "JSONL_SUFFIXES",
     "Document",
     "Span",
+    "check_field",
     "content_hash",
     "files_of",
     "is_hub_name",
@@ -164,6 +166,28 @@ def files_of(path: str) -> tuple[Path, list[str]]:
     return root, found
 
 
+def check_field(field: str, paths: Sequence[str]) -> None:
+    """Refuses a field that nothing behind the paths could have.
+
+    Raises:
+        DataError: all of it is plain text, which has no fields; or as `files_of`.
+    """
+    if field != "auto" and not any(_has_fields(path) for path in paths):
+        raise DataError(
+            f"there is no field {field!r}: all of the data is plain text",
+            where="data.field",
+            hint="Leave it out; only .jsonl and data sets have fields",
+        )
+
+
+def _has_fields(path: str) -> bool:
+    if path.startswith("builtin:"):
+        return False
+    if is_saved(path) or is_hub_name(path):
+        return True
+    return any(os.path.splitext(name)[1] in JSONL_SUFFIXES for name in files_of(path)[1])
+
+
 def _walk(root: Path, skipped: frozenset[str] = frozenset()) -> list[str]:
     """POSIX paths of the files below a folder, sorted; nothing hidden, nothing below a skipped name."""
     found = []
@@ -227,9 +251,12 @@ def _read_jsonl(file: Path, field: str) -> Iterator[Document]:
             offset += len(line)
 
 
-def _open(file: Path) -> Any:
+@contextmanager
+def _open(file: Path) -> Iterator[Any]:
+    """The file's bytes; an error of the disk, at the first or any later block, names the file."""
     try:
-        return file.open("rb")
+        with file.open("rb") as stream:
+            yield stream
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", where=str(file)) from None
 

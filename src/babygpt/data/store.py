@@ -33,7 +33,7 @@ from babygpt.data.arrow import FORMAT_VERSION, StoreManifest, StoreWriter, Token
 from babygpt.data.cache import clear_leftovers, default_cache, publishing
 from babygpt.data.encoding import encode
 from babygpt.data.identity import Survey, changed_meanwhile, survey
-from babygpt.data.sources import Document, content_hash, read_documents
+from babygpt.data.sources import Document, check_field, content_hash, read_documents
 from babygpt.data.split import MIN_DOCUMENTS, choose, copy_split
 from babygpt.data.tokenizers import (
     check_round_trip,
@@ -141,6 +141,7 @@ def prepare(
     clear_leftovers(parent)
     if prepared_as is not None and (known := _open(parent / check_name(prepared_as))) is not None:
         return known
+    check_field(recipe.field, [*recipe.path, *recipe.val_path])
     source = _tokenizer_source(recipe.tokenizer, model_name)
     tokenizer = None
     if isinstance(source, str):

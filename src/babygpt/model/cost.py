@@ -20,8 +20,10 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
+from babygpt.errors import ModelError
 from babygpt.model.attention import resolve_attention
 from babygpt.model.loss import LOGITS_BOUND
+from babygpt.untrusted import shown
 
 __all__ = ["MemoryParts", "ModelCost", "memory_bytes", "model_cost"]
 
@@ -100,7 +102,12 @@ def model_cost(config: PreTrainedConfig) -> ModelCost:
 def _model_cost(config_class: Any, values: str) -> ModelCost:
     config = config_class.from_dict(json.loads(values))
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        model = AutoModelForCausalLM.from_config(copy.deepcopy(config))  # type: ignore[no-untyped-call]
+        try:
+            model = AutoModelForCausalLM.from_config(copy.deepcopy(config))  # type: ignore[no-untyped-call]
+        except Exception as error:
+            # Each architecture meets a value that makes no sense with an error of its own type.
+            what = f"its configuration builds no model ({type(error).__name__}: {shown(error, 200)})"
+            raise ModelError(what, where="model.name", hint="Mend its config.json") from error
     tables = {id(m.weight): m.weight.numel() for m in model.modules() if isinstance(m, nn.Embedding)}
     head = model.get_output_embeddings()
     parameters = list(model.named_parameters())

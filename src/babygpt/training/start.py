@@ -110,7 +110,13 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
         say(f"data: {note}")
     module_config = config_of(recipe, data)
     parameters = planner.parameters_of(module_config)
-    recipe = planner.resolve_recipe(recipe, model_name=name, parameters=parameters, block=data.block)
+    recipe = planner.resolve_recipe(
+        recipe,
+        model_name=name,
+        parameters=parameters,
+        block=data.block,
+        windows=data.prepared.train.num_tokens // data.block,
+    )
     planned = planner.resolve_plan(settings.machine, facts, recipe, module_config)
     say(f"model: {name}, {parameters:,} parameters, on {facts.describe()}")
     for reason in planned.reasons:
@@ -133,6 +139,7 @@ def _fitting(
     while True:
         data = build_data(recipe, batch_size=plan.micro_batch, workers=plan.workers, prepared_as=prepared_as)
         data.setup()
+        _require_full_steps(data)
         module = build_module(recipe, plan, data)
         try:
             module.check(data)
@@ -142,6 +149,17 @@ def _fitting(
                 raise
             del data, module
             plan = _smaller(recipe, plan, error, say)
+
+
+def _require_full_steps(data: LLMDataModule) -> None:
+    """Refuses a step that would be mostly empty: a window comes once an epoch, and no step goes beyond one."""
+    order = data.plan.order
+    if order.global_batch_size > order.num_windows:
+        raise RecipeError(
+            f"a step of {order.global_batch_size:,} windows is more than the {order.num_windows:,} that the text makes",
+            where="data.global_batch_size",
+            hint=f"Give at most {order.num_windows}, a smaller data.block, or more text",
+        )
 
 
 def shrink(run: Run, error: Exception, say: Say) -> Run:
@@ -227,8 +245,10 @@ def _new_folder(asked: str | None) -> Path:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         return Path("runs") / f"run-{stamp}"
     out = Path(asked)
-    if out.exists() and not out.is_dir():
-        raise InputError("is a file, not a folder", where=str(out), hint="Give another --out")
+    # The nearest of its parents that is there says whether it can be made at all.
+    there = next((place for place in (out, *out.absolute().parents) if place.exists()), out)
+    if there.exists() and not there.is_dir():
+        raise InputError("is a file, not a folder", where=str(there), hint="Give another --out")
     if (out / "recipe.yaml").exists():
         raise RecipeError(
             "the folder already holds another run",
