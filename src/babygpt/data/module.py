@@ -32,7 +32,7 @@ from babygpt.recipe import DataRecipe
 __all__ = ["DEFAULT_BLOCK", "VALIDATION_TOKENS", "LLMDataModule", "resolve_block"]
 
 DEFAULT_BLOCK = 512
-VALIDATION_TOKENS = 32_768
+VALIDATION_TOKENS = 16_384
 
 
 def resolve_block(block: int | str, model_name: str, revision: str | None = None) -> int:
@@ -114,7 +114,7 @@ class LLMDataModule(L.LightningDataModule):
         global_batch_size: windows of one optimiser step over all ranks and micro-batches; left out, it is
             `batch_size` x devices x the trainer's `accumulate_grad_batches`.
         val_batches: how many batches of `global_batch_size` windows a validation reads; `auto` is about
-            32,768 tokens, None is all.
+            16,384 tokens, None is all.
         workers: loader processes.
         seed: of the data order.
         revision: of a hub model or tokenizer.
