@@ -123,7 +123,7 @@ class DataRecipe:
         fields.check_whole("data.block", self.block, least=2, auto=True)
         if self.too_long != "split" and self.packing == "stream":
             raise RecipeError(
-                f"{self.too_long} has no meaning where data.packing is stream: windows are cut from all documents joined",
+                f"{self.too_long} has no meaning where data.packing is stream, which cuts windows from the whole",
                 where="data.too_long",
                 hint="Leave it at split, or give data.packing isolated or padded",
             )

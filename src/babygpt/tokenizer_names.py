@@ -1,8 +1,8 @@
 """What `data.tokenizer` may say besides a folder or a hub name.
 
-    auto                          the model's own; for random weights one that is trained
-    train:N, train:unigram:N      trained on the data, N entries
-    file:NAME                     NAME's tokenizer.json as it is
+auto                          the model's own; for random weights one that is trained
+train:N, train:unigram:N      trained on the data, N entries
+file:NAME                     NAME's tokenizer.json as it is
 """
 
 from __future__ import annotations

@@ -220,8 +220,8 @@ def test_progress_is_told(corpus: Path, tmp_path: Path) -> None:
 
 def test_a_failure_leaves_nothing_behind(corpus: Path, tmp_path: Path) -> None:
     bad = corpus / "zz.jsonl"
-    bad.write_text('{"messages": [{"role": "user", "content": "hi"}]}\n')
-    with pytest.raises(DataError, match=r"zz\.jsonl:1: .*no chat template"):
+    bad.write_text('{"messages": [{"role": "user", "content": 5}]}\n')
+    with pytest.raises(DataError, match=r"zz\.jsonl:1: .*refuses the conversation"):
         build(tmp_path / "cache", corpus)
     assert list((tmp_path / "cache" / "data").iterdir()) == []
     (tmp_path / "tiny.txt").write_text("a")

@@ -16,7 +16,6 @@ A template is a program in a sandbox, which keeps it from files, the network and
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import sys
@@ -139,7 +138,7 @@ def render(
 # -- messages ------------------------------------------------------------------------------------------------
 
 
-def _tools(document: Document) -> list[dict[str, Any]] | None:
+def _tools(document: Document) -> list[Any] | None:
     """The tools a conversation may call, from a list of their schemas or the JSON of one."""
     tools = document.tools
     if isinstance(tools, str):
@@ -252,7 +251,7 @@ class _Template:
     """A tokenizer's template, with the tools of one conversation."""
 
     tokenizer: PreTrainedTokenizerBase
-    tools: list[dict[str, Any]] | None
+    tools: list[Any] | None
 
     @property
     def source(self) -> str:
@@ -300,7 +299,7 @@ def _located_turns(
         if number:
             before = template.render(messages[:number], prompt=True)
         else:  # there is nothing a template could render
-            before = os.path.commonprefix([text, _otherwise(messages, number, template)])
+            before = text[: _agreeing(text, _otherwise(messages, number, template))]
         if not text.startswith(before) or (turns and len(before) < turns[-1][1]):
             raise _rewrites(document, number)
         through = text if number + 1 == len(messages) else template.render(messages[: number + 1])
@@ -308,7 +307,7 @@ def _located_turns(
             end = len(before) + len(through[len(before) :].rstrip())
         else:
             other = _otherwise(messages, number, template)
-            at = len(text) - len(os.path.commonprefix([text[::-1], other[::-1]]))
+            at = len(text) - _agreeing(text[::-1], other[::-1])
             if at < len(before):
                 raise _rewrites(document, number)
             end = specials.end_of_turn(text, at)
@@ -320,6 +319,12 @@ def _otherwise(messages: Messages, number: int, template: _Template) -> str:
     """The rendering with other words in the place of a turn's."""
     other = {k: v for k, v in messages[number].items() if k != "tool_calls"} | {"content": _OTHER_WORDS}
     return template.render([*messages[:number], other, *messages[number + 1 :]])
+
+
+def _agreeing(a: str, b: str) -> int:
+    """Characters at the beginning of both."""
+    differing = (at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+    return next(differing, min(len(a), len(b)))
 
 
 def _rewrites(document: Document, number: int) -> DataError:

@@ -38,7 +38,7 @@ _TEXTS = (
     "0 1 12 123 1234 12345 1234567890 3.14 1,000,000 x86 v2",
     "I'm you're he'll they'd it's I'M IT'S don't DON'T",
     "camelCase snake_case __init__ (a[b]{c}) <d/> x==y != z->w // #",
-    "é ü ß ﬁ ½ Å ſ İ ı e\u0301 a\u0308",
+    "é ü ß ﬁ ½ Å \u017f İ \u0131 e\u0301 a\u0308",
     "日本語の文 漢字 中文。한국어 ไทย العربية עברית हिन्दी",
     "🤖 👩‍👩‍👧 🇩🇪 ✓ — “quotes” … \u00a0 \u2003 \u200b \ufeff x",
     "UPPER lower Title",

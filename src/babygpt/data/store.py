@@ -194,7 +194,9 @@ def _key(
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> str:
     if isinstance(source, TrainedTokenizer):
-        which = f"train:{source.kind}:{source.vocab_size}:{_SAMPLE_BYTES}:{_SAMPLE_CHARS}:{version('tokenizers')}"
+        which = (
+            f"train:{source.kind}:{source.vocab_size}:{_SAMPLE_BYTES}:{_SAMPLE_CHARS}:{version('tokenizers')}"
+        )
     else:
         assert tokenizer is not None
         which = tokenizer_identity(tokenizer)

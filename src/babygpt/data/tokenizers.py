@@ -65,9 +65,8 @@ def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrain
         ModelError: there is no such folder, or the hub cannot be reached.
         TokenizerError: what is there is no tokenizer, or transformers does not load it as its file has it.
     """
-    name, loader = str(name), AutoTokenizer
-    if name.startswith(FROM_FILE):
-        name, loader = name.removeprefix(FROM_FILE), PreTrainedTokenizerFast
+    loader: Any = PreTrainedTokenizerFast if str(name).startswith(FROM_FILE) else AutoTokenizer
+    name = str(name).removeprefix(FROM_FILE)
     if name.startswith("preset:"):
         raise TokenizerError(
             "a preset has no tokenizer", where=name, hint="Give the folder of a trained checkpoint"
@@ -159,8 +158,8 @@ def train_tokenizer(
 def _settled(tokenizer: Tokenizer, special: list[str]) -> models.Unigram:
     """The trained unigram model, made independent of the order in which its trainer summed and went through bytes.
 
-    Scores are rounded and equal ones sorted by their text. The bytes that the text does not yield get the lowest score and
-    0.0001 more for each, in an order of chance, from the trainer: here they share the lowest.
+    Scores are rounded and equal ones sorted by their text. The bytes that the text does not yield get the lowest
+    score and 0.0001 more for each, in an order of chance, from the trainer: here they share the lowest.
     """
     trained: list[tuple[str, float]] = json.loads(tokenizer.to_str())["model"]["vocab"]
     scores = {text: round(score, _SCORE_DIGITS) for text, score in trained if text not in special}
