@@ -6,8 +6,8 @@
 
 Both get the same documents, from memory, in the same batches, and give their ids; the library's as the lists that it
 makes. BabyGPT's `encode` gives arrays with end-of-text and targets, and the hash of each document's content. Rounds are
-interleaved; medians of wall and processor seconds are printed with the ratio of each, library / BabyGPT, as one JSON object. The text is
-the standard library of the Python that runs.
+interleaved; medians of wall and processor seconds are printed with the ratio of each, library / BabyGPT, as one JSON
+object. The text is the standard library of the Python that runs.
 
 With `--chat` the documents are conversations of four turns, and the library is given their rendered text: what remains
 is the price of the template and of finding the turns.
@@ -26,9 +26,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from babygpt.data.encoding import encode
-from babygpt.data.sources import Document, read_documents
-from babygpt.data.tokenizers import train_tokenizer
+from babygpt.data.encoding import encode  # noqa: E402
+from babygpt.data.sources import Document, read_documents  # noqa: E402
+from babygpt.data.tokenizers import train_tokenizer  # noqa: E402
 
 _BATCH = 2_000_000  # characters given to the library at once
 
@@ -64,7 +64,10 @@ def main() -> None:
     for _ in range(asked.rounds):
         for name, run in (("library", library), ("babygpt", ours)):
             times[name].append(timed(run))
-    medians = {name: [statistics.median(column) for column in zip(*found)] for name, found in times.items()}
+    medians = {
+        name: [statistics.median(column) for column in zip(*found, strict=True)]
+        for name, found in times.items()
+    }
     print(
         json.dumps(
             {

@@ -153,12 +153,12 @@ def test_pack_refuses_a_block_without_target_and_an_unknown_packing() -> None:
         pack(offsets_of([20]), 4, "loose")  # type: ignore[arg-type]
 
 
-@given(lengths_of_documents, blocks, st.sampled_from([isolated_windows, padded_windows]), st.randoms())
+@given(lengths_of_documents, blocks, st.sampled_from([isolated_windows, padded_windows]), st.integers(0, 9))
 def test_too_long_documents_are_cut_or_dropped_and_the_others_left_as_they_are(
-    lengths, block, make, draw
+    lengths, block, make, seed
 ) -> None:
     offsets = offsets_of(lengths)
-    mask = np.array([draw.random() < 0.7 for _ in range(offsets[-1])], dtype=bool)
+    mask = np.random.default_rng(seed).random(offsets[-1]) < 0.7
     kept = {"cut": [min(n, block) for n in lengths], "drop": [n if n <= block else 0 for n in lengths]}
     for too_long, counts in kept.items():
         windows = make(offsets, block, cumsum_of(mask), too_long)
@@ -184,5 +184,5 @@ def test_too_long_documents_are_refused_on_request(packing) -> None:
     with pytest.raises(DataError, match=r"data\.too_long: 1 of 3 documents .* data\.block of 10"):
         pack(offsets, 5, packing, too_long="refuse")
     assert len(pack(offsets, 10, packing, too_long="refuse").starts) == 3
-    with pytest.raises(DataError, match="is a target in what data.too_long drop leaves"):
+    with pytest.raises(DataError, match=r"is a target in what .* drop leaves"):
         pack(offsets_of([9]), 5, packing, too_long="drop")

@@ -154,6 +154,7 @@ def _encode_spans(
     joint = _encode_texts(["".join(span.text for span in spans) for spans in merged], tokenizer)
     several = [number for number, spans in enumerate(merged) if len(spans) > 1]
     flat = _encode_texts([span.text for number in several for span in merged[number]], tokenizer)
+    marks_start = not np.array_equal(*_encode_texts(["a"], tokenizer), *_encode_within(["a"], tokenizer))
     out = []
     taken = 0
     for spans, whole in zip(merged, joint, strict=True):
@@ -164,7 +165,8 @@ def _encode_spans(
         taken += len(spans)
         lengths = _border_lengths(spans, parts, whole, tokenizer)
         if lengths is None:
-            parts = [parts[0], *_encode_within([span.text for span in spans[1:]], tokenizer)]
+            if marks_start:
+                parts = [parts[0], *_encode_within([span.text for span in spans[1:]], tokenizer)]
             whole, lengths = np.concatenate(parts), [len(part) for part in parts]
         out.append((whole, np.repeat([span.is_target for span in spans], lengths)))
     return out

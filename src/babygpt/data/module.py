@@ -107,7 +107,7 @@ class LLMDataModule(L.LightningDataModule):
         path: files, folders, hub data sets or `builtin:python`, `builtin:prose`.
         field: the text column of `.jsonl` and data sets.
         val_path: validation data; empty means that `val_fraction` of `path` is held out.
-        tokenizer: `auto`, `train:N`, a folder or a hub name.
+        tokenizer: `auto`, `train:N`, `train:unigram:N`, a folder or a hub name, with `file:` before it as its file is.
         block: tokens of a window.
         packing: `stream`, `isolated` or `padded`.
         too_long: what becomes of a document longer than a window: `split`, `cut`, `drop` or `refuse`.
