@@ -154,7 +154,8 @@ def _encode_spans(
     joint = _encode_texts(["".join(span.text for span in spans) for spans in merged], tokenizer)
     several = [number for number, spans in enumerate(merged) if len(spans) > 1]
     flat = _encode_texts([span.text for number in several for span in merged[number]], tokenizer)
-    marks_start = not np.array_equal(*_encode_texts(["a"], tokenizer), *_encode_within(["a"], tokenizer))
+    alone, within = _encode_texts(["a"], tokenizer)[0], _encode_within(["a"], tokenizer)[0]
+    marks_start = not np.array_equal(alone, within)
     out = []
     taken = 0
     for spans, whole in zip(merged, joint, strict=True):
