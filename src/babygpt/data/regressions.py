@@ -9,7 +9,7 @@ between words, and entries from all over the vocabulary, which another way of sp
 What the special tokens put at a text's ends are is compared too, unless `tokenizer_config.json` decides it by
 `add_bos_token` or `add_eos_token`: then the file is not meant to.
 
-Cost: reading the file a second time, 0.3 s for 128,000 entries, and some 2,500 short texts, 20 ms.
+Cost: 0.2 s for 49,152 entries, most of it for reading the file a second time.
 """
 
 from __future__ import annotations
