@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from babygpt import LLMDataModule
-from babygpt.data.module import pad_id_of, resolve_block
+from babygpt.data.batches import pad_id_of
+from babygpt.data.module import resolve_block
 from babygpt.errors import CheckpointError, DataError, RecipeError
 from babygpt.model.load import load_model
 
@@ -125,3 +126,21 @@ def test_padding_is_some_id_of_the_tokenizer(tiny_gpt2: Path) -> None:
     assert pad_id_of(tokenizer) == tokenizer.convert_tokens_to_ids("a")
     tokenizer.pad_token = tokenizer.eos_token = None
     assert pad_id_of(tokenizer) == 0
+
+
+def test_too_long_documents_are_told_of_and_part_of_the_identity(corpus: Path) -> None:
+    split, cut = (module_of(corpus, packing="padded", too_long=choice) for choice in ("split", "cut"))
+    assert [note for note in module_of(corpus).notes if "longer than a window" in note] == []
+    (said,) = [note for note in cut.notes if note.startswith("training: ")]
+    assert "cut to their first 32 tokens" in said
+    assert sum(map(cut.step_targets, range(cut.steps_per_epoch))) < sum(
+        map(split.step_targets, range(split.steps_per_epoch))
+    )
+    with pytest.raises(CheckpointError, match="too_long is split here and was cut"):
+        split.load_state_dict(cut.state_dict())
+    with pytest.raises(DataError, match=r"data\.too_long"):
+        module_of(corpus, packing="padded", too_long="refuse")
+    with pytest.raises(
+        RecipeError, match=r"data\.too_long: cut has no meaning where data\.packing is stream"
+    ):
+        module_of(corpus, too_long="cut")

@@ -13,13 +13,22 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from babygpt.data.arrow import TokenStore
 from babygpt.data.order import Order, permute
 from babygpt.data.packing import Packing, Windows, pack
 from babygpt.errors import RecipeError
 
-__all__ = ["EMPTY_ROW", "IGNORE_INDEX", "BatchPlan", "ValidationPlan", "WindowDataset", "make_batch"]
+__all__ = [
+    "EMPTY_ROW",
+    "IGNORE_INDEX",
+    "BatchPlan",
+    "ValidationPlan",
+    "WindowDataset",
+    "make_batch",
+    "pad_id_of",
+]
 
 EMPTY_ROW = -1  # in place of a window number
 IGNORE_INDEX = -100  # label of a token that is no target: what the models of transformers ignore
@@ -178,3 +187,11 @@ class ValidationPlan:
         padded = np.full(batches * slots, EMPTY_ROW, dtype=np.int64)
         padded[: len(ids)] = ids
         return list(padded.reshape(batches, world_size, micro_batch)[:, rank])
+
+
+def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that fills short windows; labels mask it by length, so that it may well be end-of-text."""
+    for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if isinstance(candidate, int):
+            return candidate
+    return 0

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from babygpt.data.arrow import TokenStore
-from babygpt.data.batches import BatchPlan, ValidationPlan, WindowDataset
-from babygpt.data.layout import lay_out
+from babygpt.data.batches import BatchPlan, ValidationPlan, WindowDataset, pad_id_of
+from babygpt.data.layout import lay_out, notes_on_length
 from babygpt.data.order import Order, skips_of
 from babygpt.data.packing import Windows
 from babygpt.data.store import PreparedData, Progress, prepare
@@ -106,17 +106,17 @@ class LLMDataModule(L.LightningDataModule):
         batch_size: windows of one micro-batch on one device.
         path: files, folders, hub data sets or `builtin:python`, `builtin:prose`.
         field: the text column of `.jsonl` and data sets.
-        val_path: validation data; empty means a share of `path` is held out.
-        val_fraction: that share.
-        tokenizer: `auto`, `train:N`, a folder or a hub name.
+        val_path: validation data; empty means that `val_fraction` of `path` is held out.
+        tokenizer: `auto`, `train:N`, `train:unigram:N`, a folder or a hub name, with `file:` before it as its file is.
         block: tokens of a window.
         packing: `stream`, `isolated` or `padded`.
+        too_long: what becomes of a document longer than a window: `split`, `cut`, `drop` or `refuse`.
+        train_on_prompts: whether prompts are targets, too.
         global_batch_size: windows of one optimiser step over all ranks and micro-batches; left out, it is
             `batch_size` x devices x the trainer's `accumulate_grad_batches`.
         val_batches: how many batches of `global_batch_size` windows a validation reads; `auto` is about
             16,384 tokens, None is all.
-        workers: loader processes.
-        seed: of the data order.
+        workers, seed: loader processes, and the data order's seed.
         revision: of a hub model or tokenizer.
         cache: where token stores are kept.
         progress: called with (stage, documents done, documents in all or 0) while they are built.
@@ -139,6 +139,8 @@ class LLMDataModule(L.LightningDataModule):
         tokenizer: str = "auto",
         block: int | str = "auto",
         packing: str = "stream",
+        too_long: str = "split",
+        train_on_prompts: bool = False,
         global_batch_size: int | None = None,
         val_batches: int | str | None = "auto",
         workers: int = 0,
@@ -163,6 +165,8 @@ class LLMDataModule(L.LightningDataModule):
             tokenizer=tokenizer,
             block=self.block,
             packing=packing,  # type: ignore[arg-type]
+            too_long=too_long,  # type: ignore[arg-type]
+            train_on_prompts=train_on_prompts,
             global_batch_size=global_batch_size or "auto",
         )
         self._global_batch_size, self._val_batches = global_batch_size, val_batches
@@ -258,6 +262,15 @@ class LLMDataModule(L.LightningDataModule):
         return self._prepared
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for people: how the text was split and tokenised, and what becomes of too long documents."""
+        data, recipe = self.prepared, self.recipe
+        return (
+            *data.notes,
+            *notes_on_length(data.train, data.val, self.block, recipe.packing, recipe.too_long),
+        )
+
+    @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of the data."""
         return self.prepared.tokenizer
@@ -348,6 +361,7 @@ class LLMDataModule(L.LightningDataModule):
             "data_fingerprint": self.prepared.fingerprint,
             "block": self.block,
             "packing": self.recipe.packing,
+            "too_long": self.recipe.too_long,
             "global_batch_size": self.plan.order.global_batch_size,
             "seed": self.seed,
         }
@@ -355,7 +369,8 @@ class LLMDataModule(L.LightningDataModule):
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _windows_of(self, store: TokenStore, pad_id: int, *, may_be_short: bool = False) -> WindowDataset:
-        windows = lay_out(store, self.block, self.recipe.packing, may_be_short=may_be_short)
+        packing, too_long = self.recipe.packing, self.recipe.too_long
+        windows = lay_out(store, self.block, packing, too_long=too_long, may_be_short=may_be_short)
         return WindowDataset(store, windows, pad_id)
 
     def _lay_out(self, windows: Windows) -> BatchPlan:
@@ -383,11 +398,3 @@ class LLMDataModule(L.LightningDataModule):
         return DataLoader(
             dataset, batch_size=None, sampler=rows, num_workers=self.workers, pin_memory=on_cuda
         )
-
-
-def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id that fills short windows; labels mask it by length, so that it may well be end-of-text."""
-    for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if isinstance(candidate, int):
-            return candidate
-    return 0

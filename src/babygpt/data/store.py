@@ -22,6 +22,7 @@ import shutil
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -39,12 +40,14 @@ from babygpt.data.tokenizers import (
     check_round_trip,
     load_tokenizer,
     tokenizer_identity,
+    tokenizer_source,
     train_tokenizer,
     vocabulary_size,
 )
 from babygpt.errors import CheckpointError, DataError, TokenizerError
 from babygpt.files import check_name, publish_folder, read_manifest, remove_folder
-from babygpt.recipe import DataRecipe, preset_config
+from babygpt.recipe import DataRecipe
+from babygpt.tokenizer_names import TrainedTokenizer
 
 __all__ = [
     "PreparedData",
@@ -62,7 +65,6 @@ Progress = Callable[[str, int, int], None]
 _SAMPLE_BYTES = 10_000_000  # of text a tokenizer is trained on, at most
 _SAMPLE_CHARS = 16_384  # of one excerpt, when there is more text than that
 _PROBED_DOCUMENTS, _PROBED_CHARS = 64, 2000  # of text a tokenizer has to give back, at most
-_AUTO_VOCABULARY = 8192  # for `auto` with a model that is not decided yet
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def prepare(
     if prepared_as is not None and (known := _open(parent / check_name(prepared_as))) is not None:
         return known
     check_field(recipe.field, [*recipe.path, *recipe.val_path])
-    source = _tokenizer_source(recipe.tokenizer, model_name)
+    source = tokenizer_source(recipe.tokenizer, model_name)
     tokenizer = None
     if isinstance(source, str):
         tokenizer = load_tokenizer(source, revision=revision if recipe.tokenizer == "auto" else None)
@@ -185,28 +187,21 @@ def _open(folder: Path, *, reused: bool = False) -> PreparedData | None:
     return PreparedData(train, val, tokenizer, tuple(notes), fingerprint, folder.name)
 
 
-def _tokenizer_source(name: str, model_name: str) -> str | int:
-    """What to load, or the vocabulary of what to train."""
-    if name == "auto":
-        if model_name == "auto":
-            return _AUTO_VOCABULARY
-        if model_name.startswith("preset:"):
-            return int(preset_config(model_name)["vocab_size"])
-        return model_name
-    if not name.startswith("train:"):
-        return name
-    return int(name.removeprefix("train:"))  # the recipe has checked it
-
-
 def _key(
-    recipe: DataRecipe, sources: Sources, source: str | int, tokenizer: PreTrainedTokenizerBase | None
+    recipe: DataRecipe,
+    sources: Sources,
+    source: str | TrainedTokenizer,
+    tokenizer: PreTrainedTokenizerBase | None,
 ) -> str:
-    if tokenizer is not None:
-        which = tokenizer_identity(tokenizer)
+    if isinstance(source, TrainedTokenizer):
+        which = (
+            f"train:{source.kind}:{source.vocab_size}:{_SAMPLE_BYTES}:{_SAMPLE_CHARS}:{version('tokenizers')}"
+        )
     else:
-        which = f"train:{source}:{_SAMPLE_BYTES}:{_SAMPLE_CHARS}:{version('tokenizers')}"
+        assert tokenizer is not None
+        which = tokenizer_identity(tokenizer)
     held_out = sources.val_path.identity if recipe.val_path else recipe.val_fraction
-    parts = [FORMAT_VERSION, sources.path.identity, recipe.field, held_out, which]
+    parts = [FORMAT_VERSION, sources.path.identity, recipe.field, held_out, which, recipe.train_on_prompts]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -217,13 +212,15 @@ class _Builder:
         self,
         recipe: DataRecipe,
         sources: Sources,
-        source: str | int,
+        source: str | TrainedTokenizer,
         tokenizer: PreTrainedTokenizerBase | None,
         progress: Progress,
     ) -> None:
         self._recipe, self._sources, self._source = recipe, sources, source
         self._tokenizer, self._progress = tokenizer, progress
         self._notes: list[str] = []
+        self._has_chats = False
+        self._encode = partial(encode, train_on_prompts=recipe.train_on_prompts)
         self.facts: dict[str, list[str]] = {"notes": self._notes}
 
     def fill(self, folder: Path) -> None:
@@ -273,6 +270,7 @@ class _Builder:
         for document in self._documents("reading", 0):
             hashes.append(content_hash(document))
             sizes.append(len(_text_of(document).encode()))
+            self._has_chats |= document.messages is not None
         return np.frombuffer(hashes, dtype=np.uint64), np.frombuffer(sizes, dtype=np.int64)
 
     def _train_tokenizer(
@@ -283,7 +281,7 @@ class _Builder:
         # Where the tail of the tokens is held out, its first byte is not known before there are tokens: stay
         # well away.
         readable = int(total * (1 - fraction) ** 2) if in_tail else total
-        assert isinstance(self._source, int)
+        assert isinstance(self._source, TrainedTokenizer)
         texts = _excerpts(
             (
                 d
@@ -292,12 +290,14 @@ class _Builder:
             ),
             readable,
         )
-        tokenizer = train_tokenizer(texts, self._source)
+        kind, size = self._source.kind, self._source.vocab_size
+        tokenizer = train_tokenizer(texts, size, kind=kind, chat=self._has_chats)
         share = (
             f"{min(_SAMPLE_BYTES, readable) / 1e6:.1f} MB of " if readable > _SAMPLE_BYTES or in_tail else ""
         )
         self._notes.append(
             f"tokenizer: {len(tokenizer)} entries from {share}the {total / 1e6:.1f} MB of training text"
+            f"{', with ChatML as its template for conversations' if self._has_chats else ''}"
         )
         return tokenizer
 
@@ -325,7 +325,7 @@ class _Builder:
         if in_tail:
             sizes = array("q")
             with writer("whole") as whole:
-                for encoded in encode(documents, tokenizer):
+                for encoded in self._encode(documents, tokenizer):
                     whole.add(encoded.ids, encoded.is_target, encoded.num_bytes)
                     sizes.append(encoded.num_bytes)
             with writer("train") as train, writer("val") as val:
@@ -335,7 +335,7 @@ class _Builder:
             shutil.rmtree(folder / "whole")
             return
         with writer("train") as train, writer("val") as val:
-            for number, encoded in enumerate(encode(documents, tokenizer)):
+            for number, encoded in enumerate(self._encode(documents, tokenizer)):
                 if number >= len(hashes) or encoded.content_hash != int(hashes[number]):
                     raise _changed(", ".join(self._recipe.path))
                 target = val if is_val[number] else train
@@ -349,7 +349,7 @@ class _Builder:
         documents = read_documents(self._recipe.val_path, field=self._recipe.field)
         trained_on = np.unique(hashes)
         shared = 0
-        for encoded in encode(documents, tokenizer):
+        for encoded in self._encode(documents, tokenizer):
             wanted = np.uint64(encoded.content_hash)
             at = int(np.searchsorted(trained_on, wanted))
             shared += at < len(trained_on) and trained_on[at] == wanted

@@ -106,7 +106,7 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
     name = planner.choose_model(recipe.model.name, facts)
     recipe = replace(recipe, model=replace(recipe.model, name=name))
     data = build_data(recipe, batch_size=1, progress=progress)
-    for note in data.prepared.notes:
+    for note in data.notes:
         say(f"data: {note}")
     module_config = config_of(recipe, data)
     parameters = planner.parameters_of(module_config)
@@ -282,6 +282,8 @@ def build_data(
         tokenizer=data.tokenizer,
         block=data.block,
         packing=data.packing,
+        too_long=data.too_long,
+        train_on_prompts=data.train_on_prompts,
         global_batch_size=None if size == "auto" else size,
         val_batches=recipe.validate.batches,
         workers=workers,
