@@ -18,6 +18,7 @@ import yaml
 from babygpt import fields
 from babygpt.errors import RecipeError
 from babygpt.files import write_text_atomic
+from babygpt.untrusted import redacted
 
 __all__ = [
     "Auto",
@@ -365,8 +366,11 @@ def read_recipe(path: Path | str) -> Recipe:
 
 
 def write_recipe(path: Path | str, recipe: Recipe) -> None:
-    """Writes a recipe as YAML, every field, whole or not at all."""
-    text = yaml.dump(to_dict(recipe), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    """Writes a recipe as YAML, every field, whole or not at all; addresses without their secrets."""
+    values = to_dict(recipe)
+    for name in ("path", "val_path"):
+        values["data"][name] = [redacted(path) for path in values["data"][name]]
+    text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
     write_text_atomic(Path(path), _HEADER + text)
 
 

@@ -109,6 +109,11 @@ class Sources:
         """Files that were not read, because they were read before and not touched since."""
         return self.path.taken_on_trust + self.val_path.taken_on_trust
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of both."""
+        return self.path.notes + self.val_path.notes
+
 
 def prepare(
     recipe: DataRecipe,
@@ -149,7 +154,7 @@ def prepare(
     sources = _look(recipe, home)
     key = _key(recipe, sources, source, tokenizer)
     if (reused := _open(parent / key, reused=True)) is not None:
-        return replace(reused, sources=sources)
+        return _told(reused, sources)
     if sources.taken_on_trust:
         sources = _look(recipe, home, trust=False)
         key = _key(recipe, sources, source, tokenizer)
@@ -160,10 +165,15 @@ def prepare(
         path = publish_folder(parent, key, builder.fill, builder.facts, replace=damaged)
     if path != folder and (theirs := _open(folder)) is not None:
         remove_folder(path)  # another process was first
-        return replace(theirs, sources=sources)
+        return _told(theirs, sources)
     built = _open(path)
     assert built is not None
-    return replace(built, sources=sources)
+    return _told(built, sources)
+
+
+def _told(data: PreparedData, sources: Sources) -> PreparedData:
+    """With what stood behind the paths, and what is to be said of it first."""
+    return replace(data, sources=sources, notes=(*sources.notes, *data.notes))
 
 
 def _look(recipe: DataRecipe, cache: Path, *, trust: bool = True) -> Sources:
@@ -221,7 +231,8 @@ class _Builder:
         tokenizer: PreTrainedTokenizerBase | None,
         progress: Progress,
     ) -> None:
-        self._recipe, self._sources, self._source = recipe, sources, source
+        self._recipe = replace(recipe, path=sources.path.paths, val_path=sources.val_path.paths)
+        self._sources, self._source = sources, source
         self._tokenizer, self._progress = tokenizer, progress
         self._notes: list[str] = []
         self.facts: dict[str, list[str]] = {"notes": self._notes}
@@ -263,7 +274,10 @@ class _Builder:
             yield _text_of(document)[:_PROBED_CHARS]
 
     def _documents(self, stage: str, total: int) -> Iterator[Document]:
-        for number, document in enumerate(read_documents(self._recipe.path, field=self._recipe.field)):
+        say = self._notes.append if stage == "reading" else None
+        for number, document in enumerate(
+            read_documents(self._recipe.path, field=self._recipe.field, say=say)
+        ):
             yield document
             self._progress(stage, number + 1, total)
 
@@ -346,7 +360,7 @@ class _Builder:
     def _write_given_validation(
         self, val: StoreWriter, tokenizer: PreTrainedTokenizerBase, hashes: np.ndarray
     ) -> None:
-        documents = read_documents(self._recipe.val_path, field=self._recipe.field)
+        documents = read_documents(self._recipe.val_path, field=self._recipe.field, say=self._notes.append)
         trained_on = np.unique(hashes)
         shared = 0
         for encoded in encode(documents, tokenizer):
