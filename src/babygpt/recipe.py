@@ -89,10 +89,11 @@ class DataRecipe:
     """The data, its tokens and its windows.
 
     Args:
-        path: .txt and .jsonl files, folders of them, hub data sets, builtin:python (the source of this
-            Python's own standard library) or builtin:prose (its manual's topics).
-        field: the field of a .jsonl record that holds the text; auto finds text, prompt and completion, or
-            messages.
+        path: text, .jsonl, .json, .csv, .tsv, .parquet and .arrow files (.gz and .zst too), folders, patterns and
+            addresses of them, hub data sets, - (standard input), builtin:python (the source of this Python's own
+            standard library) or builtin:prose (its manual's topics).
+        field: the column of a record that holds the text; auto finds messages, prompt and completion, or text,
+            and guesses where there is none of them.
         val_path: text to validate on, in the same forms; none holds out a part of `path`.
         val_fraction: share of the documents that is held out where `val_path` names none.
         tokenizer: train:N (a new one of N entries), a folder or a hub name; auto takes the model's own.

@@ -303,6 +303,9 @@ class _Watched:
         self.last = (self.last + block[-8:])[-8:]
         return block
 
+    def close(self) -> None:
+        self.closed = True
+
 
 def _arrow_rows(stream: Stream, file: str, columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
     watched = _Watched(stream)
@@ -314,7 +317,10 @@ def _arrow_rows(stream: Stream, file: str, columns: Sequence[str] | None) -> Ite
             rows = max(1, min(1000, _BATCH_BYTES * len(part) // max(1, part.nbytes)))
             for start in range(0, len(part), rows):
                 yield from part.slice(start, rows).to_pylist()
-    if watched.last != _ARROW_END:
+    whole = watched.last == _ARROW_END
+    while stream.read(_BLOCK):  # what follows the rows says whether a compressed file is whole
+        pass
+    if not whole:
         raise DataError("the Arrow file is cut off", where=file, hint="Copy or download it again")
 
 

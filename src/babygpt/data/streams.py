@@ -250,13 +250,12 @@ class _Text:
             except RecursionError:
                 raise self.error("nested too deeply") from None
             except json.JSONDecodeError as error:
-                cut = error.msg.startswith("Unterminated string") or error.pos > len(self._text) - _NEAR
-                if self._ended or not cut:
+                is_open = error.msg.startswith("Unterminated string")  # said of where it begins
+                if self._ended or not (is_open or error.pos > len(self._text) - _NEAR):
+                    early = is_open or not self._text[error.pos :].strip()
                     self._at = error.pos
-                    what = "ends too early" if self._ended and cut else "not JSON"
-                    raise self.error(
-                        f"{what} ({error.msg})", _CUT_OFF if self._ended and cut else None
-                    ) from None
+                    what, hint = ("ends too early", _CUT_OFF) if early else ("not JSON", None)
+                    raise self.error(f"{what} ({error.msg})", hint) from None
             except ValueError as error:
                 raise self.error(f"not JSON ({error})") from None
             if len(self._text) - self._at > LONGEST_RECORD:

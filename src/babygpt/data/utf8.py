@@ -69,6 +69,13 @@ def looks_like(content: bytes | bytearray) -> str:
 def _not_utf8(content: bytes | bytearray, at: int, reason: str, where: str, offset: int) -> NotTextError:
     byte = f"byte 0x{content[at]:02x}"
     place = f"not UTF-8 at byte offset {offset + at}"
+    # One odd letter at the very end may be of another encoding; after others that are right, it is half a letter.
+    if reason == "unexpected end of data" and not content[:at].isascii():
+        return NotTextError(
+            f"{place} ({byte}): it ends in the middle of a character",
+            where=where,
+            hint="The file was cut off; copy it again",
+        )
     kind = looks_like(content) if offset == 0 else ""
     encoding = _encoding(content, at, offset)
     if encoding:
@@ -91,12 +98,6 @@ def _not_utf8(content: bytes | bytearray, at: int, reason: str, where: str, offs
             where=where,
             hint="Give text; leave the file out, or remove the NUL bytes (tr -d '\\000')",
         )
-    if reason == "unexpected end of data" and at + 4 > len(content):
-        return NotTextError(
-            f"{place} ({byte}): it ends in the middle of a character",
-            where=where,
-            hint="The file was cut off; copy it again",
-        )
     return NotTextError(f"{place} ({byte})", where=where, hint="Convert it, for example with iconv -t UTF-8")
 
 
@@ -112,7 +113,7 @@ def _encoding(content: bytes | bytearray, at: int, offset: int) -> str:
     sample = content[start : start + _SAMPLE]
     even, odd = sample[::2].count(0), sample[1::2].count(0)
     half = len(sample) // 2
-    if half and max(even, odd) > 0.3 * half and min(even, odd) < 0.05 * half:
+    if half >= 4 and max(even, odd) > 0.3 * half and min(even, odd) < 0.05 * half:
         return "UTF-16LE" if odd > even else "UTF-16BE"
     if even or odd:
         return ""
