@@ -133,7 +133,7 @@ def _copy(source: Source, url: str, parent: Path) -> tuple[Path, str]:
         received = receive(source, partial, known[1] if known else None)
         if received is None:
             assert known is not None
-            return known[0], f"{source.shown}: not changed, the copy of an earlier start is used"
+            return known[0], f"{source.shown}: not changed, the copy in the cache is used"
         name = re.sub(r"[^\w.-]", "_", source.path.rpartition("/")[2])[-_NAME:].lstrip(".-")
         if not looks_like_file(name) or received.suffix.endswith(".gz"):
             name += "" if name.endswith(received.suffix) else received.suffix

@@ -109,11 +109,6 @@ class Sources:
         """Files that were not read, because they were read before and not touched since."""
         return self.path.taken_on_trust + self.val_path.taken_on_trust
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What is to be said of both."""
-        return self.path.notes + self.val_path.notes
-
 
 def prepare(
     recipe: DataRecipe,
@@ -173,7 +168,8 @@ def prepare(
 
 def _told(data: PreparedData, sources: Sources) -> PreparedData:
     """With what stood behind the paths, and what is to be said of it first."""
-    return replace(data, sources=sources, notes=(*sources.notes, *data.notes))
+    notes = (*sources.path.notes, *sources.val_path.notes, *data.notes)
+    return replace(data, sources=sources, notes=notes)
 
 
 def _look(recipe: DataRecipe, cache: Path, *, trust: bool = True) -> Sources:
@@ -275,9 +271,8 @@ class _Builder:
 
     def _documents(self, stage: str, total: int) -> Iterator[Document]:
         say = self._notes.append if stage == "reading" else None
-        for number, document in enumerate(
-            read_documents(self._recipe.path, field=self._recipe.field, say=say)
-        ):
+        documents = read_documents(self._recipe.path, field=self._recipe.field, say=say)
+        for number, document in enumerate(documents):
             yield document
             self._progress(stage, number + 1, total)
 
@@ -298,14 +293,8 @@ class _Builder:
         # well away.
         readable = int(total * (1 - fraction) ** 2) if in_tail else total
         assert isinstance(self._source, int)
-        texts = _excerpts(
-            (
-                d
-                for d, held_out in zip(self._documents("sampling", len(is_val)), is_val, strict=False)
-                if not held_out
-            ),
-            readable,
-        )
+        documents = zip(self._documents("sampling", len(is_val)), is_val, strict=False)
+        texts = _excerpts((document for document, held_out in documents if not held_out), readable)
         tokenizer = train_tokenizer(texts, self._source)
         share = (
             f"{min(_SAMPLE_BYTES, readable) / 1e6:.1f} MB of " if readable > _SAMPLE_BYTES or in_tail else ""
