@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from babygpt.data.cache import default_cache
 from babygpt.data.formats import Format, format_of, is_known
 from babygpt.data.identity import survey
-from babygpt.data.sources import read_documents
+from babygpt.data.sources import content_hash, read_documents
 
 TEXTS = st.lists(
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20),
@@ -107,9 +107,12 @@ def test_conversations_of_a_table(tmp_path: Path) -> None:
         {"role": "user", "content": "hi"},
         {"role": "assistant", "content": "ho", "name": "b"},
     ]
-    parquet.write_table(pa.table({"messages": [turns], "n": [1]}), tmp_path / "a.parquet")
-    (document,) = read_documents([str(tmp_path / "a.parquet")])
-    assert document.messages == tuple(turns)
+    table = pa.table({"messages": [turns, turns], "n": [1, 2], "tools": ["[]", None]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    documents = list(read_documents([str(tmp_path / "a.parquet")]))
+    assert [document.messages for document in documents] == [tuple(turns)] * 2
+    assert [document.tools for document in documents] == ["[]", None]
+    assert content_hash(documents[0]) != content_hash(documents[1])
 
 
 def test_a_guess_is_said_once_for_a_folder(tmp_path: Path) -> None:

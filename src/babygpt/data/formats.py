@@ -68,7 +68,7 @@ _TEXT = frozenset(
 )
 _UNREAD = frozenset(
     f".{suffix}"
-    for line in ("zip tar tgz xz bz2 7z rar", "pdf doc docx xls xlsx epub", "npy npz pt pkl bin")
+    for line in ("zip tar tgz xz bz2 7z rar", "pdf doc docx xls xlsx epub", "npy npz pt pkl")
     for suffix in line.split()
 )
 _LARGEST_TEXT = 2**31  # bytes; a document's tokens have to be counted in 32 bits

@@ -59,8 +59,8 @@ class Survey:
 
     listings: tuple[Listing, ...]
     taken_on_trust: int
-    paths: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    paths: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def identity(self) -> str:

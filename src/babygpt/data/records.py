@@ -3,7 +3,7 @@
 The choice is made once a file (or data set), from its first record, and holds for every further one:
 
     data.field           a string is text, a list a conversation
-    messages             a conversation
+    messages             a conversation, with what it may call in `tools`
     prompt + completion  text of which only the completion is learned
     text                 plain text
     conversations        a conversation, `from` and `value` taken for `role` and `content`       guessed
@@ -36,7 +36,7 @@ _PAIRS = (
 )
 _CHATS = ("conversations", "conversation")
 _HALVES = frozenset(name for pair in _PAIRS for name in pair) | {"prompt", "completion"}
-_OPTIONAL = "input"
+_OPTIONAL, _TOOLS = "input", "tools"
 _ROLES = {
     "human": "user",
     "user": "user",
@@ -70,12 +70,14 @@ class Document:
         text: plain text; every token is a target.
         spans: text in parts, some of which are targets.
         messages: a conversation for a chat template, each with `role` and `content`.
+        tools: what the conversation may call, as the record has it: schemas in a list, or its JSON.
     """
 
     id: str
     text: str | None = None
     spans: tuple[Span, ...] | None = None
     messages: tuple[dict[str, Any], ...] | None = None
+    tools: Any = None
 
 
 def content_hash(document: Document) -> int:
@@ -86,7 +88,8 @@ def content_hash(document: Document) -> int:
         parts = [[span.text, span.is_target] for span in document.spans]
         content = b"s" + json.dumps(parts).encode()
     else:
-        content = b"m" + json.dumps(document.messages, sort_keys=True).encode()
+        asked = document.messages if document.tools is None else [document.messages, document.tools]
+        content = b"m" + json.dumps(asked, sort_keys=True).encode()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
 
 
@@ -103,6 +106,11 @@ class Columns:
     kind: Literal["text", "pair", "chat"]
     names: tuple[str, ...]
     guess: str = ""
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """All columns that are looked at; the last of a conversation's need not be there."""
+        return (*self.names, _TOOLS) if self.kind == "chat" else self.names
 
 
 # -- choosing ------------------------------------------------------------------------------------------------
@@ -213,7 +221,7 @@ def document_of(record: Any, columns: Columns, where: str) -> Document | None:
             raise _lacks(found, f"no field {name!r}, which the first record has", where, hint)
     if columns.kind == "chat":
         name = columns.names[0]
-        return Document(where, messages=_messages(found[name], name, where))
+        return Document(where, messages=_messages(found[name], name, where), tools=found.get(_TOOLS))
     if columns.kind == "text":
         text = _string(found[columns.names[0]], columns.names[0], where)
         return Document(where, text=text) if text else None

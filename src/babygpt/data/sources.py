@@ -227,7 +227,7 @@ class _Reader:
             if first is None:
                 return
             columns = self._choose(first[1], first[0], path)
-            for where, record in read_records(file, form, columns.names):
+            for where, record in read_records(file, form, columns.read):
                 if (document := document_of(record, columns, where)) is not None:
                     yield document
             return
@@ -247,7 +247,7 @@ class _Reader:
         if first is not None:
             columns = self._choose(first, f"{path}:0", path)
             # Pictures and the like in other columns would be decoded.
-            taken = dataset.select_columns([name for name in columns.names if name in first])
+            taken = dataset.select_columns([name for name in columns.read if name in first])
             for number, row in enumerate(taken):
                 if (document := document_of(row, columns, f"{path}:{number}")) is not None:
                     any_text = True
