@@ -19,7 +19,7 @@ Every message says what was wrong, where, and what to do. Anything else that esc
 
 from __future__ import annotations
 
-from babygpt.untrusted import shown
+from babygpt.untrusted import redacted, shown
 
 __all__ = [
     "BabyGPTError",
@@ -53,7 +53,8 @@ class InputError(BabyGPTError, ValueError):
         where: the file, field or line it was found in.
         hint: what to do about it, a sentence without its full stop.
 
-    What and where often quote what others wrote: the message is one line without control characters.
+    What and where often quote what others wrote: the message is one line without control characters, and without
+    the credentials and queries of addresses.
     """
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
@@ -63,7 +64,7 @@ class InputError(BabyGPTError, ValueError):
 
 
 def _line(text: str) -> str:
-    return " ".join(shown(text, _LONGEST).splitlines())
+    return " ".join(shown(redacted(text), _LONGEST).splitlines())
 
 
 class RecipeError(InputError):

@@ -21,6 +21,7 @@ from babygpt.model.load import load_model
 from babygpt.model.loss import count_targets, find_head, sum_nll
 from babygpt.recipe import DataRecipe
 from babygpt.settings import EvalSettings
+from babygpt.untrusted import redacted
 
 __all__ = ["EvalResult", "evaluate", "summed_loss"]
 
@@ -114,7 +115,8 @@ def evaluate(settings: EvalSettings) -> EvalResult:
     loss = total / max(1, targets)
     return EvalResult(
         checkpoint=settings.checkpoint,
-        data=", ".join(recipe.val_path or recipe.path) + ("" if recipe.val_path else " (held-out part)"),
+        data=redacted(", ".join(recipe.val_path or recipe.path))
+        + ("" if recipe.val_path else " (held-out part)"),
         targets=targets,
         loss=loss,
         perplexity=math.exp(min(loss, 700.0)),

@@ -19,6 +19,7 @@ from babygpt import fields
 from babygpt.errors import RecipeError
 from babygpt.files import write_text_atomic
 from babygpt.tokenizer_names import trained_tokenizer
+from babygpt.untrusted import redacted
 
 __all__ = [
     "Auto",
@@ -85,10 +86,11 @@ class DataRecipe:
     """The data, its tokens and its windows.
 
     Args:
-        path: .txt and .jsonl files, folders of them, hub data sets, builtin:python (the source of this
-            Python's own standard library) or builtin:prose (its manual's topics).
-        field: the field of a .jsonl record that holds the text; auto finds text, prompt and completion, or
-            messages.
+        path: text, .jsonl, .json, .csv, .tsv, .parquet and .arrow files (.gz and .zst too), folders, patterns and
+            addresses of them, hub data sets, - (standard input), builtin:python (the source of this Python's own
+            standard library) or builtin:prose (its manual's topics).
+        field: the column of a record that holds the text; auto finds messages, prompt and completion, or text,
+            and guesses where there is none of them.
         val_path: text to validate on, in the same forms; none holds out a part of `path`.
         val_fraction: share of the documents that is held out where `val_path` names none.
         tokenizer: train:N (a new BPE of N entries) or train:unigram:N, a folder or a hub name, file: before it to
@@ -363,8 +365,11 @@ def read_recipe(path: Path | str) -> Recipe:
 
 
 def write_recipe(path: Path | str, recipe: Recipe) -> None:
-    """Writes a recipe as YAML, every field, whole or not at all."""
-    text = yaml.dump(to_dict(recipe), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    """Writes a recipe as YAML, every field, whole or not at all; addresses without their secrets."""
+    values = to_dict(recipe)
+    for name in ("path", "val_path"):
+        values["data"][name] = [redacted(path) for path in values["data"][name]]
+    text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
     write_text_atomic(Path(path), _HEADER + text)
 
 

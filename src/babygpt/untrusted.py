@@ -14,13 +14,14 @@ from typing import Any
 
 import yaml
 
-__all__ = ["parse_json", "parse_yaml", "read_bytes", "read_json", "shown"]
+__all__ = ["parse_json", "parse_yaml", "read_bytes", "read_json", "redacted", "shown"]
 
 # C0, DEL and C1 controls, line and paragraph separators, what reverses the direction of writing, half surrogates.
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+(?=@)")  # of a proxy's address, in some library's message
+_QUERY = re.compile(r"(://[^\s?#'\"<>]*)[?#][^\s'\"<>]*")
 _MOST_NODES, _DEEPEST = 10_000, 50  # of YAML, aliases counted as what they stand for
 
 
@@ -38,6 +39,11 @@ def shown(text: object, most: int | None = None) -> str:
         return safe
     half = (most - 5) // 2
     return f"{safe[:half]} ... {safe[-half:]}"
+
+
+def redacted(text: str) -> str:
+    """Text whose addresses are without what may be secret: user, password, query and fragment become dots."""
+    return _QUERY.sub(r"\1?...", _CREDENTIALS.sub("...", text))
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+import web_server
 from babygpt.data.arrow import StoreWriter, TokenStore, open_store
 from babygpt.data.sources import read_documents
 from babygpt.data.tokenizers import train_tokenizer
@@ -44,3 +45,16 @@ def make_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeStore:
         return open_store(folder)
 
     return make
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[web_server.WebServer]:
+    """A web server on this computer; whoever fetches from it waits for nothing between two tries."""
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr("babygpt.data.transfer._FIRST_WAIT", 0.0)
+    served = web_server.WebServer()
+    server = web_server.start(served)
+    yield served
+    served.stop.set()
+    server.shutdown()
+    server.server_close()

@@ -187,10 +187,11 @@ def test_a_damaged_cache_is_built_again(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_masks_and_plain_text_mix(tmp_path: Path) -> None:
-    rows = [{"text": sentence(n)} for n in range(30)]
-    rows += [{"prompt": f"What is {n}?", "completion": f" It is {WORDS[n % 12]}."} for n in range(30)]
-    (tmp_path / "mixed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = build(tmp_path, tmp_path / "mixed.jsonl", val_fraction=0.2)
+    texts = [{"text": sentence(n)} for n in range(30)]
+    pairs = [{"prompt": f"What is {n}?", "completion": f" It is {WORDS[n % 12]}."} for n in range(30)]
+    for name, rows in (("text", texts), ("pairs", pairs)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = build(tmp_path, tmp_path / "text.jsonl", tmp_path / "pairs.jsonl", val_fraction=0.2)
     assert data.train.has_targets
     borders = list(pairwise(data.train.offsets.tolist()))
     kinds = [bool(data.train.target_mask(start, end - start).all()) for start, end in borders]

@@ -1,6 +1,9 @@
 """Text to batches, a file a stage.
 
-    sources     paths                  -> Document: text, spans or messages (hub_datasets opens data sets)
+    remote      addresses              -> copies in the cache (transfer, web and buckets fetch)
+    formats     a file                 -> text, or records (streams and utf8 read them)
+    records     a record               -> Document: text, spans or messages
+    sources     paths                  -> Documents of all of that (folders finds files, hub_datasets opens data sets)
     identity    paths                  -> every file's size, time and sha256 (digests remembers them)
     tokenizers  names and texts        -> a tokenizer, loaded or trained
     chat        a conversation         -> text with its targets marked

@@ -7,7 +7,8 @@ that the cache's index knows to have been touched): equal content under another 
 in the file depends on the machine but two hints where the data lay, from the root and from the run's folder, so
 that a copied run finds data that were copied along with it. Data that lie elsewhere are named by `data.path`.
 
-A hub data set is not compared: the store holds what was trained on, whatever the name stands for today.
+What a hub data set's name or an address stands for is not compared: the store holds what was trained on,
+whatever it is today.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from babygpt.data.store import PreparedData
 from babygpt.errors import CheckpointError, DataError, RecipeError
 from babygpt.files import write_text_atomic
 from babygpt.recipe import DataRecipe
+from babygpt.untrusted import redacted
 
 __all__ = ["NAME", "remember", "store_key", "unchanged"]
 
@@ -78,7 +80,7 @@ def remember(out: Path, data: PreparedData) -> None:
 def _place_lines(listing: Listing, out: Path) -> str:
     """JSON with a line a file: there may be a hundred thousand."""
     head: dict[str, Any] = {"path": listing.path, "kind": listing.kind}
-    if listing.kind == "files":
+    if listing.kind in ("files", "saved"):
         absolute = os.path.abspath(os.path.expanduser(listing.path))
         head |= {"absolute": absolute, "relative": _relative(absolute, out)}
     head |= {"fingerprint": listing.fingerprint, "python": listing.python}
@@ -214,16 +216,16 @@ def _find(
 
 def _differences(then: Listing, path: str, index: Index) -> list[str]:
     """What is behind a path now and was not then, in words; sizes first, then times, content where they differ."""
-    if then.kind != "files":
-        if path != then.path:
-            return [f"{path} is not {then.path}"]
-        if then.kind == "hub":
+    if then.kind not in ("files", "saved"):
+        if redacted(path) != then.path:
+            return [f"{redacted(path)} is not {then.path}"]
+        if then.kind in ("hub", "remote"):
             return []
     if path == "builtin:prose":
         same = survey([path], default_cache()).listings[0].fingerprint == then.fingerprint
         return [] if same else [_of_another_python(then)]
     try:
-        root, names = files_of(path)
+        root, names, _ = files_of(path)
     except DataError:
         return [f"{path} is missing"]
     if len(then.files) == 1 == len(names) and Path(path).expanduser().is_file():

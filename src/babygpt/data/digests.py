@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from babygpt.data.cache import clear_leftovers, publishing
+from babygpt.data.formats import refuse_special
 from babygpt.errors import DataError, InputError
 from babygpt.files import write_text_atomic
 
@@ -94,7 +95,9 @@ class Index:
         """
         path = self._absolute(root, name)
         try:
-            stamp = _stamp(os.stat(path))
+            status = os.stat(path)
+            refuse_special(root / name, status)
+            stamp = _stamp(status)
             known = self._now.get(path) or (self._known.get(path) if self._trust else None)
             if known is not None and known[0] == stamp:
                 digest = known[1]

@@ -1,7 +1,7 @@
 """Paths to what stands behind them: every file with its size, time and sha256, and one digest over the content.
 
 The digest is equal exactly when reading again would give the same documents. Where files lie and what they are
-called does not matter, their order does.
+called does not matter, their order does, and the kind that the end of a name makes of the bytes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Literal
 
 from babygpt.data.digests import FileState, Index
+from babygpt.data.formats import format_of
 from babygpt.data.hub_datasets import open_hub
-from babygpt.data.sources import JSONL_SUFFIXES, content_hash, files_of, is_hub_name, is_saved, prose
+from babygpt.data.remote import Located, damaged, is_remote, localise
+from babygpt.data.sources import content_hash, files_of, is_hub_name, is_saved, prose
+from babygpt.errors import DataError
 
 __all__ = ["Kind", "Listing", "Survey", "changed_meanwhile", "kind_of", "survey"]
 
-Kind = Literal["files", "builtin", "hub"]
+Kind = Literal["files", "saved", "builtin", "hub", "remote"]
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,10 @@ class Listing:
     """What stands behind one path.
 
     Attributes:
-        path: as given.
-        kind: `files` for a file or folder, `builtin` for what Python brings along, `hub` for a data set's name.
-        files: of a file or folder, and of `builtin:python`; in the order they are read.
+        path: as given; of an address, without its secrets.
+        kind: `files` for files, a folder or a pattern, `saved` for a saved data set's folder, `builtin` for what
+            Python brings along, `hub` for a data set's name, `remote` for an address or standard input.
+        files: in the order they are read; none of a hub data set and `builtin:prose`.
         fingerprint: of what is no file: a hub data set's own, and a digest of `builtin:prose`.
         python: the version that brought a built-in corpus along.
     """
@@ -49,10 +53,14 @@ class Survey:
     Attributes:
         listings: one a path.
         taken_on_trust: how many files were not read, because the index knew them and they were not touched.
+        paths: where to read: the paths as given, or the copies in the cache of what they name elsewhere.
+        notes: sentences for people: what was fetched, and what lies there and is not read.
     """
 
     listings: tuple[Listing, ...]
     taken_on_trust: int
+    paths: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def identity(self) -> str:
@@ -63,7 +71,7 @@ class Survey:
                 whole.update(f"hub:{listing.path}:".encode())
             whole.update(listing.fingerprint.encode())
             for file in listing.files:
-                whole.update(b"jsonl" if os.path.splitext(file.name)[1] in JSONL_SUFFIXES else b"text")
+                whole.update(b"saved" if listing.kind == "saved" else format_of(file.name).tag.encode())
                 whole.update(bytes.fromhex(file.sha256))
         return whole.hexdigest()
 
@@ -72,31 +80,39 @@ def kind_of(path: str) -> Kind:
     """What a path is read as."""
     if path.startswith("builtin:"):
         return "builtin"
-    return "hub" if not is_saved(path) and is_hub_name(path) else "files"
+    if is_remote(path):
+        return "remote"
+    if is_saved(path):
+        return "saved"
+    return "hub" if is_hub_name(path) else "files"
 
 
 def survey(paths: Sequence[str], cache: Path, *, trust: bool = True) -> Survey:
     """Look at what is behind the paths; a file is read unless the cache's index knows it and it was not touched.
 
     Args:
-        paths: files, folders, data set names, `builtin:python`, `builtin:prose`.
-        cache: folder of the cache.
+        paths: anything of `data.path`.
+        cache: folder of the cache, into which is fetched what lies elsewhere.
         trust: whether the index may be believed; without, every file is read.
 
     Raises:
-        DataError: something is missing or cannot be read.
+        DataError: something is missing, or cannot be read or fetched.
     """
-    with Index(paths, cache, trust=trust) as index:
-        listings = tuple(_listing(path, index) for path in paths)
-    return Survey(listings, index.taken_on_trust)
+    located = localise(paths, cache)
+    local = tuple(str(file) for place in located for file in place.files or (place.path,))
+    with Index(local, cache, trust=trust) as index:
+        found = [_listing(place, index) for place in located]
+    notes = [note for place in located for note in place.notes]
+    notes += [note for _, note in found if note]
+    return Survey(tuple(listing for listing, _ in found), index.taken_on_trust, local, tuple(notes))
 
 
 def changed_meanwhile(listings: Sequence[Listing]) -> str | None:
     """A file that came, went, or has another size or time than when it was looked at; None if none."""
     for listing in listings:
-        if not listing.files:
+        if not listing.files or listing.kind == "remote":  # a copy's name says what it holds
             continue
-        root, names = files_of(listing.path)
+        root, names, _ = files_of(listing.path)
         odd = set(names) ^ {file.name for file in listing.files}
         if odd:
             return str(root / min(odd))
@@ -107,13 +123,23 @@ def changed_meanwhile(listings: Sequence[Listing]) -> str | None:
     return None
 
 
-def _listing(path: str, index: Index) -> Listing:
-    kind = kind_of(path)
+def _listing(place: Located, index: Index) -> tuple[Listing, str]:
+    """What stands behind a path, and what is to be said of it."""
+    path, kind = place.path, kind_of(place.path)
+    if place.files:
+        states = []
+        for file in place.files:
+            states.append(index.state(file.parent, file.name))
+            if damaged(file, states[-1].sha256):
+                what = f"the copy of {path} in the cache is damaged"
+                raise DataError(what, where=str(file), hint="Delete it, and it is fetched anew")
+        return Listing(path, "remote", tuple(states)), ""
     if kind == "hub":
-        return Listing(path, kind, fingerprint=open_hub(path)._fingerprint)
+        return Listing(path, kind, fingerprint=open_hub(path)._fingerprint), ""
     python = platform.python_version() if kind == "builtin" else ""
     if path == "builtin:prose":
         hashes = b"".join(content_hash(document).to_bytes(8, "big") for document in prose())
-        return Listing(path, kind, fingerprint=hashlib.sha256(hashes).hexdigest(), python=python)
-    root, names = files_of(path)
-    return Listing(path, kind, tuple(index.state(root, name) for name in names), python=python)
+        return Listing(path, kind, fingerprint=hashlib.sha256(hashes).hexdigest(), python=python), ""
+    root, names, left_out = files_of(path)
+    states = [index.state(root, name) for name in names]
+    return Listing(path, kind, tuple(states), python=python), left_out and f"{path}: {left_out}"

@@ -151,7 +151,7 @@ def prepare(
     sources = _look(recipe, home)
     key = _key(recipe, sources, source, tokenizer)
     if (reused := _open(parent / key, reused=True)) is not None:
-        return replace(reused, sources=sources)
+        return _told(reused, sources)
     if sources.taken_on_trust:
         sources = _look(recipe, home, trust=False)
         key = _key(recipe, sources, source, tokenizer)
@@ -162,10 +162,16 @@ def prepare(
         path = publish_folder(parent, key, builder.fill, builder.facts, replace=damaged)
     if path != folder and (theirs := _open(folder)) is not None:
         remove_folder(path)  # another process was first
-        return replace(theirs, sources=sources)
+        return _told(theirs, sources)
     built = _open(path)
     assert built is not None
-    return replace(built, sources=sources)
+    return _told(built, sources)
+
+
+def _told(data: PreparedData, sources: Sources) -> PreparedData:
+    """With what stood behind the paths, and what is to be said of it first."""
+    notes = (*sources.path.notes, *sources.val_path.notes, *data.notes)
+    return replace(data, sources=sources, notes=notes)
 
 
 def _look(recipe: DataRecipe, cache: Path, *, trust: bool = True) -> Sources:
@@ -216,7 +222,8 @@ class _Builder:
         tokenizer: PreTrainedTokenizerBase | None,
         progress: Progress,
     ) -> None:
-        self._recipe, self._sources, self._source = recipe, sources, source
+        self._recipe = replace(recipe, path=sources.path.paths, val_path=sources.val_path.paths)
+        self._sources, self._source = sources, source
         self._tokenizer, self._progress = tokenizer, progress
         self._notes: list[str] = []
         self._has_chats = False
@@ -260,7 +267,9 @@ class _Builder:
             yield _text_of(document)[:_PROBED_CHARS]
 
     def _documents(self, stage: str, total: int) -> Iterator[Document]:
-        for number, document in enumerate(read_documents(self._recipe.path, field=self._recipe.field)):
+        say = self._notes.append if stage == "reading" else None
+        documents = read_documents(self._recipe.path, field=self._recipe.field, say=say)
+        for number, document in enumerate(documents):
             yield document
             self._progress(stage, number + 1, total)
 
@@ -282,14 +291,8 @@ class _Builder:
         # well away.
         readable = int(total * (1 - fraction) ** 2) if in_tail else total
         assert isinstance(self._source, TrainedTokenizer)
-        texts = _excerpts(
-            (
-                d
-                for d, held_out in zip(self._documents("sampling", len(is_val)), is_val, strict=False)
-                if not held_out
-            ),
-            readable,
-        )
+        documents = zip(self._documents("sampling", len(is_val)), is_val, strict=False)
+        texts = _excerpts((document for document, held_out in documents if not held_out), readable)
         kind, size = self._source.kind, self._source.vocab_size
         tokenizer = train_tokenizer(texts, size, kind=kind, chat=self._has_chats)
         share = (
@@ -346,7 +349,7 @@ class _Builder:
     def _write_given_validation(
         self, val: StoreWriter, tokenizer: PreTrainedTokenizerBase, hashes: np.ndarray
     ) -> None:
-        documents = read_documents(self._recipe.val_path, field=self._recipe.field)
+        documents = read_documents(self._recipe.val_path, field=self._recipe.field, say=self._notes.append)
         trained_on = np.unique(hashes)
         shared = 0
         for encoded in self._encode(documents, tokenizer):

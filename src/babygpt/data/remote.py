@@ -1,0 +1,230 @@
+"""Addresses and standard input to files in the cache.
+
+    CACHE/remote/KEY.json               an address: its copy, and what the server said of that version
+    CACHE/remote/KEY-SHA-NAME           the copy: KEY of the address, SHA of the content, NAME tells the kind
+    CACHE/remote/stdin-SHA.jsonl, .txt  what came on standard input
+
+An address is asked anew at every start, and fetched only where its version is another one. The name of a copy is made
+from its content, so that it is whole or not there and never two things. Credentials and queries of addresses may be
+secrets: nothing that is written or said holds them, and a KEY is a digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from babygpt.data.buckets import bucket_sources
+from babygpt.data.cache import clear_leftovers, publishing
+from babygpt.data.formats import looks_like_file, refuse_unread
+from babygpt.data.transfer import Source, Stamp, receive
+from babygpt.data.utf8 import looks_like
+from babygpt.data.web import HttpSource
+from babygpt.disk import fsync_dir, plain_errors
+from babygpt.errors import DataError
+from babygpt.files import write_json_atomic
+from babygpt.hub import reachable
+from babygpt.untrusted import read_json, redacted
+
+__all__ = ["Located", "damaged", "is_remote", "localise"]
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|[a-z][a-z0-9+.-]+::", re.IGNORECASE)
+_SPOOLED = (
+    "BABYGPT_STANDARD_INPUT"  # process and file: of further processes of a run, only the first can read it
+)
+_BLOCK = 2**20
+_NAME = 80  # characters of a name that are kept
+
+
+@dataclass(frozen=True)
+class Located:
+    """A path and where it lies.
+
+    Attributes:
+        path: as given, without secrets.
+        files: the copies in the cache; empty for what is no address.
+        notes: what was fetched or found there, in sentences.
+    """
+
+    path: str
+    files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is an address, or standard input."""
+    return path == "-" or _ADDRESS.match(path) is not None
+
+
+def localise(paths: Sequence[str], cache: Path) -> list[Located]:
+    """Copies what the addresses among the paths name into the cache, unless it is there.
+
+    Args:
+        paths: anything of `data.path`; what is no address is let be.
+        cache: folder of the cache.
+
+    Raises:
+        DataError: something cannot be fetched; the message holds no secret of its address.
+        SpaceError, InputError: the cache is full or cannot be written to.
+    """
+    parent = cache / "remote"
+    located = []
+    for path in paths:
+        if not is_remote(path):
+            located.append(Located(path))
+            continue
+        with plain_errors(parent), publishing(parent):
+            parent.mkdir(parents=True, exist_ok=True)
+            if path == "-":
+                located.append(_standard_input(parent))
+            else:
+                copies = [_copy(source, path, parent) for source in _sources(path)]
+                files = tuple(file for file, _ in copies)
+                located.append(Located(redacted(path), files, tuple(note for _, note in copies)))
+        clear_leftovers(parent)
+    return located
+
+
+def damaged(file: Path, sha256: str) -> bool:
+    """Whether a copy in the cache is no longer what its name says."""
+    return sha256[:16] not in file.name.split("-")[:2][-1]
+
+
+# -- addresses -----------------------------------------------------------------------------------------------
+
+
+def _sources(url: str) -> list[Source]:
+    """The files behind an address."""
+    if "?..." in url:
+        raise DataError(
+            "the address's query is missing, because it is never written down",
+            where=redacted(url),
+            hint="Give the whole address with --data.path",
+        )
+    scheme = url.partition(":")[0].lower()
+    if scheme in ("http", "https"):
+        return [_checked(HttpSource(url))]
+    if scheme in ("file", "local"):
+        raise DataError("a file of this computer", where=redacted(url), hint="Give its path without file://")
+    if scheme == "hf" and not reachable():
+        raise DataError("the hub cannot be reached", where=redacted(url), hint="Give a local file or folder")
+    return [_checked(source) for source in bucket_sources(url)]
+
+
+def _checked(source: Source) -> Source:
+    refuse_unread(source.path, source.shown)
+    return source
+
+
+def _copy(source: Source, url: str, parent: Path) -> tuple[Path, str]:
+    """The copy of one file behind an address, and a note of how it came there."""
+    bare = re.sub(r"(?<=://)[^/\s@]+@", "", url)
+    key = hashlib.sha256(f"{bare} {source.path}".encode()).hexdigest()[:24]
+    entry = parent / f"{key}.json"
+    known = _known(entry)
+    with _partial(parent) as partial:
+        received = receive(source, partial, known[1] if known else None)
+        if received is None:
+            assert known is not None
+            return known[0], f"{source.shown}: not changed, the copy in the cache is used"
+        name = re.sub(r"[^\w.-]", "_", source.path.rpartition("/")[2])[-_NAME:].lstrip(".-")
+        if not looks_like_file(name) or received.suffix.endswith(".gz"):
+            name += "" if name.endswith(received.suffix) else received.suffix
+        file = parent / f"{key}-{received.sha256[:16]}-{name or 'data'}"
+        os.replace(partial, file)
+    fsync_dir(parent)
+    stamp = received.stamp
+    write_json_atomic(
+        entry,
+        {
+            "url": source.shown,
+            "file": file.name,
+            "size": received.size,
+            "etag": stamp.etag,
+            "modified": stamp.modified,
+            "declared": stamp.size,
+        },
+    )
+    if known and known[0] != file:
+        known[0].unlink(missing_ok=True)
+    counted = "" if stamp.size is not None else "; the server did not say how many there should be"
+    return file, f"{source.shown}: fetched {received.size:,} bytes{counted}"
+
+
+def _known(entry: Path) -> tuple[Path, Stamp] | None:
+    """The copy that an entry names, if it is there in its size, and its version."""
+    try:
+        value = read_json(entry)
+        file = entry.parent / value["file"]
+        stamp = Stamp(str(value["etag"]), str(value["modified"]), value["declared"])
+        is_ours = re.fullmatch(rf"{entry.stem}-[0-9a-f]{{16}}-[\w.-]+", value["file"]) is not None
+        return (file, stamp) if is_ours and file.stat().st_size == value["size"] else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+@contextmanager
+def _partial(parent: Path) -> Iterator[Path]:
+    """A name for a file on its way, which is gone or renamed afterwards."""
+    path = parent / f".partial-{secrets.token_hex(8)}"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+# -- standard input ------------------------------------------------------------------------------------------
+
+
+def _standard_input(parent: Path) -> Located:
+    owner, _, name = os.environ.get(_SPOOLED, "").partition(":")
+    is_further = any(os.environ.get(rank, "0") != "0" for rank in ("RANK", "LOCAL_RANK", "NODE_RANK"))
+    if re.fullmatch(r"stdin-[0-9a-f]{32}\.(txt|jsonl)", name) and (is_further or owner == str(os.getpid())):
+        return Located("-", (parent / name,))
+    if is_further:
+        raise DataError(
+            "standard input reaches the first process of a run only",
+            where="data.path",
+            hint="Write it to a file on a disk that all of them see, and give that",
+        )
+    if sys.stdin is None or sys.stdin.isatty():
+        raise DataError(
+            "standard input is a terminal",
+            where="-",
+            hint="Pipe text or JSON lines into it: cat notes.txt | babygpt train --data.path -",
+        )
+    with _partial(parent) as partial:
+        digest, first, size = hashlib.sha256(), b"", 0
+        with partial.open("wb") as out:
+            while block := sys.stdin.buffer.read(_BLOCK):
+                first = first or block.lstrip()[:1]
+                if not size:
+                    _refuse_binary(block)
+                out.write(block)
+                digest.update(block)
+                size += len(block)
+            out.flush()
+            os.fsync(out.fileno())
+        if not first:
+            raise DataError("standard input is empty", where="-", hint="Pipe text or JSON lines into it")
+        kind, why = ("jsonl", "begins with {") if first == b"{" else ("txt", "does not begin with {")
+        file = parent / f"stdin-{digest.hexdigest()[:32]}.{kind}"
+        os.replace(partial, file)
+    fsync_dir(parent)
+    os.environ[_SPOOLED] = f"{os.getpid()}:{file.name}"
+    what = "JSON lines" if kind == "jsonl" else "one text"
+    return Located(
+        "-", (file,), (f"standard input: {size:,} bytes, read as {what} because it {why}; kept as {file}",)
+    )
+
+
+def _refuse_binary(block: bytes) -> None:
+    if kind := looks_like(block):
+        raise DataError(f"standard input looks like {kind}", where="-", hint="Unpack or convert it first")
