@@ -94,6 +94,8 @@ class DataRecipe:
             messages.
         val_path: text to validate on, in the same forms; none holds out a part of `path`.
         val_fraction: share of the documents that is held out where `val_path` names none.
+        deduplicate: which training documents are left out: none, those equal to an earlier one (exact), or also
+            those nearly so (near, which needs the extra babygpt[dedup]).
         tokenizer: train:N (a new one of N entries), a folder or a hub name; auto takes the model's own.
         block: tokens of one window; auto takes what suits the model.
         packing: stream joins documents and cuts windows from the whole; isolated packs whole documents that
@@ -105,6 +107,7 @@ class DataRecipe:
     field: str = "auto"
     val_path: tuple[str, ...] = ()
     val_fraction: float = 0.05
+    deduplicate: Literal["none", "exact", "near"] = "none"
     tokenizer: str = "auto"
     block: int | Auto = "auto"
     packing: Literal["stream", "isolated", "padded"] = "stream"

@@ -279,6 +279,7 @@ def build_data(
         field=data.field,
         val_path=data.val_path,
         val_fraction=data.val_fraction,
+        deduplicate=data.deduplicate,
         tokenizer=data.tokenizer,
         block=data.block,
         packing=data.packing,
