@@ -10,6 +10,7 @@
     store       a data recipe          -> PreparedData: split, tokenised, cached
     changes     a run folder           -> whether the data are still what it was trained on
     packing     document offsets       -> Windows: pieces of the flat ids
+    efficiency  Windows                -> length statistics, padding and cuts
     layout      TokenStore             -> Windows, kept beside a large store
     order       (seed, step)           -> window numbers
     batches     window numbers         -> tensors, and the true target count of any step
