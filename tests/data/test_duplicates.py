@@ -84,19 +84,36 @@ def test_planted_near_duplicates_are_found_and_nothing_else() -> None:
     assert expected.count(True) > 20
     assert expected.count(False) > 130
     found = list(near(texts))
-    assert [f for f, e in zip(found, expected, strict=True) if e is not None] == [e for e in expected if e is not None]
+    assert [f for f, e in zip(found, expected, strict=True) if e is not None] == [
+        e for e in expected if e is not None
+    ]
     assert found == list(near(texts)), "another answer the second time"
 
 
 def test_case_and_punctuation_do_not_matter_and_short_texts_must_agree() -> None:
     pytest.importorskip("rensa")
-    texts = ["Hello, World!", "hello world", "hello there", "!?", "!?", "?!", "あいうえおかきくけこ", "あいうえおかきくけこ。"]
+    texts = [
+        "Hello, World!",
+        "hello world",
+        "hello there",
+        "!?",
+        "!?",
+        "?!",
+        "あいうえおかきくけこ",
+        "あいうえおかきくけこ。",
+    ]
     assert list(near(texts)) == [False, True, False, False, True, False, False, True]
 
 
 def test_near_leaves_out_the_equal_ones_too() -> None:
     pytest.importorskip("rensa")
-    texts = [" ".join(WORDS[:100]), " ".join(WORDS[:100]) + " more", "another", "another", " ".join(WORDS[:100])]
+    texts = [
+        " ".join(WORDS[:100]),
+        " ".join(WORDS[:100]) + " more",
+        "another",
+        "another",
+        " ".join(WORDS[:100]),
+    ]
     hashes = np.array([1, 2, 3, 3, 1], dtype=np.uint64)
     found, note = choose("near", hashes, np.array([False, False, False, False, True]), iter(texts))
     assert found.tolist() == [False, True, False, True, False]
@@ -106,7 +123,16 @@ def test_near_leaves_out_the_equal_ones_too() -> None:
 
 
 def test_words_of_every_script() -> None:
-    assert words_of("Don't STOP, 3.5 times: 漢字かな ok") == ["don", "t", "stop", "3", "5", "times", *"漢字かな", "ok"]
+    assert words_of("Don't STOP, 3.5 times: 漢字かな ok") == [
+        "don",
+        "t",
+        "stop",
+        "3",
+        "5",
+        "times",
+        *"漢字かな",
+        "ok",
+    ]
 
 
 def test_without_its_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +142,7 @@ def test_without_its_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(duplicates, "version", missing)
     assert identity_of("none") == ()
     assert identity_of("exact") == ("exact",)
-    with pytest.raises(DataError, match=r'rensa, which is not installed.*babygpt\[dedup\]') as caught:
+    with pytest.raises(DataError, match=r"rensa, which is not installed.*babygpt\[dedup\]") as caught:
         identity_of("near")
     assert caught.value.where == "data.deduplicate"
 
@@ -124,7 +150,9 @@ def test_without_its_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
 # -- contamination -------------------------------------------------------------------------------------------
 
 
-def by_hand(train: list[list[int]], val: list[list[int]], masks: list[list[bool]]) -> tuple[int, int, int, int]:
+def by_hand(
+    train: list[list[int]], val: list[list[int]], masks: list[list[bool]]
+) -> tuple[int, int, int, int]:
     """Tokens, shared tokens, documents, contaminated documents, through sets of tuples."""
     runs = {tuple(d[i : i + RUN]) for d in train for i in range(len(d) - RUN + 1)}
     tokens = shared = documents = contaminated = 0
@@ -144,7 +172,9 @@ def by_hand(train: list[list[int]], val: list[list[int]], masks: list[list[bool]
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_shared_runs_are_those_of_a_set_of_tuples(make_store: Any, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_runs_are_those_of_a_set_of_tuples(
+    make_store: Any, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(duplicates, "_CHUNK", 29)
     draw = random.Random(seed)
     train = [[draw.randrange(1, 900) for _ in range(draw.randrange(2, 60))] + [0] for _ in range(20)]
@@ -173,7 +203,9 @@ def test_contamination_in_words(make_store: Any) -> None:
     assert short.in_words() == "not looked for: no validation document has 13 tokens"
 
 
-def test_a_large_validation_store_is_looked_at_in_part(make_store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_validation_store_is_looked_at_in_part(
+    make_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(duplicates, "_MOST_VAL_TOKENS", 50)
     document = list(range(1, 40)) + [0]
     told: list[tuple[int, int]] = []

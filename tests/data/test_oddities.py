@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from babygpt.data.oddities import KINDS, Oddity, Tally, odd_in, text_of
 from babygpt.data.sources import Document, Span, read_documents
 
@@ -38,7 +39,11 @@ def test_each_kind_is_counted(text: str, found: dict[str, int]) -> None:
 @pytest.mark.parametrize(
     ("text", "codec", "times"),
     [
-        ("Café déjà vu: naïve", "latin-1", 3),  # four letters; of à the second half is a hard space, which may be meant
+        (
+            "Café déjà vu: naïve",
+            "latin-1",
+            3,
+        ),  # four letters; of à the second half is a hard space, which may be meant
         ("Café déjà vu: naïve", "cp1252", 3),
         ("“quoted” – and…", "cp1252", 3),  # of ” a byte is lost, since Windows-1252 has no 0x9d
         ("Привет", "latin-1", 6),
@@ -54,7 +59,12 @@ def test_utf_8_read_as_another_encoding_is_found(text: str, codec: str, times: i
 
 
 def test_text_as_people_write_it_is_not_odd() -> None:
-    for text in ("„Spaß“, «CAFÉ», é… “naïveté” Ã“", "São Tomé e Príncipe – «Â»", "İstanbul’da çay", "Đặng Thị Ngọc"):
+    for text in (
+        "„Spaß“, «CAFÉ», é… “naïveté” Ã“",
+        "São Tomé e Príncipe – «Â»",
+        "İstanbul’da çay",
+        "Đặng Thị Ngọc",
+    ):
         assert odd_in(text) == {}, text
 
 
@@ -85,5 +95,9 @@ def test_the_built_in_prose_is_clean() -> None:
 def test_the_text_of_every_form() -> None:
     assert text_of(Document("a", text="x")) == "x"
     assert text_of(Document("a", spans=(Span("x", False), Span("y", True)))) == "xy"
-    turns = ({"role": "user", "content": "x"}, {"role": "assistant", "content": None}, {"role": "user", "content": "y"})
+    turns = (
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": None},
+        {"role": "user", "content": "y"},
+    )
     assert text_of(Document("a", messages=turns)) == "x\ny"
