@@ -71,7 +71,10 @@ def test_long_text_is_broken_between_tokens_where_it_can_be() -> None:
 
 def test_colours_tell_the_kinds_apart() -> None:
     line = window_lines(window(document(0, *ANSWER)))[1]
-    assert [(s.start, s.end, s.style) for s in line.spans if s.start > 1][:2] == [(2, 3, "green"), (3, 4, "green")]
+    assert [(s.start, s.end, s.style) for s in line.spans if s.start > 1][:2] == [
+        (2, 3, "green"),
+        (3, 4, "green"),
+    ]
     assert [s.style for s in line.spans][-1] == "green reverse"
     assert {str(s.style) for s in window_lines(window(document(0, *ASKED[1:])))[1].spans} == {"dim"}
 
@@ -81,9 +84,7 @@ HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b1m\u202eabc\u2066\u200b\ufeff\r\x00"
 
 def test_text_stays_text() -> None:
     (line,) = plain(window(document(0, Piece(HOSTILE, (1,), True))))[1:]
-    assert line == (
-        r"= \x1b]0;title\x07\x1b[2J\x9b1m\u202eabc\u2066\u200b\ufeff\x0d\x00"
-    )
+    assert line == (r"= \x1b]0;title\x07\x1b[2J\x9b1m\u202eabc\u2066\u200b\ufeff\x0d\x00")
     assert visible("a\tb\n\xad\U000e0041") == "a⇥b↵\\u00ad\\ue0041"
     assert visible("می\u200cخواهم 👩\u200d🚀") == "می\u200cخواهم 👩\u200d🚀"  # written with joiners
 

@@ -137,7 +137,7 @@ VERBS: dict[str, Verb] = {
             config=TrainSettings,
             examples=(
                 "babygpt data inspect --data.path chat.jsonl --model.name path/to/model",
-                "babygpt data inspect --config recipe.yaml --step 100 --ids --html batch.html",
+                "babygpt data inspect --config runs/notes/recipe.yaml --step 100 --ids --html batch.html",
                 "babygpt data inspect --resume runs/notes",
             ),
         ),

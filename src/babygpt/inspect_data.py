@@ -317,19 +317,16 @@ def _look_at_documents(recipe: DataRecipe, progress: Progress) -> tuple[tuple[Od
 
 def _no_target(recipe: DataRecipe, what: str) -> DataError:
     """The error for data that teach nothing, with the cause as far as the documents show it."""
-    forms: Counter[str] = Counter()
-    roles: Counter[str] = Counter()
+    documents, conversations, roles = 0, 0, Counter[str]()
     for document in read_documents(recipe.path, field=recipe.field):
+        documents += 1
+        conversations += document.messages is not None
         roles.update(str(message.get("role")) for message in document.messages or ())
-        forms["messages" if document.messages else "completions" if document.spans else "text"] += 1
-    if forms["messages"] and not roles["assistant"]:
+    if conversations and not roles["assistant"]:
         there = " and ".join(sorted(roles))
-        cause = f"not one of {forms['messages']:,} conversations has an assistant's turn, only {there}"
+        cause = f"not one of {conversations:,} conversations has an assistant's turn, only {there}"
         hint = "Give conversations in which the role assistant answers"
-    elif forms["completions"]:
-        cause = f"the completions of {forms['completions']:,} documents are empty"
-        hint = "Give completions with text, or plain text to train on every token"
     else:
-        cause = f"its {sum(forms.values()):,} documents are empty, or cut before their first target"
-        hint = "Give more text, or a larger data.block"
+        cause = f"what {documents:,} documents would teach is empty, or cut off"
+        hint = "Give answers with text, or a larger data.block"
     return DataError(f"{what}: {cause}", where=", ".join(recipe.path), hint=hint)

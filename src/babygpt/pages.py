@@ -43,7 +43,8 @@ h3 { font-size: .85rem; font-weight: 600; color: var(--mark); border-top: 1px so
 .t:hover::after, .t:focus::after { content: attr(data-k); position: absolute; left: 0; top: 100%; z-index: 1;
   padding: .1rem .5rem; font: .8rem/1.4 system-ui, sans-serif; white-space: nowrap; color: var(--page);
   background: var(--text); border-radius: 4px; pointer-events: none; }
-@media (max-width: 40rem) { th { display: block; width: auto; padding-bottom: 0; } td { display: block; padding-top: 0; }
+@media (max-width: 40rem) { th { display: block; width: auto; padding-bottom: 0; }
+  td { display: block; padding-top: 0; }
   .t:hover::after, .t:focus::after { position: fixed; left: 1rem; top: auto; bottom: 1rem; } }
 """
 

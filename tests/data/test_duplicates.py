@@ -192,9 +192,9 @@ def test_shared_runs_are_those_of_a_set_of_tuples(
 
 
 def test_contamination_in_words(make_store: Any) -> None:
-    document = list(range(1, 40)) + [0]
-    clean = list(range(100, 160)) + [0]
-    found = contamination(make_store([document, clean[:20] + [0]]), make_store([clean[30:], document]))
+    document = [*list(range(1, 40)), 0]
+    clean = [*list(range(100, 160)), 0]
+    found = contamination(make_store([document, [*clean[:20], 0]]), make_store([clean[30:], document]))
     assert found.example == 1
     assert found.in_words() == (
         "56.3% of the validation tokens lie in runs of 13 that are trained on too; 1 of 2 documents by 80 % or more"
@@ -207,7 +207,7 @@ def test_a_large_validation_store_is_looked_at_in_part(
     make_store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(duplicates, "_MOST_VAL_TOKENS", 50)
-    document = list(range(1, 40)) + [0]
+    document = [*list(range(1, 40)), 0]
     told: list[tuple[int, int]] = []
     found = contamination(make_store([document]), make_store([document, document]), lambda *a: told.append(a))
     assert (found.documents, found.tokens, found.contaminated) == (1, 40, 1)

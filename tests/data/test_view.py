@@ -27,7 +27,8 @@ def views(store: Any, packing: Packing, block: int, tokenizer: Any) -> list[Wind
 
 def by_hand(view: WindowView) -> list[tuple[int, bool, bool, list[tuple[int, bool]]]]:
     return [
-        (d.number, d.begins, d.ends, [(i, p.is_target) for p in d.pieces for i in p.ids]) for d in view.documents
+        (d.number, d.begins, d.ends, [(i, p.is_target) for p in d.pieces for i in p.ids])
+        for d in view.documents
     ]
 
 
@@ -55,7 +56,9 @@ def test_isolated_and_padded(make_store: Any, tokenizer: Any) -> None:
     padded = views(store, "padded", 5, tokenizer)
     assert [by_hand(v) for v in padded[:2]] == [[first], [second]]
     assert by_hand(padded[2]) == [(2, True, False, [(31, False), *((n, True) for n in range(32, 36))])]
-    assert by_hand(padded[3]) == [(2, False, True, [(35, False), (36, True), (37, True), (38, True), (0, True)])]
+    assert by_hand(padded[3]) == [
+        (2, False, True, [(35, False), (36, True), (37, True), (38, True), (0, True)])
+    ]
     assert [v.padding for v in padded] == [1, 2, 0, 0]
 
 
