@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -35,10 +36,12 @@ def inspected(folder: Path) -> InspectResult:
     """What there is to see of forty small conversations; the page lies beside them."""
     tokenizer = train_tokenizer((d.text or "" for d in read_documents(["builtin:prose"])), 2000)
     tokenizer.chat_template = _TEMPLATE
-    tokenizer.save_pretrained(folder)
+    os.chdir(folder)  # so that no path of this computer is to be seen
+    model, data = Path("model"), Path("chat.jsonl")
+    tokenizer.save_pretrained(model)
     config = GPT2Config(vocab_size=2000, n_positions=128, n_embd=8, n_layer=1, n_head=1)
     config.bos_token_id = config.eos_token_id = 0
-    config.save_pretrained(folder)
+    config.save_pretrained(model)
     turns = [
         [
             {"role": "user", "content": f"What is {n} times {n}? Say it in two lines."},
@@ -49,26 +52,18 @@ def inspected(folder: Path) -> InspectResult:
         ]
         for n in range(40)
     ]
-    data = folder / "chat.jsonl"
     data.write_text("".join(json.dumps({"messages": each}) + "\n" for each in turns), encoding="utf-8")
     recipe = DataRecipe(path=(str(data),), packing="isolated", block=64, global_batch_size=8)
-    return inspect_data(
-        InspectSettings(ModelRecipe(str(folder)), recipe, windows=2, html=str(folder / "page.html"))
-    )
+    return inspect_data(InspectSettings(ModelRecipe(str(model)), recipe, windows=2, html="page.html"))
 
 
-def picture(found: InspectResult, folder: Path) -> str:
+def picture(found: InspectResult) -> str:
     """The terminal's view as SVG that loads nothing."""
     console = Console(
         record=True, width=80, file=io.StringIO(), force_terminal=True, color_system="truecolor"
     )
     for line in found.lines():
-        if isinstance(line, str):
-            if str(folder) in line or line.startswith("          note  tokenised"):
-                continue
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-        else:
-            console.print(line, soft_wrap=True)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     svg = console.export_svg(
         title="babygpt data inspect", theme=SVG_EXPORT_THEME, unique_id="inspect", font_aspect_ratio=0.6
     )
@@ -78,9 +73,10 @@ def picture(found: InspectResult, folder: Path) -> str:
 def main() -> None:
     """Makes it."""
     folder = Path(tempfile.mkdtemp(prefix="babygpt-pictures-"))
+    target = Path(__file__).resolve().parent / "pictures" / "inspect.svg"
+    os.environ["BABYGPT_CACHE"] = str(folder / "cache")
     found = inspected(folder)
-    target = Path(__file__).parent / "pictures" / "inspect.svg"
-    target.write_text(picture(found, folder), encoding="utf-8")
+    target.write_text(picture(found), encoding="utf-8")
     for width, height, scheme in _SHOTS if len(sys.argv) > 1 else ():
         shot = folder / f"page-{width}-{scheme}.png"
         command = [sys.argv[1], "--headless", "--no-sandbox", "--disable-gpu", f"--screenshot={shot}"]

@@ -32,6 +32,7 @@ from babygpt.data.efficiency import PackingStatistics, packing_statistics
 from babygpt.data.module import LLMDataModule
 from babygpt.data.oddities import KINDS, Oddity, Tally, text_of
 from babygpt.data.sources import Document, content_hash, read_documents
+from babygpt.data.store import PreparedData
 from babygpt.data.view import WindowView, view_of
 from babygpt.errors import CheckpointError, DataError
 from babygpt.files import write_text_atomic
@@ -196,10 +197,10 @@ def inspect_data(settings: InspectSettings) -> InspectResult:
         CheckpointError: `resume` names no run folder.
     """
     with PreparationView(Console(stderr=True)) as progress:
-        module, step, recipe = _module_of(settings, progress)
+        module, step, notes = _module_of(settings, progress)
         if module.step_targets(step) == 0:
-            raise _no_target(recipe.data, f"no token of step {step} is a target")
-        result = _result(settings, module, step, progress)
+            raise _no_target(module.recipe, f"no token of step {step} is a target")
+        result = replace(_result(settings, module, step, progress), notes=notes)
     if settings.html is not None:
         result = replace(result, html=settings.html)
         write_text_atomic(Path(settings.html), pages.inspect_page(result))
@@ -209,14 +210,15 @@ def inspect_data(settings: InspectSettings) -> InspectResult:
 # -- the step's batch ----------------------------------------------------------------------------------------
 
 
-def _module_of(settings: InspectSettings, progress: Progress) -> tuple[LLMDataModule, int, Recipe]:
-    """The data module, set up for whole steps at once, and the step."""
+def _module_of(settings: InspectSettings, progress: Progress) -> tuple[LLMDataModule, int, tuple[str, ...]]:
+    """The data module, set up for whole steps at once; the step; and what was said of the data."""
     if settings.resume is not None:
         out = Path(settings.resume)
         recipe, step = _of_run(out)
-        key, rollbacks = changes.store_key(out), read_rollbacks(out)
+        key, notes, rollbacks = changes.store_key(out), None, read_rollbacks(out)
     else:
-        recipe, step, key, rollbacks = _resolved(settings.recipe, progress), 0, None, []
+        recipe, prepared = _resolved(settings.recipe, progress)
+        step, key, notes, rollbacks = 0, prepared.key, prepared.notes, []
     size = int(recipe.data.global_batch_size)
     module = build_data(recipe, size, progress=progress, prepared_as=key, rollbacks=rollbacks)
     try:
@@ -225,21 +227,23 @@ def _module_of(settings: InspectSettings, progress: Progress) -> tuple[LLMDataMo
         if error.where == "data" and "a target" in error.what:
             raise _no_target(recipe.data, error.what) from None
         raise
-    return module, step if settings.step is None else settings.step, recipe
+    step = step if settings.step is None else settings.step
+    return module, step, module.prepared.notes if notes is None else notes
 
 
-def _resolved(recipe: Recipe, progress: Progress) -> Recipe:
-    """The recipe as a run on this computer would begin with it."""
+def _resolved(recipe: Recipe, progress: Progress) -> tuple[Recipe, PreparedData]:
+    """The recipe as a run on this computer would begin with it, and its data."""
     name = planner.choose_model(recipe.model.name, detect())
     recipe = replace(recipe, model=replace(recipe.model, name=name))
     data = build_data(recipe, batch_size=1, progress=progress)
-    return planner.resolve_recipe(
+    resolved = planner.resolve_recipe(
         recipe,
         model_name=name,
         parameters=planner.parameters_of(config_of(recipe, data)),
         block=data.block,
         windows=max(1, data.prepared.train.num_tokens // data.block),
     )
+    return resolved, data.prepared
 
 
 def _of_run(out: Path) -> tuple[Recipe, int]:
@@ -284,7 +288,7 @@ def _result(settings: InspectSettings, module: LLMDataModule, step: int, progres
         contamination=contamination(
             store, module.prepared.val, lambda done, all_: progress("shared text", done, all_)
         ),
-        notes=module.prepared.notes,
+        notes=(),
         windows=tuple(views),
         ids=settings.ids,
     )
