@@ -32,14 +32,14 @@ summary { cursor: pointer; font-weight: 600; padding: .5rem 0; }
 summary:focus-visible, .t:focus-visible { outline: 2px solid var(--mark); outline-offset: 1px; }
 h3 { font-size: .85rem; font-weight: 600; color: var(--mark); border-top: 1px solid var(--mark);
   margin: .75rem 0 .25rem; }
-.w { font: .875rem/1.9 ui-monospace, Menlo, Consolas, monospace; white-space: pre-wrap; margin: 0; }
+.w { font: .875rem/1.9 ui-monospace, Menlo, Consolas, monospace; white-space: break-spaces; margin: 0; }
 .t { position: relative; border-radius: 2px; }
 .y { color: var(--target); background: var(--wash); border-bottom: 2px solid var(--target); }
 .y:nth-of-type(even) { background: var(--wash2); }
 .n { color: var(--soft); border-bottom: 2px dotted var(--soft); }
 .s { font-weight: 700; outline: 1px solid currentColor; }
 .p { color: var(--soft); border: 1px dashed var(--soft); padding: 0 .4rem; }
-.i { font-size: .7em; color: var(--soft); vertical-align: sub; }
+.i { font-size: .7em; color: var(--soft); margin: 0 .15em; }
 .t:hover::after, .t:focus::after { content: attr(data-k); position: absolute; left: 0; top: 100%; z-index: 1;
   padding: .1rem .5rem; font: .8rem/1.4 system-ui, sans-serif; white-space: nowrap; color: var(--page);
   background: var(--text); border-radius: 4px; pointer-events: none; }
