@@ -68,7 +68,7 @@ $(VENV)/.package: $(VENV)/.python $(RECIPE_FOR_ENV)
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.package
-	$(LOCKED) --quiet -r requirements/test.txt
+	$(LOCKED) --quiet -r requirements/dedup.txt -r requirements/test.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.package

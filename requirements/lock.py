@@ -50,6 +50,7 @@ def main() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     wanted = {
         "train": [*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"], FOR_EDITABLE],
+        "dedup": extras["dedup"],
         "test": extras["test"],
         "dev": extras["dev"],
         "pretrained": extras["pretrained"],

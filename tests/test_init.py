@@ -12,9 +12,9 @@ import babygpt
 
 PUBLIC = [
     "BabyGPT", "BabyGPTError", "Budget", "CheckpointPlan", "DataRecipe", "EvalSettings",
-    "FolderCheckpointIO", "GenerateSettings", "InputError", "LLMDataModule", "MachinePlan",
+    "FolderCheckpointIO", "GenerateSettings", "InputError", "InspectSettings", "LLMDataModule", "MachinePlan",
     "MachineRequest", "ModelRecipe", "OptimRecipe", "Recipe", "ScheduleRecipe", "Stopped", "TrainSettings",
-    "ValidateRecipe", "evaluate", "generate", "train",
+    "ValidateRecipe", "evaluate", "generate", "inspect_data", "train",
 ]  # fmt: skip
 
 

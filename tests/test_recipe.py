@@ -257,7 +257,7 @@ def test_defaults_are_those_of_the_design():
     assert asdict(Recipe()) == {
         "model": {"name": "auto", "revision": None, "attention": "auto", "dropout": 0.0},
         "data": {
-            "path": ("builtin:python",), "field": "auto", "val_path": (), "val_fraction": 0.05,
+            "path": ("builtin:python",), "field": "auto", "val_path": (), "val_fraction": 0.05, "deduplicate": "none",
             "tokenizer": "auto", "block": "auto", "packing": "stream", "too_long": "split",
                 "train_on_prompts": False, "global_batch_size": "auto",
         },

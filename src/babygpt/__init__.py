@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from babygpt.data.module import LLMDataModule
     from babygpt.evaluate import evaluate
     from babygpt.generate import generate
+    from babygpt.inspect_data import inspect_data
     from babygpt.machine import MachinePlan, MachineRequest
     from babygpt.recipe import (
         Budget,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
         ScheduleRecipe,
         ValidateRecipe,
     )
-    from babygpt.settings import EvalSettings, GenerateSettings, TrainSettings
+    from babygpt.settings import EvalSettings, GenerateSettings, InspectSettings, TrainSettings
     from babygpt.train import train
     from babygpt.training.checkpoint_io import FolderCheckpointIO
     from babygpt.training.module import BabyGPT
@@ -49,6 +50,7 @@ __all__ = [
     "FolderCheckpointIO",
     "GenerateSettings",
     "InputError",
+    "InspectSettings",
     "LLMDataModule",
     "MachinePlan",
     "MachineRequest",
@@ -61,6 +63,7 @@ __all__ = [
     "ValidateRecipe",
     "evaluate",
     "generate",
+    "inspect_data",
     "train",
 ]
 
@@ -68,6 +71,7 @@ _NAMES_OF = {
     "data.module": ("LLMDataModule",),
     "evaluate": ("evaluate",),
     "generate": ("generate",),
+    "inspect_data": ("inspect_data",),
     "machine": ("MachinePlan", "MachineRequest"),
     "recipe": (
         "Budget",
@@ -79,7 +83,7 @@ _NAMES_OF = {
         "ScheduleRecipe",
         "ValidateRecipe",
     ),
-    "settings": ("EvalSettings", "GenerateSettings", "TrainSettings"),
+    "settings": ("EvalSettings", "GenerateSettings", "InspectSettings", "TrainSettings"),
     "train": ("train",),
     "training.checkpoint_io": ("FolderCheckpointIO",),
     "training.module": ("BabyGPT",),

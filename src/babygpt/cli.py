@@ -20,13 +20,22 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from babygpt import __version__
 from babygpt.arguments import Syntax, parse
 from babygpt.errors import InputError, NotFiniteError, RecipeError, SpikeSeen, Stopped
-from babygpt.settings import EvalSettings, GenerateSettings, TrainSettings, VerifySettings
+from babygpt.settings import (
+    EvalSettings,
+    GenerateSettings,
+    InspectSettings,
+    TrainSettings,
+    VerifySettings,
+)
 from babygpt.untrusted import shown
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 __all__ = ["main"]
 
@@ -37,8 +46,8 @@ class Result(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """For programs."""
 
-    def lines(self) -> list[str]:
-        """For people."""
+    def lines(self) -> Sequence[str | Text]:
+        """For people; a `Text` may have colours, and holds nothing that moves a terminal's cursor."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,10 @@ _ON_THIS_MACHINE = (
 )
 _EVAL_IGNORES = (
     *(f"machine.{name}" for name in (*_ON_THIS_MACHINE, "strategy")),
-    *(f"data.{name}" for name in ("val_path", "val_fraction", "tokenizer", "global_batch_size")),
+    *(
+        f"data.{name}"
+        for name in ("val_path", "val_fraction", "deduplicate", "tokenizer", "global_batch_size")
+    ),
 )
 
 VERBS: dict[str, Verb] = {
@@ -116,6 +128,20 @@ VERBS: dict[str, Verb] = {
             ),
         ),
     ),
+    "data inspect": Verb(
+        "babygpt.inspect_data:inspect_data",
+        Syntax(
+            "babygpt data inspect",
+            InspectSettings,
+            takes_config=True,
+            config=TrainSettings,
+            examples=(
+                "babygpt data inspect --data.path chat.jsonl --model.name path/to/model",
+                "babygpt data inspect --config runs/notes/recipe.yaml --step 100 --ids --html batch.html",
+                "babygpt data inspect --resume runs/notes",
+            ),
+        ),
+    ),
     "checkpoint verify": Verb(
         "babygpt.verify:verify",
         Syntax(
@@ -135,6 +161,7 @@ _OTHER_VERBS = {
     "evaluate": "eval",
     "finetune": "train",
     "fit": "train",
+    "inspect": "data inspect",
     "pretrain": "train",
     "resume": "train --resume",
     "sample": "generate",
@@ -262,9 +289,13 @@ def _print(result: Result, *, as_json: bool) -> None:
 
         console = Console()
         for line in result.lines():
-            console.print(shown(line), markup=False, emoji=False, soft_wrap=True)
+            console.print(_safe(line), markup=False, emoji=False, soft_wrap=True)
     else:
-        print(shown("\n".join(result.lines())), flush=True)
+        print("\n".join(str(_safe(line)) for line in result.lines()), flush=True)
+
+
+def _safe(line: str | Text) -> str | Text:
+    return shown(line) if isinstance(line, str) else line
 
 
 def _finite(value: Any) -> Any:

@@ -93,6 +93,8 @@ class DataRecipe:
             and guesses where there is none of them.
         val_path: text to validate on, in the same forms; none holds out a part of `path`.
         val_fraction: share of the documents that is held out where `val_path` names none.
+        deduplicate: which training documents are left out: none, those equal to an earlier one (exact), or also
+            those nearly so (near, which needs the extra babygpt[dedup]).
         tokenizer: train:N (a new BPE of N entries) or train:unigram:N, a folder or a hub name, file: before it to
             take its tokenizer.json as it is; auto takes the model's own.
         block: tokens of one window; auto takes what suits the model.
@@ -108,6 +110,7 @@ class DataRecipe:
     field: str = "auto"
     val_path: tuple[str, ...] = ()
     val_fraction: float = 0.05
+    deduplicate: Literal["none", "exact", "near"] = "none"
     tokenizer: str = "auto"
     block: int | Auto = "auto"
     packing: Literal["stream", "isolated", "padded"] = "stream"

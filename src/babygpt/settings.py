@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from babygpt.errors import RecipeError
+from babygpt.fields import check_whole
 from babygpt.machine import MachineRequest
 from babygpt.recipe import (
     Budget,
@@ -18,7 +19,7 @@ from babygpt.recipe import (
     ValidateRecipe,
 )
 
-__all__ = ["EvalSettings", "GenerateSettings", "TrainSettings", "VerifySettings"]
+__all__ = ["EvalSettings", "GenerateSettings", "InspectSettings", "TrainSettings", "VerifySettings"]
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,56 @@ class GenerateSettings:
             raise RecipeError(f"{self.top_p} is not above 0 and at most 1", where="top_p")
         if not 0 <= self.seed < 2**32:
             raise RecipeError(f"{self.seed} is not a whole number from 0 to {2**32 - 1}", where="seed")
+
+
+@dataclass(frozen=True)
+class InspectSettings:
+    """Show the batches that a model will see, and what is odd in the data.
+
+    Args:
+        model: whose tokenizer and positions are taken.
+        data: the data, its tokens and its windows.
+        seed: of the data order.
+        resume: a run's folder, whose next step is shown by its own recipe.
+        step: optimiser steps completed before the one that is shown; by default 0, or those of the run.
+        windows: how many windows of that step are shown.
+        ids: show each token's id.
+        html: also write a page to this file.
+        json: print one JSON object on standard output and nothing else there.
+
+    Raises:
+        RecipeError: a field is out of range, or given beside a run that has it in its recipe.
+    """
+
+    model: ModelRecipe = field(default_factory=ModelRecipe)
+    data: DataRecipe = field(default_factory=DataRecipe)
+    seed: int = 0
+    resume: str | None = None
+    step: int | None = None
+    windows: int = 2
+    ids: bool = False
+    html: str | None = None
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("resume", "html"):
+            if getattr(self, name) == "":
+                raise RecipeError("'' is no name", where=name)
+        if self.step is not None:
+            check_whole("step", self.step, least=0, most=10**12)
+        check_whole("windows", self.windows, least=1, most=1000)
+        recipe = self.recipe
+        if self.resume is not None and recipe != Recipe():
+            raise RecipeError(
+                "a run is shown by its own recipe",
+                where="resume",
+                hint="Leave out what is said of model, data and seed",
+            )
+
+    @property
+    def recipe(self) -> Recipe:
+        """The part of a recipe that decides what a batch holds."""
+        return Recipe(model=self.model, data=self.data, seed=self.seed)
 
 
 @dataclass(frozen=True)

@@ -294,3 +294,48 @@ def test_conversations_give_a_trained_tokenizer_their_template(tmp_path: Path) -
     everything = build(tmp_path / "cache", file, tokenizer="train:400", train_on_prompts=True)
     assert not everything.train.has_targets
     assert everything.key != build(tmp_path / "cache", file, tokenizer="train:400").key
+
+
+def test_equal_documents_are_left_out_of_training_on_request(corpus: Path, tmp_path: Path) -> None:
+    whole = build(tmp_path, corpus, val_fraction=0.3)
+    held_out = texts_of(whole, "val")
+    for number in (3, 5, 7, 9, 11):
+        for copy in range(2):
+            (corpus / f"zz{number}-{copy}.txt").write_text(sentence(number))
+    thinned = build(tmp_path, corpus, val_fraction=0.3, deduplicate="exact")
+    assert texts_of(thinned, "train") == texts_of(whole, "train")  # the first of each stays where it was
+    assert thinned.train.manifest.bytes_per_target == whole.train.manifest.bytes_per_target
+    copies = [sentence(n) for n in (11, 3, 5, 7, 9) for _ in range(2) if sentence(n) in held_out]
+    assert texts_of(thinned, "val") == [*held_out, *copies]
+    as_it_is = build(tmp_path, corpus, val_fraction=0.3)
+    left_out = 10 - len(copies)
+    assert as_it_is.train.num_documents == whole.train.num_documents + left_out
+    assert as_it_is.key != thinned.key
+    assert f"duplicates: {left_out} of {as_it_is.train.num_documents} training documents are equal" in str(
+        thinned.notes
+    )
+    assert build(tmp_path, corpus, val_fraction=0.3, deduplicate="exact").key == thinned.key
+
+
+def test_where_the_tail_is_held_out_the_whole_is_thinned(tmp_path: Path) -> None:
+    path = tmp_path / "few.jsonl"
+    texts = [sentence(n) for n in (1, 2, 1, 3, 2)]
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    data = build(tmp_path, path, val_fraction=0.3, deduplicate="exact")
+    assert "".join(texts_of(data, "train") + texts_of(data, "val")) == "".join(sentence(n) for n in (1, 2, 3))
+
+
+def test_nearly_equal_documents_are_left_out_on_request(corpus: Path, tmp_path: Path) -> None:
+    pytest.importorskip("rensa")
+    long = [" ".join(f"w{(n * k * k) % 977}" for k in range(200)) for n in range(1, 25)]
+    for number, text in enumerate(long):
+        (corpus / f"long{number:02}.txt").write_text(text)
+    before = build(tmp_path, corpus, deduplicate="near")
+    trained = [t for t in long if t in texts_of(before, "train")]
+    for number, text in enumerate(trained[:6]):
+        (corpus / f"zz{number}.txt").write_text(text + " and a few words more")
+    after = build(tmp_path, corpus, deduplicate="near")
+    assert texts_of(after, "train") == texts_of(before, "train")
+    found = 6 - (len(after.val) - len(before.val))  # some may be held out, by their content
+    assert found > 3
+    assert f"{found} nearly so; {found} left out" in str(after.notes)

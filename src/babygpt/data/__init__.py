@@ -8,14 +8,18 @@
     tokenizers  names and texts        -> a tokenizer, loaded or trained
     chat        a conversation         -> text with its targets marked
     encoding    Document               -> Encoded: ids, target mask, bytes
+    oddities    texts                  -> counts of what is odd in them
+    duplicates  hashes, texts, ids     -> what stands twice
     arrow       Encoded                -> TokenStore: memory-mapped ids, offsets, manifest
     split       content hashes         -> which documents, or which tokens, are held out
     store       a data recipe          -> PreparedData: split, tokenised, cached
     changes     a run folder           -> whether the data are still what it was trained on
     packing     document offsets       -> Windows: pieces of the flat ids
+    efficiency  Windows                -> length statistics, padding and cuts
     layout      TokenStore             -> Windows, kept beside a large store
     order       (seed, step)           -> window numbers
     batches     window numbers         -> tensors, and the true target count of any step
+    view        a batch's row          -> its tokens' texts, for people
     module      all of it              -> LLMDataModule
 
 Everything up to the batches is a pure function of the text and the recipe: ranks, workers and micro-batches

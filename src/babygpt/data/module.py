@@ -107,6 +107,7 @@ class LLMDataModule(L.LightningDataModule):
         path: files, folders, hub data sets or `builtin:python`, `builtin:prose`.
         field: the text column of `.jsonl` and data sets.
         val_path: validation data; empty means that `val_fraction` of `path` is held out.
+        deduplicate: `none`, or leave out of training `exact` or `near` duplicates.
         tokenizer: `auto`, `train:N`, `train:unigram:N`, a folder or a hub name, with `file:` before it as its file is.
         block: tokens of a window.
         packing: `stream`, `isolated` or `padded`.
@@ -136,6 +137,7 @@ class LLMDataModule(L.LightningDataModule):
         field: str = "auto",
         val_path: str | tuple[str, ...] | list[str] = (),
         val_fraction: float = 0.05,
+        deduplicate: str = "none",
         tokenizer: str = "auto",
         block: int | str = "auto",
         packing: str = "stream",
@@ -162,6 +164,7 @@ class LLMDataModule(L.LightningDataModule):
             field=field,
             val_path=(val_path,) if isinstance(val_path, str) else tuple(val_path),
             val_fraction=val_fraction,
+            deduplicate=deduplicate,  # type: ignore[arg-type]
             tokenizer=tokenizer,
             block=self.block,
             packing=packing,  # type: ignore[arg-type]

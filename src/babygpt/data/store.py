@@ -30,10 +30,12 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from babygpt.data import duplicates
 from babygpt.data.arrow import FORMAT_VERSION, StoreManifest, StoreWriter, TokenStore, open_store
 from babygpt.data.cache import clear_leftovers, default_cache, publishing
 from babygpt.data.encoding import encode
 from babygpt.data.identity import Survey, changed_meanwhile, survey
+from babygpt.data.oddities import text_of
 from babygpt.data.sources import Document, check_field, content_hash, read_documents
 from babygpt.data.split import MIN_DOCUMENTS, choose, copy_split
 from babygpt.data.tokenizers import (
@@ -207,7 +209,16 @@ def _key(
         assert tokenizer is not None
         which = tokenizer_identity(tokenizer)
     held_out = sources.val_path.identity if recipe.val_path else recipe.val_fraction
-    parts = [FORMAT_VERSION, sources.path.identity, recipe.field, held_out, which, recipe.train_on_prompts]
+    less = duplicates.identity_of(recipe.deduplicate)
+    parts = [
+        FORMAT_VERSION,
+        sources.path.identity,
+        recipe.field,
+        held_out,
+        which,
+        recipe.train_on_prompts,
+        *less,
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -228,6 +239,7 @@ class _Builder:
         self._notes: list[str] = []
         self._has_chats = False
         self._encode = partial(encode, train_on_prompts=recipe.train_on_prompts)
+        self._left_out = np.zeros(0, dtype=np.bool_)  # documents that are passed over when reading
         self.facts: dict[str, list[str]] = {"notes": self._notes}
 
     def fill(self, folder: Path) -> None:
@@ -250,6 +262,11 @@ class _Builder:
                     f" {'is' if distinct == 1 else 'are'} only {distinct} different"
                     f" document{'s' * (distinct > 1)} (from {MIN_DOCUMENTS} on, whole documents are held out)"
                 )
+        self._left_out, note = duplicates.choose(
+            recipe.deduplicate, hashes, is_val, map(text_of, self._documents("comparing", len(hashes)))
+        )
+        self._notes.append(note)
+        hashes, num_bytes, is_val = (each[~self._left_out] for each in (hashes, num_bytes, is_val))
         train_bytes = num_bytes[~is_val]
         tokenizer = self._tokenizer or self._train_tokenizer(is_val, train_bytes, in_tail)
         check_round_trip(tokenizer, self._first_texts())
@@ -264,12 +281,14 @@ class _Builder:
         for document in islice(
             read_documents(self._recipe.path, field=self._recipe.field), _PROBED_DOCUMENTS
         ):
-            yield _text_of(document)[:_PROBED_CHARS]
+            yield text_of(document)[:_PROBED_CHARS]
 
     def _documents(self, stage: str, total: int) -> Iterator[Document]:
         say = self._notes.append if stage == "reading" else None
         documents = read_documents(self._recipe.path, field=self._recipe.field, say=say)
         for number, document in enumerate(documents):
+            if number < len(self._left_out) and self._left_out[number]:
+                continue
             yield document
             self._progress(stage, number + 1, total)
 
@@ -278,7 +297,7 @@ class _Builder:
         hashes, sizes = array("Q"), array("q")
         for document in self._documents("reading", 0):
             hashes.append(content_hash(document))
-            sizes.append(len(_text_of(document).encode()))
+            sizes.append(len(text_of(document).encode()))
             self._has_chats |= document.messages is not None
         return np.frombuffer(hashes, dtype=np.uint64), np.frombuffer(sizes, dtype=np.int64)
 
@@ -367,15 +386,6 @@ def _changed(where: str) -> DataError:
     return DataError("the data changed while it was read", where=where, hint="Start again when it is written")
 
 
-def _text_of(document: Document) -> str:
-    if document.text is not None:
-        return document.text
-    if document.spans is not None:
-        return "".join(span.text for span in document.spans)
-    contents = (message.get("content") for message in document.messages or ())
-    return "\n".join(content for content in contents if isinstance(content, str))
-
-
 def _excerpts(documents: Iterator[Document], readable: int) -> Iterator[str]:
     """Text to train a tokenizer on: the first `readable` bytes, or excerpts from all over them.
 
@@ -384,7 +394,7 @@ def _excerpts(documents: Iterator[Document], readable: int) -> Iterator[str]:
     wanted = _SAMPLE_BYTES / max(1, readable)
     left, room = readable, _SAMPLE_BYTES
     for document in documents:
-        text = _text_of(document)
+        text = text_of(document)
         for start in range(0, len(text), _SAMPLE_CHARS):
             excerpt = text[start : start + _SAMPLE_CHARS]
             size = len(excerpt.encode())

@@ -20,11 +20,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from babygpt.checkpoints import discover
+from babygpt.checkpoints import Found, discover
 from babygpt.errors import CheckpointError, SpikeSeen
 from babygpt.files import remove_folder, write_json_atomic
 
-__all__ = ["MOST_ROLLBACKS", "LossWatch", "Rollback", "read_rollbacks", "roll_back", "undo"]
+__all__ = ["MOST_ROLLBACKS", "LossWatch", "Rollback", "is_undone", "read_rollbacks", "roll_back", "undo"]
 
 _WINDOW, _LEAST = 64, 32
 _THRESHOLD = 8.0
@@ -122,6 +122,11 @@ def roll_back(out: Path, spike: SpikeSeen, say: Callable[[str], None]) -> Rollba
 def undo(folder: Path, rollbacks: Sequence[Rollback]) -> None:
     """Deletes the checkpoints that a rollback has undone, if a kill has left some; to be called before going on."""
     for checkpoint in discover(folder):
-        known = checkpoint.facts.get("rollbacks", 0)
-        if any(checkpoint.step > r.to for r in rollbacks[known if type(known) is int else 0 :]):
+        if is_undone(checkpoint, rollbacks):
             remove_folder(checkpoint.path)
+
+
+def is_undone(checkpoint: Found, rollbacks: Sequence[Rollback]) -> bool:
+    """Whether a rollback has gone back to before a checkpoint."""
+    known = checkpoint.facts.get("rollbacks", 0)
+    return any(checkpoint.step > r.to for r in rollbacks[known if type(known) is int else 0 :])

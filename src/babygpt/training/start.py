@@ -15,6 +15,7 @@ from typing import Any
 from babygpt import planner
 from babygpt.checkpoints import newest
 from babygpt.data import changes
+from babygpt.data.efficiency import packing_statistics
 from babygpt.data.module import LLMDataModule
 from babygpt.data.store import Progress
 from babygpt.errors import InputError, MachineError, RecipeError, SpikeSeen
@@ -124,6 +125,9 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
     ensure_space(out.parent, _SAVED_COPIES * 12 * parameters, "the checkpoints of this run")
     prepared = data.prepared
     recipe, plan, built = _fitting(recipe, planned.plan, prepared.key, say)
+    if recipe.data.packing != "stream":
+        windows = built[0].plan.windows
+        say(f"data: {packing_statistics(prepared.train.offsets, windows, recipe.data.packing).note()}")
     make_folder(out)
     write_machine(out, facts, plan, planned.reasons)
     changes.remember(out, prepared)
@@ -279,6 +283,7 @@ def build_data(
         field=data.field,
         val_path=data.val_path,
         val_fraction=data.val_fraction,
+        deduplicate=data.deduplicate,
         tokenizer=data.tokenizer,
         block=data.block,
         packing=data.packing,

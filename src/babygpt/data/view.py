@@ -1,0 +1,208 @@
+"""A batch taken apart for people: of each token its text, and whether the model learns it, only sees it, or neither.
+
+What is a target is read from the batch's own labels, which ids there are from its `input_ids`; the windows say
+where padding begins, as they do to `make_batch`, and the store where documents do. Text is decoded with the tokens
+before it, since many tokenizers write a space only between two.
+
+Cost: two calls of the tokenizer's `decode`, of a few tokens, for each token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from babygpt.data.arrow import TokenStore
+from babygpt.data.batches import IGNORE_INDEX
+from babygpt.data.packing import Windows
+
+__all__ = ["DocumentView", "Piece", "WindowView", "view_of"]
+
+Special = Literal["", "bos", "eos", "other"]
+
+_CONTEXT = 6  # tokens decoded together with the next one
+_LONGEST_CHARACTER = 8  # tokens of one character at most: bytes, and a mark of a word's beginning
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A token, or the few that make up one character.
+
+    Attributes:
+        text: as decoded in its place; of a special token its name.
+        ids: of the tokens.
+        is_target: whether the loss counts them.
+        special: what kind of special token it is; empty for text.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    is_target: bool
+    special: Special = ""
+
+
+@dataclass(frozen=True)
+class DocumentView:
+    """What a window holds of one document.
+
+    Attributes:
+        number: of the document in its store, from 0.
+        begins, ends: whether its first and its last token are in the window.
+        pieces: its tokens.
+    """
+
+    number: int
+    begins: bool
+    ends: bool
+    pieces: tuple[Piece, ...]
+
+    def in_words(self) -> str:
+        """Which document it is, and whether it is whole."""
+        begun = "" if self.begins else ", continued"
+        return f"document {self.number:,}{begun}{'' if self.ends else ', goes on in another window'}"
+
+
+@dataclass(frozen=True)
+class WindowView:
+    """One row of a batch.
+
+    Attributes:
+        number: of the window in its store, from 0.
+        documents: in the row's order.
+        targets, masked, padding: tokens that are learned, that are only seen, and that fill the row up.
+        pad_id: what it is filled up with.
+    """
+
+    number: int
+    documents: tuple[DocumentView, ...]
+    targets: int
+    masked: int
+    padding: int
+    pad_id: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values; a token is [ids, text, target]."""
+        return {
+            "window": self.number,
+            "targets": self.targets,
+            "masked": self.masked,
+            "padding": self.padding,
+            "documents": [
+                {
+                    "document": each.number,
+                    "begins": each.begins,
+                    "ends": each.ends,
+                    "tokens": [[list(p.ids), p.text, p.is_target] for p in each.pieces],
+                }
+                for each in self.documents
+            ],
+        }
+
+
+def view_of(
+    batch: dict[str, torch.Tensor],
+    row: int,
+    store: TokenStore,
+    windows: Windows,
+    window: int,
+    tokenizer: PreTrainedTokenizerBase,
+) -> WindowView:
+    """A row of a batch, as `make_batch` made it.
+
+    Args:
+        batch: int64 [rows, block] each: `input_ids` and `labels`.
+        row: which.
+        store, windows, window: what it was made from.
+        tokenizer: of the store.
+    """
+    ids, labels = batch["input_ids"][row].tolist(), batch["labels"][row].tolist()
+    is_target = [label != IGNORE_INDEX for label in labels]
+    documents, at = [], 0
+    for piece in range(int(windows.offsets[window]), int(windows.offsets[window + 1])):
+        start, length = int(windows.starts[piece]), int(windows.lengths[piece])
+        for number, first, last in _documents_in(store, start, start + length):
+            span = slice(at + first - start, at + last - start)
+            documents.append(
+                DocumentView(
+                    number=number,
+                    begins=first == int(store.offsets[number]),
+                    ends=last == int(store.offsets[number + 1]),
+                    pieces=tuple(_pieces(ids[span], is_target[span], tokenizer)),
+                )
+            )
+        at += length
+    targets = sum(is_target)
+    return WindowView(
+        number=window,
+        documents=tuple(documents),
+        targets=targets,
+        masked=at - targets,
+        padding=len(ids) - at,
+        pad_id=ids[-1],
+    )
+
+
+def _documents_in(store: TokenStore, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(number, first token, token behind the last) of each document between two positions of the flat ids."""
+    number = int(np.searchsorted(store.offsets, start, side="right")) - 1
+    while start < end:
+        last = min(end, int(store.offsets[number + 1]))
+        if last > start:
+            yield number, start, last
+        start, number = last, number + 1
+
+
+def _pieces(
+    ids: Sequence[int], is_target: Sequence[bool], tokenizer: PreTrainedTokenizerBase
+) -> Iterator[Piece]:
+    """The tokens of one document with their texts."""
+    special = _special_tokens(tokenizer)
+    start = 0
+    for at, number in enumerate(ids):
+        if number in special:
+            if start < at:  # bytes that make no character
+                yield Piece(_text(ids, start, at, tokenizer), tuple(ids[start:at]), is_target[start])
+            yield Piece(special[number], (number,), is_target[at], _kind_of(number, tokenizer))
+            start = at + 1
+            continue
+        ends = (
+            at + 1 == len(ids)
+            or is_target[at + 1] != is_target[start]
+            or at + 1 - start == _LONGEST_CHARACTER
+        )
+        text = _text(ids, start, at + 1, tokenizer)
+        if ends or (text and not text.endswith("\ufffd")):
+            yield Piece(text, tuple(ids[start : at + 1]), is_target[start])
+            start = at + 1
+
+
+def _text(ids: Sequence[int], start: int, end: int, tokenizer: PreTrainedTokenizerBase) -> str:
+    """What tokens add to the text of those before them."""
+    before = ids[max(0, start - _CONTEXT) : start]
+    known, whole = _decoded(before, tokenizer), _decoded([*before, *ids[start:end]], tokenizer)
+    if whole.startswith(known) and not known.endswith("\ufffd"):
+        return whole[len(known) :]
+    return _decoded(ids[start:end], tokenizer)
+
+
+def _decoded(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    added = {
+        number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special
+    }
+    return added | dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+
+
+def _kind_of(number: int, tokenizer: PreTrainedTokenizerBase) -> Special:
+    # One token for both, as GPT-2 has, ends documents and begins none.
+    if number == tokenizer.eos_token_id:
+        return "eos"
+    return "bos" if number == tokenizer.bos_token_id else "other"

@@ -1,0 +1,138 @@
+"""Pages for people: one HTML file each, without scripts and without anything loaded from elsewhere.
+
+What others wrote is escaped, and a content security policy forbids the page everything but its own style, in case that
+an escape were missed. A token's id and kind show when it is pointed at, tapped, or reached by the Tab key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from html import escape
+from typing import Protocol
+
+from babygpt.data.view import Piece, WindowView
+from babygpt.terminal import SYMBOLS, visible
+
+__all__ = ["Inspected", "inspect_page"]
+
+_STYLE = """
+:root { color-scheme: light dark; --text: #1b1f24; --page: #fff; --soft: #59636e; --line: #d1d9e0;
+  --target: #116329; --wash: #dafbe1; --wash2: #b4f1c1; --mark: #0550ae; }
+@media (prefers-color-scheme: dark) { :root { --text: #e6edf3; --page: #0d1117; --soft: #9198a1; --line: #3d444d;
+  --target: #7ee787; --wash: #12341d; --wash2: #1c4a2a; --mark: #79c0ff; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 62rem; padding: 1rem; color: var(--text); background: var(--page);
+  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+table { border-collapse: collapse; width: 100%; }
+th { text-align: left; vertical-align: top; font-weight: 600; padding: .25rem 1rem .25rem 0; white-space: nowrap;
+  width: 1%; }
+td { padding: .25rem 0; } tr + tr { border-top: 1px solid var(--line); }
+summary { cursor: pointer; font-weight: 600; padding: .5rem 0; }
+summary:focus-visible, .t:focus-visible { outline: 2px solid var(--mark); outline-offset: 1px; }
+h3 { font-size: .85rem; font-weight: 600; color: var(--mark); border-top: 1px solid var(--mark);
+  margin: .75rem 0 .25rem; }
+.w { font: .875rem/1.9 ui-monospace, Menlo, Consolas, monospace; white-space: break-spaces; margin: 0; }
+.t { position: relative; border-radius: 2px; }
+.y { color: var(--target); background: var(--wash); border-bottom: 2px solid var(--target); }
+.y:nth-of-type(even) { background: var(--wash2); }
+.n { color: var(--soft); border-bottom: 2px dotted var(--soft); }
+.s { font-weight: 700; outline: 1px solid currentColor; }
+.p { color: var(--soft); border: 1px dashed var(--soft); padding: 0 .4rem; }
+.i { font-size: .7em; color: var(--soft); margin: 0 .15em; }
+.t:hover::after, .t:focus::after { content: attr(data-k); position: absolute; left: 0; top: 100%; z-index: 1;
+  padding: .1rem .5rem; font: .8rem/1.4 system-ui, sans-serif; white-space: nowrap; color: var(--page);
+  background: var(--text); border-radius: 4px; pointer-events: none; }
+@media (max-width: 40rem) { th { display: block; width: auto; padding-bottom: 0; }
+  td { display: block; padding-top: 0; }
+  .t:hover::after, .t:focus::after { position: fixed; left: 1rem; top: auto; bottom: 1rem; } }
+"""
+
+
+class Inspected(Protocol):
+    """What the page shows: `inspect_data.InspectResult`."""
+
+    @property
+    def windows(self) -> tuple[WindowView, ...]:
+        """The windows."""
+
+    @property
+    def ids(self) -> bool:
+        """Whether each token's id stands behind it."""
+
+    def window_heading(self, number: int) -> str:
+        """The line above the n-th window, counted from 1."""
+
+    def step_rows(self) -> list[tuple[str, str]]:
+        """What is shown, as (name, value)."""
+
+    def count_rows(self) -> list[tuple[str, str]]:
+        """What the data hold, as (name, value)."""
+
+
+def inspect_page(found: Inspected) -> str:
+    """The page of `data inspect`."""
+    parts = [
+        "<h1>What the model sees</h1>",
+        _table(found.step_rows()),
+        "<h2>The batch</h2>",
+        _legend(),
+        *(_window(found, number) for number in range(1, len(found.windows) + 1)),
+        "<h2>The data</h2>",
+        _table(found.count_rows()),
+    ]
+    return _page("What the model sees", parts)
+
+
+def _page(title: str, parts: Iterable[str]) -> str:
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    head = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+    )
+    return head + "\n".join(parts) + "\n</body>\n</html>\n"
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    inside = "\n".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(visible(value))}</td></tr>'
+        for name, value in rows
+    )
+    return f"<table>\n{inside}\n</table>"
+
+
+def _legend() -> str:
+    return (
+        '<p><span class="t y">target: learned</span> &nbsp;<span class="t n">seen, not learned</span>'
+        ' &nbsp;<span class="p">padding</span></p>\n'
+        f"<p>{SYMBOLS['bos']} begin of text, {SYMBOLS['eos']} end of text, {SYMBOLS['newline']} line end,"
+        f" {SYMBOLS['tab']} tab, \\x1b what cannot be seen. Point at a token, tap it, or go to it by Tab"
+        " for its id.</p>"
+    )
+
+
+def _window(found: Inspected, number: int) -> str:
+    view = found.windows[number - 1]
+    parts = [f"<details open>\n<summary>{escape(found.window_heading(number))}</summary>"]
+    for document in view.documents:
+        tokens = "".join(_tokens(document.pieces, found.ids))
+        parts.append(f'<h3>{escape(document.in_words())}</h3>\n<p class="w">{tokens}</p>')
+    if view.padding:
+        parts.append(f'<p><span class="p">{view.padding:,} of padding (id {view.pad_id})</span></p>')
+    return "\n".join([*parts, "</details>"])
+
+
+def _tokens(pieces: Iterable[Piece], ids: bool) -> Iterator[str]:
+    for piece in pieces:
+        numbers = "+".join(map(str, piece.ids))
+        kind = "target" if piece.is_target else "not learned"
+        name = f", {piece.text}" if piece.special else ""
+        classes = f"t {'y' if piece.is_target else 'n'}{' s' if piece.special else ''}"
+        text = escape(SYMBOLS.get(piece.special) or visible(piece.text))
+        shown_id = f'<span class="i">{numbers}</span>' if ids else ""
+        about = escape(visible(f"{numbers}: {kind}{name}"))
+        yield f'<span class="{classes}" tabindex="0" data-k="{about}">{text}{shown_id}</span>'
+        if piece.text.endswith("\n") and not piece.special:
+            yield "\n"

@@ -1,0 +1,118 @@
+"""The page as a browser reads it: the text that went in, nothing else, and nothing that runs or loads."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from html.parser import HTMLParser
+
+from babygpt.data.view import DocumentView, Piece, WindowView
+from babygpt.pages import inspect_page
+
+HOSTILE = (
+    "</span></p><script>alert(1)</script><img src=x onerror=alert(2)>\"' onfocus='alert(3) &lt; \x1b\u202e"
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    windows: tuple[WindowView, ...]
+    ids: bool = False
+
+    def window_heading(self, number: int) -> str:
+        return f"window {number} <b>"
+
+    def step_rows(self) -> list[tuple[str, str]]:
+        return [("data", HOSTILE)]
+
+    def count_rows(self) -> list[tuple[str, str]]:
+        return [("odd", "nothing")]
+
+
+class Reader(HTMLParser):
+    """What a browser would make of it: elements with their attributes, and each token's text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.tokens: list[str] = []
+        self.text = ""
+        self._depth, self._in_token = 0, False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag == "span":
+            self._depth += 1
+            self._in_token |= "tabindex" in dict(attrs)
+            if "tabindex" in dict(attrs):
+                self.tokens.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._depth -= tag == "span"
+        self._in_token &= self._depth > 0
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self._depth and self.tokens and self._in_token:
+            self.tokens[-1] += data
+
+
+PIECES = (
+    Piece("<s>", (1,), False, "bos"),
+    Piece(HOSTILE, (5, 6), True),
+    Piece("line\n", (7,), True),
+    Piece('<|"turn"|>', (3,), True, "other"),
+    Piece("</s>", (2,), True, "eos"),
+)
+VIEW = WindowView(0, (DocumentView(3, True, False, PIECES),), targets=4, masked=1, padding=9, pad_id=0)
+
+
+def test_each_token_with_its_text_id_and_kind() -> None:
+    found = Reader(inspect_page(Found((VIEW,))))
+    hostile = HOSTILE.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e")
+    assert found.tokens == ["⊢", hostile, "line↵", '<|"turn"|>', "⊣"]
+    tokens = [attributes for tag, attributes in found.elements if "tabindex" in attributes]
+    assert [(t["data-k"], t["class"]) for t in tokens] == [
+        ("1: not learned, <s>", "t n s"),
+        ("5+6: target", "t y"),
+        ("7: target", "t y"),
+        ('3: target, <|"turn"|>', "t y s"),
+        ("2: target, </s>", "t y s"),
+    ]
+    assert "document 3, goes on in another window" in found.text
+    assert "9 of padding (id 0)" in found.text
+    assert "window 1 <b>" in found.text
+
+
+def test_ids_on_request() -> None:
+    assert Reader(inspect_page(Found((VIEW,), ids=True))).tokens[1].endswith("5+6")
+
+
+def test_nothing_runs_and_nothing_is_loaded() -> None:
+    page = inspect_page(Found((VIEW, VIEW)))
+    elements = Reader(page).elements
+    assert {tag for tag, _ in elements} == {
+        *("html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "span"),
+        *("table", "tr", "th", "td", "details", "summary"),
+    }
+    names = {name for _, attributes in elements for name in attributes}
+    assert names <= {
+        "lang",
+        "charset",
+        "http-equiv",
+        "content",
+        "name",
+        "class",
+        "tabindex",
+        "data-k",
+        "open",
+        "scope",
+    }
+    policies = [a["content"] for _, a in elements if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
+    style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)
+    assert style is not None
+    assert "url(" not in style[1]
+    assert "prefers-color-scheme: dark" in style[1]
+    assert not any(ord(c) < 32 and c != "\n" for c in page)
