@@ -56,3 +56,17 @@ def test_what_is_not_read_is_counted(tree: Path) -> None:
     assert files_of(str(tree)).left_out == "3 files are of other kinds and not read (.png, without a suffix)"
     (tree / "READ.ME.TXT.GZ").touch()
     assert "READ.ME.TXT.GZ" in files_of(str(tree)).names
+
+
+def test_settings_beside_code_are_no_documents(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    (tree / "package.json").write_text('{"name": "x"}')
+    (tree / "results.csv").write_text("a,b\n1,2\n")
+    (tree / "talks.jsonl").write_text('{"text": "t"}\n')
+    files = files_of(str(tree))
+    assert not {"package.json", "results.csv"} & set(files.names)
+    assert "talks.jsonl" in files.names
+    assert files.left_out == "2 files are of other kinds and not read (.csv, .json)"
+    alone = tmp_path_factory.mktemp("alone")
+    for name in ("a.json", "b.csv"):
+        (alone / name).touch()
+    assert files_of(str(alone)).names == ["a.json", "b.csv"]

@@ -47,6 +47,7 @@ __all__ = [
 
 Say = Callable[[str], None]
 
+_NOT_BESIDE_TEXT = frozenset({"json", "csv", "tsv"})  # where nobody names them one by one
 _NOT_CORPUS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "pydoc_data"})
 
 
@@ -130,13 +131,16 @@ def files_of(path: str) -> Files:
         return Files(root, [n for n in files_below(root) if not n.rpartition("/")[2].startswith("cache-")])
     found = files_below(root)
     known = [name for name in found if is_known(name)]
+    if any(format_of(name).kind == "text" for name in known):
+        # Beside code and prose such files are mostly settings and results, not documents.
+        known = [name for name in known if format_of(name).kind not in _NOT_BESIDE_TEXT]
     if not known:
         raise DataError(
             "the folder holds no text",
             where=path,
             hint="Text (.txt, .md, .py, ...), .jsonl, .json, .csv, .tsv, .parquet and .arrow files are read",
         )
-    return Files(root, known, _in_words([name for name in found if not is_known(name)]))
+    return Files(root, known, _in_words(sorted(set(found) - set(known))))
 
 
 def _one_file(file: Path, path: str) -> Files:
