@@ -10,7 +10,6 @@ from typing import Any
 from babygpt.machine import MachineRequest
 from babygpt.recipe import (
     Budget,
-    CheckpointPlan,
     DataRecipe,
     ModelRecipe,
     OptimRecipe,
@@ -18,6 +17,7 @@ from babygpt.recipe import (
     ValidateRecipe,
     preset_names,
 )
+from babygpt.settings import CheckpointPlan
 
 GROUPS: tuple[tuple[str, Any], ...] = (
     ("model", ModelRecipe),

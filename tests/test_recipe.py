@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from babygpt.errors import RecipeError
 from babygpt.recipe import (
     Budget,
-    CheckpointPlan,
     DataRecipe,
     ModelRecipe,
     OptimRecipe,
@@ -30,6 +29,7 @@ from babygpt.recipe import (
     to_dict,
     write_recipe,
 )
+from babygpt.settings import CheckpointPlan
 
 AUTO = st.just("auto")
 # Names of files and models may hold anything that a file name may.
@@ -60,6 +60,7 @@ RECIPES = st.builds(
     data=st.builds(
         DataRecipe,
         path=st.lists(NAMES, min_size=1, max_size=3).map(tuple),
+        weights=st.just(()) | st.lists(POSITIVE, min_size=1, max_size=3).map(tuple),
         field=NAMES,
         val_path=st.lists(NAMES, max_size=2).map(tuple),
         val_fraction=OPEN_SHARES,
@@ -240,6 +241,23 @@ def test_presets_are_configurations():
         assert preset_config(name) == preset_config(f"preset:{name}")
         assert "model_type" in preset_config(name)
         ModelRecipe(name=f"preset:{name}")
+
+
+@pytest.mark.parametrize(
+    "weights", [[-1, 2], [0, 0], [NAN, 1], [float("inf"), 1], [True, 1], ["1", 2], "12", 3, [None]]
+)
+def test_weights_that_are_none(weights):
+    with pytest.raises(RecipeError, match=r"data\.weights"):
+        DataRecipe(path=("a", "b"), weights=weights)
+
+
+def test_weights_go_with_the_paths():
+    DataRecipe(path=("a", "b"), weights=(0, 2.5)).check_sources()
+    DataRecipe(path=("a", "b"), val_path=("c",)).check_sources()
+    with pytest.raises(RecipeError, match=r"data\.weights: 1 weight for 2 paths"):
+        DataRecipe(path=("a", "b"), weights=(1,)).check_sources()
+    with pytest.raises(RecipeError, match=r"data\.val_path: 1 path for the 2 sources"):
+        DataRecipe(path=("a", "b"), weights=(1, 2), val_path=("c",)).check_sources()
 
 
 def test_unknown_preset_names_the_nearest():

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from babygpt.machine import MachinePlan, MachineRequest
     from babygpt.recipe import (
         Budget,
-        CheckpointPlan,
         DataRecipe,
         ModelRecipe,
         OptimRecipe,
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
         ScheduleRecipe,
         ValidateRecipe,
     )
-    from babygpt.settings import EvalSettings, GenerateSettings, TrainSettings
+    from babygpt.settings import CheckpointPlan, EvalSettings, GenerateSettings, TrainSettings
     from babygpt.train import train
     from babygpt.training.checkpoint_io import FolderCheckpointIO
     from babygpt.training.module import BabyGPT
@@ -71,7 +70,6 @@ _NAMES_OF = {
     "machine": ("MachinePlan", "MachineRequest"),
     "recipe": (
         "Budget",
-        "CheckpointPlan",
         "DataRecipe",
         "ModelRecipe",
         "OptimRecipe",
@@ -79,7 +77,7 @@ _NAMES_OF = {
         "ScheduleRecipe",
         "ValidateRecipe",
     ),
-    "settings": ("EvalSettings", "GenerateSettings", "TrainSettings"),
+    "settings": ("CheckpointPlan", "EvalSettings", "GenerateSettings", "TrainSettings"),
     "train": ("train",),
     "training.checkpoint_io": ("FolderCheckpointIO",),
     "training.module": ("BabyGPT",),

@@ -70,7 +70,7 @@ _ON_THIS_MACHINE = (
 )
 _EVAL_IGNORES = (
     *(f"machine.{name}" for name in (*_ON_THIS_MACHINE, "strategy")),
-    *(f"data.{name}" for name in ("val_path", "val_fraction", "tokenizer", "global_batch_size")),
+    *(f"data.{name}" for name in ("weights", "val_path", "val_fraction", "tokenizer", "global_batch_size")),
 )
 
 VERBS: dict[str, Verb] = {

@@ -22,7 +22,6 @@ from babygpt.files import write_text_atomic
 __all__ = [
     "Auto",
     "Budget",
-    "CheckpointPlan",
     "DataRecipe",
     "ModelRecipe",
     "OptimRecipe",
@@ -90,6 +89,7 @@ class DataRecipe:
     Args:
         path: .txt and .jsonl files, folders of them, hub data sets, builtin:python (the source of this
             Python's own standard library) or builtin:prose (its manual's topics).
+        weights: shares of the training windows, a number for each of `path`; none takes everything once an epoch.
         field: the field of a .jsonl record that holds the text; auto finds text, prompt and completion, or
             messages.
         val_path: text to validate on, in the same forms; none holds out a part of `path`.
@@ -102,6 +102,7 @@ class DataRecipe:
     """
 
     path: tuple[str, ...] = ("builtin:python",)
+    weights: tuple[float, ...] = ()
     field: str = "auto"
     val_path: tuple[str, ...] = ()
     val_fraction: float = 0.05
@@ -113,6 +114,7 @@ class DataRecipe:
     def __post_init__(self) -> None:
         for name in ("path", "val_path"):
             object.__setattr__(self, name, fields.check_paths(f"data.{name}", getattr(self, name)))
+        object.__setattr__(self, "weights", _checked_weights(self.weights))
         fields.check_text("data.field", self.field)
         fields.check_number("data.val_fraction", self.val_fraction, above=0, below=1)
         fields.check_text("data.tokenizer", self.tokenizer)
@@ -120,6 +122,27 @@ class DataRecipe:
             _trained_size(self.tokenizer)
         fields.check_whole("data.block", self.block, least=2, auto=True)
         fields.check_whole("data.global_batch_size", self.global_batch_size, least=1, most=10**7, auto=True)
+
+    def check_sources(self) -> None:
+        """Refuses weights that do not go with the paths.
+
+        Apart from the other checks, since a run that goes on may be given weights alone.
+
+        Raises:
+            RecipeError: there are weights, and not one for each path, or validation data for some paths only.
+        """
+        if self.weights and len(self.weights) != len(self.path):
+            raise RecipeError(
+                f"{_count(self.weights, 'weight')} for {_count(self.path, 'path')} of data.path",
+                where="data.weights",
+                hint="Give one for each, or leave them out to take everything once an epoch",
+            )
+        if self.weights and self.val_path and len(self.val_path) != len(self.path):
+            raise RecipeError(
+                f"{_count(self.val_path, 'path')} for the {_count(self.path, 'source')} of data.path",
+                where="data.val_path",
+                hint="With data.weights give one for each, or none, which holds out a part of each",
+            )
 
 
 @dataclass(frozen=True)
@@ -257,27 +280,21 @@ class Recipe:
         fields.check_whole("seed", self.seed, least=0, most=2**32 - 1)
 
 
-@dataclass(frozen=True)
-class CheckpointPlan:
-    """When to save and what to keep; no part of the recipe.
+def _checked_weights(weights: Any) -> tuple[float, ...]:
+    wrong = not isinstance(weights, list | tuple)
+    for weight in () if wrong else weights:
+        fields.check_number("data.weights", weight, least=0)
+    if wrong or (weights and not any(weights)):
+        raise RecipeError(
+            f"{weights!r} gives nothing a share",
+            where="data.weights",
+            hint="Give numbers, one above 0 at least",
+        )
+    return tuple(weights)
 
-    Args:
-        every_steps: optimiser steps between checkpoints; auto saves at every validation, null leaves it to
-            every_minutes.
-        every_minutes: longest time between checkpoints; null leaves it to every_steps.
-        keep: how many of the newest are kept beside the best.
-    """
 
-    every_steps: int | Auto | None = "auto"
-    every_minutes: float | None = 10.0
-    keep: int = 2
-
-    def __post_init__(self) -> None:
-        if self.every_steps is not None:
-            fields.check_whole("checkpoint.every_steps", self.every_steps, least=1, auto=True)
-        if self.every_minutes is not None:
-            fields.check_number("checkpoint.every_minutes", self.every_minutes, above=0)
-        fields.check_whole("checkpoint.keep", self.keep, least=1)
+def _count(things: tuple[Any, ...], name: str) -> str:
+    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
 
 
 # -- presets and trained tokenizers --------------------------------------------------------------------------
