@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from babygpt import LLMDataModule
-from babygpt.data.module import pad_id_of, resolve_block
+from babygpt.data.batches import pad_id_of
+from babygpt.data.module import resolve_block
 from babygpt.errors import CheckpointError, DataError, RecipeError
 from babygpt.model.load import load_model
 

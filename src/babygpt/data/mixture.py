@@ -27,7 +27,7 @@ import numpy.typing as npt
 from babygpt.data.order import permute
 from babygpt.errors import DataError, RecipeError
 
-__all__ = ["FINEST", "Mixture", "Stretch", "shares_of"]
+__all__ = ["FINEST", "Mixture", "Stretch", "go_on", "in_words", "shares_of", "stretches_of"]
 
 FINEST = 100_000  # windows of the longest period: weights are exact to five decimals
 _NOISE = 1e-12  # of a share: what is left of 1 / 3 in floating point
@@ -120,6 +120,36 @@ class Stretch:
 
     step: int
     weights: tuple[float, ...]
+
+
+def stretches_of(weights: Sequence[float], changes: Sequence[Stretch] = ()) -> tuple[Stretch, ...]:
+    """The weights over a run, by the step from which they hold.
+
+    Args:
+        weights: of the run's beginning.
+        changes: in the order they were made; each holds from its step on, whatever was to hold from there before.
+    """
+    stretches = [Stretch(0, tuple(weights))]
+    for change in changes:
+        stretches = [s for s in stretches if s.step < change.step]
+        if not stretches or stretches[-1].weights != change.weights:
+            stretches.append(change)
+    return tuple(stretches)
+
+
+def go_on(before: Sequence[Stretch], now: Sequence[Stretch], step: int) -> tuple[Stretch, ...]:
+    """The weights of a run that goes on: up to a step those it had, from there on those that are asked for now."""
+    asked = [s for s in now if s.step <= step][-1]
+    return stretches_of(
+        before[0].weights, [*before[1:], Stretch(step, asked.weights), *(s for s in now if s.step > step)]
+    )
+
+
+def in_words(names: Sequence[str], weights: Sequence[float]) -> str:
+    """The share of the windows that each source gets."""
+    shares = shares_of(weights)
+    each = (f"{name} {100 * share / sum(shares):.6g} %" for name, share in zip(names, shares, strict=True))
+    return f"{', '.join(each)} of the windows"
 
 
 @dataclass(frozen=True)

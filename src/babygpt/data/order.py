@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from babygpt.errors import DataError, RecipeError
 
-__all__ = ["Order", "permute", "skips_of"]
+__all__ = ["Order", "data_step", "permute", "skips_of"]
 
 _ROUNDS = 8
 _MASK = (1 << 64) - 1
@@ -134,3 +134,8 @@ def skips_of(rollbacks: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...
         skips = [(at, count) for at, count in skips if at <= to]
         skips.append((to, seen - to + undone))
     return tuple(skips)
+
+
+def data_step(step: int, skips: Sequence[tuple[int, int]]) -> int:
+    """Which step of the data's order an optimiser step takes: its own, or one further by what is left out."""
+    return step + sum(count for at, count in skips if step >= at)

@@ -32,6 +32,7 @@ from transformers import PreTrainedTokenizerBase
 from babygpt.data.arrow import FORMAT_VERSION, StoreManifest, StoreWriter, TokenStore, open_store
 from babygpt.data.cache import clear_leftovers, default_cache, publishing
 from babygpt.data.encoding import encode
+from babygpt.data.excerpts import SAMPLE_BYTES, SAMPLING, excerpts, text_of
 from babygpt.data.identity import Survey, changed_meanwhile, survey
 from babygpt.data.sources import Document, check_field, content_hash, read_documents
 from babygpt.data.split import MIN_DOCUMENTS, choose, copy_split
@@ -52,15 +53,18 @@ __all__ = [
     "Sources",
     "StoreManifest",
     "TokenStore",
+    "TrainingText",
     "default_cache",
+    "look",
+    "open_prepared",
     "open_store",
     "prepare",
+    "text_to_train_on",
+    "tokenizer_source",
 ]
 
 Progress = Callable[[str, int, int], None]
 
-_SAMPLE_BYTES = 10_000_000  # of text a tokenizer is trained on, at most
-_SAMPLE_CHARS = 16_384  # of one excerpt, when there is more text than that
 _PROBED_DOCUMENTS, _PROBED_CHARS = 64, 2000  # of text a tokenizer has to give back, at most
 _AUTO_VOCABULARY = 8192  # for `auto` with a model that is not decided yet
 
@@ -110,6 +114,21 @@ class Sources:
         return self.path.taken_on_trust + self.val_path.taken_on_trust
 
 
+@dataclass(frozen=True)
+class TrainingText:
+    """What a tokenizer may be trained on.
+
+    Attributes:
+        total: UTF-8 bytes of the documents that are not held out.
+        readable: of these, from the first on, that may be read.
+        texts: one a document; to be read once.
+    """
+
+    total: int
+    readable: int
+    texts: Iterator[str]
+
+
 def prepare(
     recipe: DataRecipe,
     *,
@@ -139,19 +158,19 @@ def prepare(
     home = cache or default_cache()
     parent = home / "data"
     clear_leftovers(parent)
-    if prepared_as is not None and (known := _open(parent / check_name(prepared_as))) is not None:
+    if prepared_as is not None and (known := open_prepared(home, prepared_as)) is not None:
         return known
     check_field(recipe.field, [*recipe.path, *recipe.val_path])
-    source = _tokenizer_source(recipe.tokenizer, model_name)
+    source = tokenizer_source(recipe.tokenizer, model_name)
     tokenizer = None
     if isinstance(source, str):
         tokenizer = load_tokenizer(source, revision=revision if recipe.tokenizer == "auto" else None)
-    sources = _look(recipe, home)
+    sources = look(recipe, home)
     key = _key(recipe, sources, source, tokenizer)
     if (reused := _open(parent / key, reused=True)) is not None:
         return replace(reused, sources=sources)
     if sources.taken_on_trust:
-        sources = _look(recipe, home, trust=False)
+        sources = look(recipe, home, trust=False)
         key = _key(recipe, sources, source, tokenizer)
     builder = _Builder(recipe, sources, source, tokenizer, progress or (lambda stage, done, total: None))
     folder = parent / key
@@ -166,7 +185,18 @@ def prepare(
     return replace(built, sources=sources)
 
 
-def _look(recipe: DataRecipe, cache: Path, *, trust: bool = True) -> Sources:
+def open_prepared(cache: Path, key: str) -> PreparedData | None:
+    """What the cache holds under a key; None where that is nothing, or damaged."""
+    return _open(cache / "data" / check_name(key))
+
+
+def text_to_train_on(recipe: DataRecipe, sources: Sources, progress: Progress) -> TrainingText:
+    """The documents that are not held out, for a tokenizer to be trained on."""
+    return _Builder(recipe, sources, 0, None, progress).training_text()
+
+
+def look(recipe: DataRecipe, cache: Path, *, trust: bool = True) -> Sources:
+    """What stands behind a recipe's paths; without `trust` every file is read."""
     return Sources(survey(recipe.path, cache, trust=trust), survey(recipe.val_path, cache, trust=trust))
 
 
@@ -185,7 +215,7 @@ def _open(folder: Path, *, reused: bool = False) -> PreparedData | None:
     return PreparedData(train, val, tokenizer, tuple(notes), fingerprint, folder.name)
 
 
-def _tokenizer_source(name: str, model_name: str) -> str | int:
+def tokenizer_source(name: str, model_name: str) -> str | int:
     """What to load, or the vocabulary of what to train."""
     if name == "auto":
         if model_name == "auto":
@@ -204,7 +234,7 @@ def _key(
     if tokenizer is not None:
         which = tokenizer_identity(tokenizer)
     else:
-        which = f"train:{source}:{_SAMPLE_BYTES}:{_SAMPLE_CHARS}:{version('tokenizers')}"
+        which = f"train:{source}:{SAMPLING}:{version('tokenizers')}"
     held_out = sources.val_path.identity if recipe.val_path else recipe.val_fraction
     parts = [FORMAT_VERSION, sources.path.identity, recipe.field, held_out, which]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
@@ -228,26 +258,9 @@ class _Builder:
 
     def fill(self, folder: Path) -> None:
         """Write train/, val/ and tokenizer/ into an empty folder."""
-        recipe = self._recipe
         hashes, num_bytes = self._scan()
-        is_val = np.zeros(len(hashes), dtype=np.bool_)
-        in_tail = False
-        if not recipe.val_path:
-            distinct = len(np.unique(hashes))
-            in_tail = distinct < MIN_DOCUMENTS
-            if not in_tail:
-                is_val = choose(hashes, recipe.val_fraction)
-                self._notes.append(
-                    f"validation: {is_val.sum()} of {len(hashes)} documents, chosen by their content"
-                )
-            else:
-                self._notes.append(
-                    f"validation: the last {recipe.val_fraction:.0%} of the tokens, because there"
-                    f" {'is' if distinct == 1 else 'are'} only {distinct} different"
-                    f" document{'s' * (distinct > 1)} (from {MIN_DOCUMENTS} on, whole documents are held out)"
-                )
-        train_bytes = num_bytes[~is_val]
-        tokenizer = self._tokenizer or self._train_tokenizer(is_val, train_bytes, in_tail)
+        is_val, in_tail = self._hold_out(hashes)
+        tokenizer = self._tokenizer or self._train_tokenizer(is_val, num_bytes, in_tail)
         check_round_trip(tokenizer, self._first_texts())
         tokenizer.save_pretrained(folder / "tokenizer")
         self._write(folder, tokenizer, hashes, is_val, in_tail)
@@ -260,7 +273,7 @@ class _Builder:
         for document in islice(
             read_documents(self._recipe.path, field=self._recipe.field), _PROBED_DOCUMENTS
         ):
-            yield _text_of(document)[:_PROBED_CHARS]
+            yield text_of(document)[:_PROBED_CHARS]
 
     def _documents(self, stage: str, total: int) -> Iterator[Document]:
         for number, document in enumerate(read_documents(self._recipe.path, field=self._recipe.field)):
@@ -272,32 +285,52 @@ class _Builder:
         hashes, sizes = array("Q"), array("q")
         for document in self._documents("reading", 0):
             hashes.append(content_hash(document))
-            sizes.append(len(_text_of(document).encode()))
+            sizes.append(len(text_of(document).encode()))
         return np.frombuffer(hashes, dtype=np.uint64), np.frombuffer(sizes, dtype=np.int64)
 
-    def _train_tokenizer(
-        self, is_val: np.ndarray, sizes: np.ndarray, in_tail: bool
-    ) -> PreTrainedTokenizerBase:
+    def _hold_out(self, hashes: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Which documents are held out, bool [documents], and whether the tail of the tokens is instead."""
         fraction = self._recipe.val_fraction
-        total = int(sizes.sum())
+        none = np.zeros(len(hashes), dtype=np.bool_)
+        if self._recipe.val_path:
+            return none, False
+        distinct = len(np.unique(hashes))
+        if distinct >= MIN_DOCUMENTS:
+            is_val = choose(hashes, fraction)
+            self._notes.append(
+                f"validation: {is_val.sum()} of {len(hashes)} documents, chosen by their content"
+            )
+            return is_val, False
+        self._notes.append(
+            f"validation: the last {fraction:.0%} of the tokens, because there {'is' if distinct == 1 else 'are'} only"
+            f" {distinct} different document{'s' * (distinct > 1)} (from {MIN_DOCUMENTS} on, whole documents are held"
+            " out)"
+        )
+        return none, True
+
+    def training_text(self) -> TrainingText:
+        """The documents that are not held out."""
+        hashes, num_bytes = self._scan()
+        return self._training_text(num_bytes, *self._hold_out(hashes))
+
+    def _training_text(self, num_bytes: np.ndarray, is_val: np.ndarray, in_tail: bool) -> TrainingText:
+        total = int(num_bytes[~is_val].sum())
         # Where the tail of the tokens is held out, its first byte is not known before there are tokens: stay
         # well away.
-        readable = int(total * (1 - fraction) ** 2) if in_tail else total
+        readable = int(total * (1 - self._recipe.val_fraction) ** 2) if in_tail else total
+        documents = zip(self._documents("sampling", len(is_val)), is_val, strict=False)
+        return TrainingText(total, readable, (text_of(d) for d, held_out in documents if not held_out))
+
+    def _train_tokenizer(
+        self, is_val: np.ndarray, num_bytes: np.ndarray, in_tail: bool
+    ) -> PreTrainedTokenizerBase:
+        text = self._training_text(num_bytes, is_val, in_tail)
         assert isinstance(self._source, int)
-        texts = _excerpts(
-            (
-                d
-                for d, held_out in zip(self._documents("sampling", len(is_val)), is_val, strict=False)
-                if not held_out
-            ),
-            readable,
-        )
-        tokenizer = train_tokenizer(texts, self._source)
-        share = (
-            f"{min(_SAMPLE_BYTES, readable) / 1e6:.1f} MB of " if readable > _SAMPLE_BYTES or in_tail else ""
-        )
+        tokenizer = train_tokenizer(excerpts(text.texts, text.readable), self._source)
+        share = f"{min(SAMPLE_BYTES, text.readable) / 1e6:.1f} MB of "
+        share *= text.readable > SAMPLE_BYTES or in_tail
         self._notes.append(
-            f"tokenizer: {len(tokenizer)} entries from {share}the {total / 1e6:.1f} MB of training text"
+            f"tokenizer: {len(tokenizer)} entries from {share}the {text.total / 1e6:.1f} MB of training text"
         )
         return tokenizer
 
@@ -362,36 +395,3 @@ class _Builder:
 
 def _changed(where: str) -> DataError:
     return DataError("the data changed while it was read", where=where, hint="Start again when it is written")
-
-
-def _text_of(document: Document) -> str:
-    if document.text is not None:
-        return document.text
-    if document.spans is not None:
-        return "".join(span.text for span in document.spans)
-    contents = (message.get("content") for message in document.messages or ())
-    return "\n".join(content for content in contents if isinstance(content, str))
-
-
-def _excerpts(documents: Iterator[Document], readable: int) -> Iterator[str]:
-    """Text to train a tokenizer on: the first `readable` bytes, or excerpts from all over them.
-
-    Which excerpts is decided by a hash of what they are and where they stand: the same on every run.
-    """
-    wanted = _SAMPLE_BYTES / max(1, readable)
-    left, room = readable, _SAMPLE_BYTES
-    for document in documents:
-        text = _text_of(document)
-        for start in range(0, len(text), _SAMPLE_CHARS):
-            excerpt = text[start : start + _SAMPLE_CHARS]
-            size = len(excerpt.encode())
-            if left < size:
-                excerpt = excerpt.encode()[:left].decode(errors="ignore")
-                size = left
-            if not excerpt or room < size:
-                return
-            left -= size
-            digest = hashlib.blake2b(excerpt.encode(), digest_size=8, salt=start.to_bytes(8, "big")).digest()
-            if wanted >= 1 or int.from_bytes(digest, "big") < wanted * 2**64:
-                room -= size
-                yield excerpt

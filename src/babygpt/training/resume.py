@@ -9,6 +9,7 @@ from pathlib import Path
 from babygpt import planner
 from babygpt.checkpoints import newest
 from babygpt.data import changes
+from babygpt.data.order import data_step, skips_of
 from babygpt.errors import CheckpointError, RecipeError
 from babygpt.files import read_manifest
 from babygpt.machine import MachineFacts, MachinePlan, asked_as_before, detect
@@ -17,6 +18,7 @@ from babygpt.settings import TrainSettings
 from babygpt.training.budget import lengthened
 from babygpt.training.spikes import read_rollbacks, undo
 from babygpt.training.start import Run, Say, build_data, config_of, reopen, write_machine
+from babygpt.training.weights import change_weights, check_weights
 
 __all__ = ["resume"]
 
@@ -48,8 +50,10 @@ def resume(settings: TrainSettings, say: Say) -> Run:
         f for f in settings.given if f.split(".")[0] not in ("machine", "checkpoint", "out", "resume", "json")
     ]
     paths = [name.removeprefix("data.") for name in asked if name in ("data.path", "data.val_path")]
+    reweighted = "data.weights" in asked and bool(settings.data.weights)
     longer = any(name.startswith("budget.") for name in asked)
-    asked = [name for name in asked if name not in ("data.path", "data.val_path") and name[:7] != "budget."]
+    free = ("data.path", "data.val_path", "data.weights")
+    asked = [name for name in asked if name not in free and name[:7] != "budget."]
     wrong = [d for d in differences(recipe, settings.recipe) if d.split(":")[0] in asked]
     if wrong:
         raise RecipeError(
@@ -57,7 +61,10 @@ def resume(settings: TrainSettings, say: Say) -> Run:
             where=str(out),
             hint="Leave these fields out to go on, or start a new run with --out",
         )
-    undo(out / "checkpoints", read_rollbacks(out))
+    if reweighted:
+        check_weights(out, recipe.data, settings.data.weights)
+    rollbacks = read_rollbacks(out)
+    undo(out / "checkpoints", rollbacks)
     found = newest(out / "checkpoints", lambda message: say(f"resume: {message}"))
     done = 0 if found is None else int(read_manifest(found).facts["step"])
     if found is None:
@@ -81,6 +88,9 @@ def resume(settings: TrainSettings, say: Say) -> Run:
     for line in _plan_lines(planned, facts, before):
         say(f"plan: {line}")
     write_machine(out, facts, planned.plan, planned.reasons)
+    if reweighted:
+        skips = skips_of([(r.to, r.seen) for r in rollbacks])
+        change_weights(out, recipe.data, settings.data.weights, data_step(done, skips), say)
     return Run(out, recipe, planned.plan, settings, found)
 
 
