@@ -379,6 +379,12 @@ def test_weights_changed_on_the_way_are_gone_through_again_from_an_earlier_check
     refused = command(*asked_now, "--data.weights", 1)
     assert refused.code == 2
     assert "1 weight for 2 paths" in refused.err
+    finished = command("train", "--resume", out, "--data.weights", 0.25, 0.75)
+    assert finished.code == 2
+    assert "the run is finished: no step is left for other weights" in finished.err
+    assert command("train", "--resume", out, "--data.weights", 0.75, 0.25).code == 0, (
+        "the same weights are none"
+    )
     changed = command(*asked_now, "--data.weights", 0.25, 0.75)
     assert changed.code == 0, changed.err
     assert "mixture: from the next step on docs.jsonl 25 %, pairs.jsonl 75 %" in changed.err

@@ -7,7 +7,7 @@ import pytest
 from babygpt.data.mixture import Stretch
 from babygpt.errors import CheckpointError, RecipeError
 from babygpt.recipe import DataRecipe
-from babygpt.training.weights import change_weights, check_weights, read_changes
+from babygpt.training.weights import change_weights, check_weights, read_changes, refuse_change
 
 RECIPE = DataRecipe(path=("x/web", "x/code"), weights=(0.5, 0.5))
 
@@ -41,6 +41,11 @@ def test_what_is_refused(tmp_path: Path) -> None:
         check_weights(tmp_path, RECIPE, (1, 1e-9))
     with pytest.raises(RecipeError, match="begun without weights"):
         check_weights(tmp_path, DataRecipe(path=("a", "b")), (1, 2))
+    with pytest.raises(RecipeError, match="begun with weights"):
+        check_weights(tmp_path, RECIPE, ())
+    refuse_change(tmp_path, RECIPE, (0.5, 0.5), 9)
+    with pytest.raises(RecipeError, match="no step is left"):
+        refuse_change(tmp_path, RECIPE, (1, 2), 9)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ assignment (The chairman assignment problem, Discrete Mathematics 32, 1980): the
 stand at position n, counted from 1, once a_i n / D - j >= 1 / (2k - 2), has to stand there before
 a_i n / D - j > 1 - 1 / (2k - 2), and of those that may stand the one that has to soonest does; k counts the sources
 whose share is above 0. Then after any number of windows each source's count is within 1 - 1 / (2k - 2) of its share,
-and in any stretch within 2 - 1 / (k - 1): of two sources within one window, of more below two. Less is not to be had
-of any stretch: of shares 5 : 4 : 2 no order of eleven windows keeps every stretch within one.
+and in any stretch within 2 - 1 / (k - 1): of two sources within one window, of more below two. One for every stretch
+is more than can be had of three: of shares 5 : 4 : 2 no order of eleven windows does it.
 
 A period ends with each source at its share exactly, so that position and counts anywhere are whole periods and a
 look into the one laid out: O(1) to enter, O(D log k) once, 12 bytes a position. The k-th window of a source is the

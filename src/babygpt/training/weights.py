@@ -21,7 +21,7 @@ from babygpt.errors import CheckpointError, RecipeError
 from babygpt.files import write_json_atomic
 from babygpt.recipe import DataRecipe
 
-__all__ = ["change_weights", "check_weights", "read_changes"]
+__all__ = ["change_weights", "check_weights", "read_changes", "refuse_change"]
 
 _FILE = "weights.json"
 
@@ -50,6 +50,13 @@ def _change(entry: Any) -> Stretch:
     return Stretch(step, weights)
 
 
+def _is_change(out: Path, recipe: DataRecipe, asked: Sequence[float], step: int) -> bool:
+    """Whether other weights hold from a step on than are asked for; arguments as of `change_weights`."""
+    changes = read_changes(out)
+    now = stretches_of(recipe.weights, [*changes, Stretch(step, tuple(asked))])
+    return now != stretches_of(recipe.weights, changes)
+
+
 def change_weights(
     out: Path, recipe: DataRecipe, asked: Sequence[float], step: int, say: Callable[[str], None]
 ) -> None:
@@ -62,10 +69,9 @@ def change_weights(
         step: of the data's order: that of the next step.
         say: tells the user.
     """
-    changes = read_changes(out)
-    now = [*changes, Stretch(step, tuple(asked))]
-    if stretches_of(recipe.weights, now) == stretches_of(recipe.weights, changes):
+    if not _is_change(out, recipe, asked, step):
         return
+    now = [*read_changes(out), Stretch(step, tuple(asked))]
     write_json_atomic(out / _FILE, [{"step": c.step, "weights": list(c.weights)} for c in now])
     say(f"mixture: from the next step on {in_words(names_of(recipe.path), asked)}")
 
@@ -76,11 +82,25 @@ def check_weights(out: Path, recipe: DataRecipe, asked: tuple[float, ...]) -> No
     Raises:
         RecipeError: the run has none, or another number of sources, or a weight is too small.
     """
-    if asked and not recipe.weights:
+    if bool(asked) != bool(recipe.weights):
         raise RecipeError(
-            "the run was begun without weights, with everything once an epoch",
+            f"the run was begun with{'' if recipe.weights else 'out'} weights, and cannot go on otherwise",
             where=str(out),
             hint="Leave data.weights out to go on, or start a new run with --out",
         )
     replace(recipe, weights=asked).check_sources()
     shares_of(asked)
+
+
+def refuse_change(out: Path, recipe: DataRecipe, asked: Sequence[float], step: int) -> None:
+    """Refuses other weights in a run that is finished; arguments as of `change_weights`.
+
+    Raises:
+        RecipeError: they are not those that hold already.
+    """
+    if _is_change(out, recipe, asked, step):
+        raise RecipeError(
+            "the run is finished: no step is left for other weights",
+            where="data.weights",
+            hint="Give a longer budget as well, or leave them out",
+        )
