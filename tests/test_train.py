@@ -141,6 +141,7 @@ def test_the_loss_of_a_step_is_the_models_own(
         "budget__steps": 1,
     }
     seen = command(*args_for(text / "pairs.jsonl", tmp_path / "run", data__packing="padded", **more))
+    assert "% padding; " in seen.err
     assert seen.code == 0, seen.err
     data = LLMDataModule(
         str(folder), 8, path=str(text / "pairs.jsonl"), block=32, packing="padded", val_fraction=0.2
