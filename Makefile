@@ -31,8 +31,9 @@ RECIPE_FOR_ENV := pyproject.toml constraints.txt $(wildcard requirements/*.txt)
 train: $(VENV)/.package
 	$(VENV)/bin/babygpt train $(ARGS)
 
+# Two processes, each file's tests in one of them: what a file has made for its tests is made once.
 test: $(VENV)/.test
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

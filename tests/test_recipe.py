@@ -276,7 +276,8 @@ def test_defaults_are_those_of_the_design():
         "model": {"name": "auto", "revision": None, "attention": "auto", "dropout": 0.0},
         "data": {
             "path": ("builtin:python",), "weights": (), "field": "auto", "val_path": (), "val_fraction": 0.05,
-            "tokenizer": "auto", "block": "auto", "packing": "stream", "global_batch_size": "auto",
+            "tokenizer": "auto", "block": "auto", "packing": "stream", "too_long": "split",
+                "train_on_prompts": False, "global_batch_size": "auto",
         },
         "optim": {"name": "auto", "lr": "auto", "weight_decay": 0.1, "betas": (0.9, 0.95), "grad_clip": 1.0,
                   "on_spike": "go_on"},

@@ -102,6 +102,8 @@ def evaluate(settings: EvalSettings) -> EvalResult:
         tokenizer="auto",
         block=recipe.block,
         packing=recipe.packing,
+        too_long=recipe.too_long,
+        train_on_prompts=recipe.train_on_prompts,
         val_batches=None,
     )
     data.setup("validate")

@@ -18,6 +18,7 @@ import yaml
 from babygpt import fields
 from babygpt.errors import RecipeError
 from babygpt.files import write_text_atomic
+from babygpt.tokenizer_names import trained_tokenizer
 
 __all__ = [
     "Auto",
@@ -38,10 +39,6 @@ __all__ = [
 ]
 
 Auto = Literal["auto"]
-
-# 256 bytes and the end-of-text token: the smallest vocabulary of a byte-level tokenizer.
-_SMALLEST_VOCABULARY = 257
-
 
 # Above any run there will be; torch and Lightning count in 64 bits.
 _LONGEST = {"steps": 10**10, "tokens": 10**16}
@@ -94,10 +91,14 @@ class DataRecipe:
             messages.
         val_path: text to validate on, in the same forms; none holds out a part of `path`.
         val_fraction: share of the documents that is held out where `val_path` names none.
-        tokenizer: train:N (a new one of N entries), a folder or a hub name; auto takes the model's own.
+        tokenizer: train:N (a new BPE of N entries) or train:unigram:N, a folder or a hub name, file: before it to
+            take its tokenizer.json as it is; auto takes the model's own.
         block: tokens of one window; auto takes what suits the model.
         packing: stream joins documents and cuts windows from the whole; isolated packs whole documents that
             cannot see each other; padded gives each document a window.
+        too_long: what isolated and padded do with a document longer than a window: split it into pieces that
+            overlap by one token, cut it to its first window, drop it, or refuse the data.
+        train_on_prompts: whether prompts, and the turns of others than the assistant, are targets as well.
         global_batch_size: windows of one optimiser step, over all devices and micro-batches.
     """
 
@@ -109,6 +110,8 @@ class DataRecipe:
     tokenizer: str = "auto"
     block: int | Auto = "auto"
     packing: Literal["stream", "isolated", "padded"] = "stream"
+    too_long: Literal["split", "cut", "drop", "refuse"] = "split"
+    train_on_prompts: bool = False
     global_batch_size: int | Auto = "auto"
 
     def __post_init__(self) -> None:
@@ -118,9 +121,14 @@ class DataRecipe:
         fields.check_text("data.field", self.field)
         fields.check_number("data.val_fraction", self.val_fraction, above=0, below=1)
         fields.check_text("data.tokenizer", self.tokenizer)
-        if self.tokenizer.startswith("train:"):
-            _trained_size(self.tokenizer)
+        trained_tokenizer(self.tokenizer)
         fields.check_whole("data.block", self.block, least=2, auto=True)
+        if self.too_long != "split" and self.packing == "stream":
+            raise RecipeError(
+                f"{self.too_long} has no meaning where data.packing is stream, which cuts windows from the whole",
+                where="data.too_long",
+                hint="Leave it at split, or give data.packing isolated or padded",
+            )
         fields.check_whole("data.global_batch_size", self.global_batch_size, least=1, most=10**7, auto=True)
 
     def check_sources(self) -> None:
@@ -297,17 +305,7 @@ def _count(things: tuple[Any, ...], name: str) -> str:
     return f"{len(things)} {name}{'s' * (len(things) != 1)}"
 
 
-# -- presets and trained tokenizers --------------------------------------------------------------------------
-
-
-def _trained_size(tokenizer: str) -> None:
-    size = tokenizer.removeprefix("train:")
-    if not (size.isascii() and size.isdecimal() and int(size) >= _SMALLEST_VOCABULARY):
-        raise RecipeError(
-            f"{tokenizer!r} does not say how many entries to train",
-            where="data.tokenizer",
-            hint=f"Give train:N with N of at least {_SMALLEST_VOCABULARY}, such as train:8192",
-        )
+# -- presets ------------------------------------------------------------------------------------------------
 
 
 def preset_names() -> tuple[str, ...]:

@@ -76,14 +76,18 @@ def test_bos_stays_and_the_tokenizers_own_eos_is_not_doubled(sentencepiece_like)
     assert ids.count(2) == 1
 
 
-@given(st.lists(st.text(max_size=30), min_size=1, max_size=8))
+# Hypothesis tries the strings that stand in the sources: a text's own end-of-text is not doubled, by design.
+PLAIN_TEXT = st.text(max_size=30).filter(lambda text: "<|" not in text)
+
+
+@given(st.lists(PLAIN_TEXT, min_size=1, max_size=8))
 def test_documents_come_out_in_order_and_decode_to_themselves(tokenizer, texts: list[str]) -> None:
     encoded = list(encode([Document(str(i), text=text) for i, text in enumerate(texts)], tokenizer))
     back = [tokenizer.decode(e.ids[:-1], clean_up_tokenization_spaces=False) for e in encoded]
     assert back == texts
 
 
-@given(st.text(max_size=20), st.text(max_size=20))
+@given(PLAIN_TEXT, PLAIN_TEXT)
 def test_a_prompt_has_the_ids_inference_gives_it(tokenizer, prompt: str, completion: str) -> None:
     encoded = one(spans(prompt, completion), tokenizer)
     assert encoded.is_target is not None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from babygpt.data import layout
-from babygpt.data.layout import lay_out
+from babygpt.data.layout import lay_out, notes_on_length
 from babygpt.data.packing import Windows, pack
 
 FIELDS = ("starts", "lengths", "offsets", "targets")
@@ -77,3 +77,22 @@ def test_leftovers_go_after_an_hour(make_store: Any) -> None:
     os.utime(folder / ".partial-old", (time.time() - 4000,) * 2)
     lay_out(store, 9, "padded")
     assert not (folder / ".partial-old").exists()
+
+
+@pytest.mark.parametrize("packing", ["isolated", "padded"])
+def test_what_becomes_of_too_long_documents_has_windows_of_its_own(make_store: Any, packing: Any) -> None:
+    store = make_store(DOCUMENTS, MASKS)
+    for _ in range(2):
+        for too_long in ("split", "cut", "drop"):
+            wanted = pack(store.offsets, 4, packing, store.target_cumsum(), too_long=too_long)
+            assert same(lay_out(store, 4, packing, too_long=too_long), wanted)
+    assert len(list((store.folder.parent / "windows").iterdir())) == 3
+
+
+def test_notes_name_both_sides(make_store: Any) -> None:
+    train, val = make_store(DOCUMENTS), make_store([[1, 2], [1, 2, 3]])
+    assert notes_on_length(train, val, 4, "stream", "split") == []
+    (said,) = notes_on_length(train, val, 4, "padded", "cut")
+    assert said.startswith("training: 24 of 60 documents are longer than a window of 4 tokens")
+    sides = [said.partition(":")[0] for said in notes_on_length(train, val, 2, "isolated", "drop")]
+    assert sides == ["training", "validation"]

@@ -11,7 +11,7 @@ import torch
 
 from babygpt import LLMDataModule
 from babygpt.data.batches import pad_id_of
-from babygpt.data.module import resolve_block
+from babygpt.data.block import resolve_block
 from babygpt.errors import CheckpointError, DataError, RecipeError
 from babygpt.model.load import load_model
 
@@ -204,3 +204,21 @@ def test_refusals_of_several_sources(corpus: Path, pairs: Path, tmp_path: Path) 
     (tmp_path / "short.txt").write_text("a few words only, not a window of them")
     with pytest.raises(DataError, match=r"short\.txt: the data has .* one window needs 64"):
         mixed(corpus, tmp_path / "short.txt", block=64)
+
+
+def test_too_long_documents_are_told_of_and_part_of_the_identity(corpus: Path) -> None:
+    split, cut = (module_of(corpus, packing="padded", too_long=choice) for choice in ("split", "cut"))
+    assert [note for note in module_of(corpus).notes if "longer than a window" in note] == []
+    (said,) = [note for note in cut.notes if note.startswith("training: ")]
+    assert "cut to their first 32 tokens" in said
+    assert sum(map(cut.step_targets, range(cut.steps_per_epoch))) < sum(
+        map(split.step_targets, range(split.steps_per_epoch))
+    )
+    with pytest.raises(CheckpointError, match="too_long is split here and was cut"):
+        split.load_state_dict(cut.state_dict())
+    with pytest.raises(DataError, match=r"data\.too_long"):
+        module_of(corpus, packing="padded", too_long="refuse")
+    with pytest.raises(
+        RecipeError, match=r"data\.too_long: cut has no meaning where data\.packing is stream"
+    ):
+        module_of(corpus, too_long="cut")

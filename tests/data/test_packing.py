@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from babygpt.data.packing import Windows, isolated_windows, pack, padded_windows, stream_windows
+from babygpt.data.packing import (
+    Windows,
+    describe_too_long,
+    isolated_windows,
+    pack,
+    padded_windows,
+    stream_windows,
+)
 from babygpt.errors import DataError
 
 lengths_of_documents = st.lists(st.integers(0, 40), min_size=1, max_size=60)
@@ -144,3 +151,38 @@ def test_pack_refuses_a_block_without_target_and_an_unknown_packing() -> None:
         pack(offsets_of([20]), 1, "stream")
     with pytest.raises(DataError, match="unknown packing 'loose'"):
         pack(offsets_of([20]), 4, "loose")  # type: ignore[arg-type]
+
+
+@given(lengths_of_documents, blocks, st.sampled_from([isolated_windows, padded_windows]), st.integers(0, 9))
+def test_too_long_documents_are_cut_or_dropped_and_the_others_left_as_they_are(
+    lengths, block, make, seed
+) -> None:
+    offsets = offsets_of(lengths)
+    mask = np.random.default_rng(seed).random(offsets[-1]) < 0.7
+    kept = {"cut": [min(n, block) for n in lengths], "drop": [n if n <= block else 0 for n in lengths]}
+    for too_long, counts in kept.items():
+        windows = make(offsets, block, cumsum_of(mask), too_long)
+        wanted = (p for at, n in zip(offsets.tolist(), counts, strict=False) for p in range(at + 1, at + n))
+        assert targets_met(windows, mask) == Counter(p for p in wanted if mask[p])
+        check_counts(windows, mask)
+
+
+def test_what_becomes_of_too_long_documents_is_counted() -> None:
+    offsets = offsets_of([3, 10, 4, 5, 7])
+    said = "2 of 5 documents are longer than a window of 5 tokens (the longest has 10): "
+    assert describe_too_long(offsets, 5, "split") == (
+        f"{said}split into pieces that overlap by one token, all 17 tokens kept"
+    )
+    assert describe_too_long(offsets, 5, "cut") == f"{said}cut to their first 5 tokens, 7 of 29 tokens lost"
+    assert describe_too_long(offsets, 5, "drop") == f"{said}left out, 17 of 29 tokens lost"
+    assert describe_too_long(offsets, 10, "drop") is None
+
+
+@pytest.mark.parametrize("packing", ["isolated", "padded"])
+def test_too_long_documents_are_refused_on_request(packing) -> None:
+    offsets = offsets_of([3, 10, 4])
+    with pytest.raises(DataError, match=r"data\.too_long: 1 of 3 documents .* data\.block of 10"):
+        pack(offsets, 5, packing, too_long="refuse")
+    assert len(pack(offsets, 10, packing, too_long="refuse").starts) == 3
+    with pytest.raises(DataError, match=r"is a target in what .* drop leaves"):
+        pack(offsets_of([9]), 5, packing, too_long="drop")

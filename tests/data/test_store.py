@@ -219,8 +219,8 @@ def test_progress_is_told(corpus: Path, tmp_path: Path) -> None:
 
 def test_a_failure_leaves_nothing_behind(corpus: Path, tmp_path: Path) -> None:
     bad = corpus / "zz.jsonl"
-    bad.write_text('{"messages": [{"role": "user", "content": "hi"}]}\n')
-    with pytest.raises(DataError, match=r"zz\.jsonl:1: .*no chat template"):
+    bad.write_text('{"messages": [{"role": "user", "content": 5}]}\n')
+    with pytest.raises(DataError, match=r"zz\.jsonl:1: .*refuses the conversation"):
         build(tmp_path / "cache", corpus)
     assert list((tmp_path / "cache" / "data").iterdir()) == []
     (tmp_path / "tiny.txt").write_text("a")
@@ -255,3 +255,22 @@ def test_the_cache_stands_where_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_
     assert default_cache() == tmp_path / "x" / "babygpt"
     monkeypatch.setenv("BABYGPT_CACHE", str(tmp_path / "y"))
     assert default_cache() == tmp_path / "y"
+
+
+def test_conversations_give_a_trained_tokenizer_their_template(tmp_path: Path) -> None:
+    file = tmp_path / "talks.jsonl"
+    talks = [
+        [{"role": "user", "content": sentence(n)}, {"role": "assistant", "content": sentence(n + 1)}]
+        for n in range(30)
+    ]
+    file.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks))
+    for kind in ("", "unigram:"):
+        data = build(tmp_path / "cache", file, tokenizer=f"train:{kind}400")
+        assert data.tokenizer.eos_token_id == 2
+        assert any("with ChatML as its template" in note for note in data.notes)
+        document = data.val.document(0)
+        told = str(data.tokenizer.decode(document[data.val.target_mask(0, len(document))]))
+        assert told in {talk[1]["content"] + "<|im_end|>" for talk in talks}
+    everything = build(tmp_path / "cache", file, tokenizer="train:400", train_on_prompts=True)
+    assert not everything.train.has_targets
+    assert everything.key != build(tmp_path / "cache", file, tokenizer="train:400").key

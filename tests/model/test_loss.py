@@ -197,3 +197,27 @@ class TestGradient:
 def test_head_is_a_plain_pair(tiny: Any) -> None:
     model = tiny("gpt2")
     assert find_head(model) == Head(model.transformer, model.lm_head)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-14), (torch.float32, 1e-6), (torch.bfloat16, 2**-8)]
+)
+def test_the_gradient_of_the_logits_is_that_of_cross_entropy(dtype: torch.dtype, tolerance: float) -> None:
+    """More rows than go through the cache at once, some of them no targets, under a gradient that is not 1."""
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = 5003
+    rows = 3 * loss_module._CACHE_BYTES // (4 * vocabulary) + 1
+    logits = (4 * torch.randn(rows, vocabulary, generator=generator)).to(dtype).requires_grad_()
+    targets = torch.randint(0, vocabulary, (rows,), generator=generator)
+    targets[::3] = loss_module.IGNORED
+    exact = logits.detach().double().requires_grad_()
+    (0.37 * F.cross_entropy(exact, targets, ignore_index=loss_module.IGNORED, reduction="sum")).backward()
+    assert exact.grad is not None
+    found = loss_module._nll(logits, targets)
+    (0.37 * found).backward(retain_graph=True)
+    assert logits.grad is not None
+    assert logits.grad.dtype == dtype
+    assert torch.equal(logits.grad[::3], torch.zeros_like(logits.grad[::3]))
+    torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=tolerance * 4, atol=tolerance)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        found.backward()

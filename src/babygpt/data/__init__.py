@@ -10,6 +10,7 @@
     store       a data recipe          -> PreparedData: split, tokenised, cached
     several     a recipe with weights  -> PreparedData of a store a source (joined lays them side by side)
     changes     a run folder           -> whether the data are still what it was trained on
+    block       a model's positions    -> the length of a window
     packing     document offsets       -> Windows: pieces of the flat ids
     efficiency  Windows                -> length statistics, padding and cuts
     layout      TokenStore             -> Windows, kept beside a large store

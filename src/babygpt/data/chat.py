@@ -3,7 +3,11 @@
 A template with generation marks says itself what the assistant produces. Otherwise a turn begins where the
 conversation before it, rendered with the generation prompt, ends: exactly what the model is given at
 inference. It ends with the end-of-turn token; the line end many templates put behind that is not the model's
-to produce.
+to produce. Where a template writes a turn differently once others follow, its end is where the rendering becomes
+the same again as with other words in its place. A call of tools is what the assistant produces like its words; what
+the tools answer is not.
+
+Cost: for a template with marks one rendering a conversation, else two for each turn of the assistant.
 
 A template is a program in a sandbox, which keeps it from files, the network and Python's objects. It is given
 20 seconds and 2 GB a conversation, the first where the system has timers, the second where it has limits.
@@ -11,6 +15,7 @@ A template is a program in a sandbox, which keeps it from files, the network and
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import sys
@@ -27,46 +32,97 @@ from babygpt.data.sources import Document, Span
 from babygpt.errors import DataError
 from babygpt.untrusted import shown
 
-__all__ = ["Rendered", "render"]
+__all__ = ["Rendered", "Specials", "render"]
 
 _SECONDS, _BYTES = 20.0, 2 << 30
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_OTHER_WORDS = "\ue000\ue001"  # private characters, which no content and no template begins or ends with
+
+Messages = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A document's text in spans, at least one; `num_bytes` counts the UTF-8 bytes of the target text."""
+    """A document's text in spans, at least one.
+
+    Attributes:
+        spans: the text in order.
+        num_bytes: UTF-8 bytes of the target text; special tokens of a conversation count none.
+        is_chat: whether a template wrote it, with its own special tokens.
+    """
 
     spans: tuple[Span, ...]
     num_bytes: int
     is_chat: bool
 
 
-def render(document: Document, tokenizer: PreTrainedTokenizerBase) -> Rendered:
+class Specials:
+    """A tokenizer's special tokens, looked up once for many documents.
+
+    Attributes:
+        ids: theirs.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        added = {n: token.content for n, token in tokenizer.added_tokens_decoder.items() if token.special}
+        texts = {*added.values(), *tokenizer.all_special_tokens}
+        self.ids = frozenset({*added, *tokenizer.all_special_ids})
+        self._any = re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or "(?!)")
+
+    def num_bytes(self, text: str) -> int:
+        """UTF-8 bytes of what is no special token."""
+        return len(self._any.sub("", text).encode())
+
+    def end_of_turn(self, text: str, at: int) -> int:
+        """Where the special token at `at`, white space before it aside, ends; `at` itself when there is none."""
+        behind = at + len(text[at:]) - len(text[at:].lstrip())
+        found = self._any.match(text, behind)
+        return found.end() if found else at
+
+    def is_last_of(self, text: str) -> bool:
+        """Whether a text ends in a special token."""
+        return any(found.end() == len(text) for found in self._any.finditer(text))
+
+
+def render(
+    document: Document,
+    tokenizer: PreTrainedTokenizerBase,
+    specials: Specials | None = None,
+    *,
+    train_on_prompts: bool = False,
+) -> Rendered:
     """A document as spans of text.
 
+    Args:
+        document: text, spans or messages.
+        tokenizer: with a chat template, where there are messages.
+        specials: the tokenizer's, where many documents are rendered.
+        train_on_prompts: whether `num_bytes` counts all text; the spans stay as they are.
+
     Raises:
-        DataError: the tokenizer has no chat template, or its template cannot tell the assistant's turns
-            apart.
+        DataError: the tokenizer has no chat template, its template refuses the conversation or cannot tell the
+            assistant's turns apart, or the tools are malformed.
     """
     if document.text is not None:
         return Rendered((Span(document.text, True),), len(document.text.encode()), False)
     if document.spans is not None:
-        targets = (len(span.text.encode()) for span in document.spans if span.is_target)
-        return Rendered(document.spans, sum(targets), False)
-    assert document.messages is not None
+        counted = (len(s.text.encode()) for s in document.spans if s.is_target or train_on_prompts)
+        return Rendered(document.spans, sum(counted), False)
     if tokenizer.chat_template is None:
         raise DataError(
             "a conversation, but the tokenizer has no chat template",
             where=document.id,
             hint="Use the tokenizer of a chat model, or prompt and completion instead of messages",
         )
+    specials = specials or Specials(tokenizer)
+    template = _Template(tokenizer, _tools(document))
     try:
         with _bounded():
-            if _GENERATION.search(tokenizer.get_chat_template()):
-                text, turns = _marked_turns(document.messages, tokenizer)
+            messages = _arguments_as_wanted(_without_nulls(document.messages or ()), template)
+            if _GENERATION.search(template.source):
+                text, turns = _marked_turns(messages, template, specials)
             else:
-                text, turns = _located_turns(document, tokenizer)
+                text, turns = _located_turns(document, messages, template, specials)
     except DataError:
         raise
     except Exception as error:  # templates raise whatever they like: the messages do not suit them
@@ -74,9 +130,67 @@ def render(document: Document, tokenizer: PreTrainedTokenizerBase) -> Rendered:
         raise DataError(
             f"the tokenizer's chat template refuses the conversation ({reason})", where=document.id
         ) from error
-    contents = (m.get("content") for m in document.messages if m["role"] == "assistant")
-    num_bytes = sum(len(content.encode()) for content in contents if isinstance(content, str))
-    return Rendered(_cut(text, turns), num_bytes, True)
+    spans = _cut(text, turns)
+    counted = (specials.num_bytes(span.text) for span in spans if span.is_target or train_on_prompts)
+    return Rendered(spans, sum(counted), True)
+
+
+# -- messages ------------------------------------------------------------------------------------------------
+
+
+def _tools(document: Document) -> list[Any] | None:
+    """The tools a conversation may call, from a list of their schemas or the JSON of one."""
+    tools = document.tools
+    if isinstance(tools, str):
+        try:
+            tools = json.loads(tools)
+        except ValueError as error:
+            raise DataError(f"field 'tools' is not JSON ({error})", where=document.id) from None
+    if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
+        raise DataError(
+            "field 'tools' holds no list of objects",
+            where=document.id,
+            hint="Give the JSON schema of each function, as chat templates take them",
+        )
+    return tools or None
+
+
+def _without_nulls(messages: Messages) -> Messages:
+    """Arrow gives every key to every message: one without a value is as good as absent, content aside."""
+    return [{k: v for k, v in m.items() if v is not None or k == "content"} for m in messages]
+
+
+def _arguments_as_wanted(messages: Messages, template: _Template) -> Messages:
+    """The messages, the arguments of calls as objects where the template would quote their JSON text once more.
+
+    Data from chat interfaces hold arguments as text, and some templates want them so; others write whatever is
+    there as JSON.
+    """
+    texts = [
+        call["arguments"]
+        for message in messages
+        for call in _functions(message)
+        if isinstance(call.get("arguments"), str)
+    ]
+    if not texts:
+        return messages
+    rendering = template.render(messages)
+    if not any(json.dumps(text, ensure_ascii=False) in rendering for text in texts):
+        return messages
+    copy: Messages = json.loads(json.dumps(messages))
+    for message in copy:
+        for call in _functions(message):
+            if isinstance(call.get("arguments"), str):
+                call["arguments"] = json.loads(call["arguments"])
+    return copy
+
+
+def _functions(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for call in message.get("tool_calls") or ():
+        yield call.get("function", call)
+
+
+# -- bounds --------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -118,73 +232,99 @@ def _limited_memory() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
+# -- turns ---------------------------------------------------------------------------------------------------
+
+
 def _cut(text: str, turns: Sequence[tuple[int, int]]) -> tuple[Span, ...]:
     """The text in alternating spans, without the white space a template leaves at the very end."""
     spans, at = [], 0
     for start, end in turns:
         spans += [Span(text[at:start], False), Span(text[start:end], True)]
         at = end
-    spans.append(Span(text[at:].rstrip(), False))
-    return tuple(span for span in spans if span.text) or (Span("", False),)
+    rest = text[at:].rstrip()
+    # An empty last turn stays: its end is a target.
+    return (*spans, Span(rest, False)) if rest or not spans else tuple(spans)
 
 
-def _apply(
-    messages: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, *, prompt: bool = False
-) -> str:
-    rendered = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt)
-    assert isinstance(rendered, str)
-    return rendered
+@dataclass(frozen=True)
+class _Template:
+    """A tokenizer's template, with the tools of one conversation."""
+
+    tokenizer: PreTrainedTokenizerBase
+    tools: list[Any] | None
+
+    @property
+    def source(self) -> str:
+        return self.tokenizer.get_chat_template(tools=self.tools)
+
+    def render(self, messages: Messages, *, prompt: bool = False) -> str:
+        rendered = self.tokenizer.apply_chat_template(
+            list(messages), tools=self.tools, tokenize=False, add_generation_prompt=prompt
+        )
+        assert isinstance(rendered, str)
+        return rendered
 
 
 def _marked_turns(
-    messages: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+    messages: Messages, template: _Template, specials: Specials
 ) -> tuple[str, list[tuple[int, int]]]:
     """The rendering and the character ranges its generation marks name, each through its end of turn."""
-    special: dict[str, Any] = dict(tokenizer.special_tokens_map)
+    special: dict[str, Any] = dict(template.tokenizer.special_tokens_map)
     answer: Any = render_jinja_template(
         conversations=[list(messages)],
-        chat_template=tokenizer.get_chat_template(),
+        tools=template.tools,
+        chat_template=template.source,
         return_assistant_tokens_mask=True,
         **special,
     )
     text: str = answer[0][0]
-    specials = _special_tokens(tokenizer)
     turns: list[tuple[int, int]] = []
     for start, end in answer[1][0]:
         words = text[start:end].rstrip()
-        ended = words.endswith(tuple(specials))
         # Some templates close the mark before the end of the turn: the model would never learn to stop.
-        turns.append((start, start + len(words) if ended else _end_of_turn(text, end, specials)))
+        ended = specials.is_last_of(words)
+        turns.append((start, start + len(words) if ended else specials.end_of_turn(text, end)))
     return text, turns
 
 
 def _located_turns(
-    document: Document, tokenizer: PreTrainedTokenizerBase
+    document: Document, messages: Messages, template: _Template, specials: Specials
 ) -> tuple[str, list[tuple[int, int]]]:
     """The rendering and the assistant's turns in it, found by rendering what comes before each."""
-    messages = document.messages or ()
-    text = _apply(messages, tokenizer)
-    specials = _special_tokens(tokenizer)
+    text = template.render(messages)
     turns: list[tuple[int, int]] = []
     for number, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        before = _apply(messages[:number], tokenizer, prompt=True) if number else ""
+        if number:
+            before = template.render(messages[:number], prompt=True)
+        else:  # there is nothing a template could render
+            before = text[: _agreeing(text, _otherwise(messages, number, template))]
         if not text.startswith(before) or (turns and len(before) < turns[-1][1]):
             raise _rewrites(document, number)
-        through = text if number + 1 == len(messages) else _apply(messages[: number + 1], tokenizer)
+        through = text if number + 1 == len(messages) else template.render(messages[: number + 1])
         if text.startswith(through) and len(through) > len(before):
             end = len(before) + len(through[len(before) :].rstrip())
         else:
-            # The template writes the last turn differently from the others: look for the turn's own words.
-            content = message.get("content")
-            content = content.strip() if isinstance(content, str) else ""
-            at = text.find(content, len(before)) if content else -1
-            if at < 0:
+            other = _otherwise(messages, number, template)
+            at = len(text) - _agreeing(text[::-1], other[::-1])
+            if at < len(before):
                 raise _rewrites(document, number)
-            end = _end_of_turn(text, at + len(content), specials)
+            end = specials.end_of_turn(text, at)
         turns.append((len(before), end))
     return text, turns
+
+
+def _otherwise(messages: Messages, number: int, template: _Template) -> str:
+    """The rendering with other words in the place of a turn's."""
+    other = {k: v for k, v in messages[number].items() if k != "tool_calls"} | {"content": _OTHER_WORDS}
+    return template.render([*messages[:number], other, *messages[number + 1 :]])
+
+
+def _agreeing(a: str, b: str) -> int:
+    """Characters at the beginning of both."""
+    differing = (at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+    return next(differing, min(len(a), len(b)))
 
 
 def _rewrites(document: Document, number: int) -> DataError:
@@ -193,15 +333,3 @@ def _rewrites(document: Document, number: int) -> DataError:
         where=document.id,
         hint="Cut the conversation before it, or use prompt and completion instead of messages",
     )
-
-
-def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return added | set(tokenizer.all_special_tokens)
-
-
-def _end_of_turn(text: str, at: int, specials: set[str]) -> int:
-    """Where the special token at `at`, white space before it aside, ends; `at` itself when there is none."""
-    behind = at + len(text[at:]) - len(text[at:].lstrip())
-    ends = [behind + len(token) for token in specials if text.startswith(token, behind)]
-    return max(ends, default=at)

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
-from babygpt.data.chat import Rendered, render
+from babygpt.data.chat import Rendered, Specials, render
 from babygpt.data.sources import Document, Span, content_hash
 from babygpt.errors import TokenizerError
 
@@ -60,8 +60,15 @@ class Encoded:
     content_hash: int
 
 
-def encode(documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase) -> Iterator[Encoded]:
+def encode(
+    documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase, *, train_on_prompts: bool = False
+) -> Iterator[Encoded]:
     """Encode documents in order, a batch in memory at a time.
+
+    Args:
+        documents: what to encode.
+        tokenizer: with an end-of-text token.
+        train_on_prompts: every token is a target, prompts and all turns of a conversation included.
 
     Raises:
         TokenizerError: the tokenizer has no end-of-text token.
@@ -75,16 +82,16 @@ def encode(documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase) ->
         )
     # Unless set, the tokenizers library warns in every process forked later, as the loader's workers are.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    prefix = _prefix(tokenizer)
+    prefix, specials = _prefix(tokenizer), Specials(tokenizer)
     for batch in _batches(documents):
-        rendered = [render(document, tokenizer) for document in batch]
+        rendered = [render(d, tokenizer, specials, train_on_prompts=train_on_prompts) for d in batch]
         bodies = _encode_spans([each.spans for each in rendered], tokenizer)
         for document, whole, (ids, mask) in zip(batch, rendered, bodies, strict=True):
             start = prefix if document.messages is None else prefix[:0]
-            all_ids, all_mask = _finish(start, ids, mask, whole, eos, tokenizer)
+            all_ids, all_mask = _finish(start, ids, mask, whole, eos, specials)
             yield Encoded(
                 ids=all_ids,
-                is_target=None if document.text is not None else all_mask,
+                is_target=None if train_on_prompts or document.text is not None else all_mask,
                 num_bytes=whole.num_bytes,
                 content_hash=content_hash(document),
             )
@@ -109,7 +116,7 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 
 def _finish(
-    prefix: Ids, ids: Ids, mask: Mask, rendered: Rendered, eos: int, tokenizer: PreTrainedTokenizerBase
+    prefix: Ids, ids: Ids, mask: Mask, rendered: Rendered, eos: int, specials: Specials
 ) -> tuple[Ids, Mask]:
     """Put the start before and exactly one end-of-text behind."""
     end = len(ids)
@@ -120,16 +127,13 @@ def _finish(
     else:
         is_target = rendered.spans[-1].is_target
         if rendered.is_chat and end and is_target:
-            is_target = int(ids[-1]) not in _special_ids(tokenizer)
+            is_target = int(ids[-1]) not in specials.ids
         ends = np.array([eos], np.uint32), np.array([is_target], np.bool_)
+    if np.array_equal(ids[: len(prefix)], prefix):  # the text brought its own start, too
+        prefix = prefix[:0]
     # The start counts as the first span's: BOS before a prompt is no target.
     start_mask = np.full(len(prefix), rendered.spans[0].is_target, np.bool_)
     return np.concatenate([prefix, ids[:end], ends[0]]), np.concatenate([start_mask, mask[:end], ends[1]])
-
-
-def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return added | set(tokenizer.all_special_ids)
 
 
 def _prefix(tokenizer: PreTrainedTokenizerBase) -> Ids:
@@ -150,6 +154,8 @@ def _encode_spans(
     joint = _encode_texts(["".join(span.text for span in spans) for spans in merged], tokenizer)
     several = [number for number, spans in enumerate(merged) if len(spans) > 1]
     flat = _encode_texts([span.text for number in several for span in merged[number]], tokenizer)
+    alone, within = _encode_texts(["a"], tokenizer)[0], _encode_within(["a"], tokenizer)[0]
+    marks_start = not np.array_equal(alone, within)
     out = []
     taken = 0
     for spans, whole in zip(merged, joint, strict=True):
@@ -160,6 +166,8 @@ def _encode_spans(
         taken += len(spans)
         lengths = _border_lengths(spans, parts, whole, tokenizer)
         if lengths is None:
+            if marks_start:
+                parts = [parts[0], *_encode_within([span.text for span in spans[1:]], tokenizer)]
             whole, lengths = np.concatenate(parts), [len(part) for part in parts]
         out.append((whole, np.repeat([span.is_target for span in spans], lengths)))
     return out
@@ -189,6 +197,16 @@ def _border_lengths(
         return None
     borders = [0, *(len(before) for before in befores), len(whole)]
     return [end - start for start, end in pairwise(borders)]
+
+
+def _encode_within(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[Ids]:
+    """Ids of texts that go on from others: without the mark that some tokenizers put at a text's start.
+
+    They put none behind a special token, so that each text is encoded behind end-of-text.
+    """
+    end = str(tokenizer.eos_token)
+    behind = _encode_texts([end + text for text in texts], tokenizer)
+    return [ids[1:] for ids in behind]
 
 
 # -- texts to ids --------------------------------------------------------------------------------------------

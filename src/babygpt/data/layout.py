@@ -2,6 +2,8 @@
 
     CACHE/data/KEY/windows/SIDE-PACKING-BLOCK.i64   a header, then starts, lengths, offsets and targets, int64
 
+The name ends in what becomes of too long documents, where they are not split.
+
 Unmasked streams are arithmetic and small stores quick: neither is kept. The file is mapped, so that a run that
 goes on pays for the windows it reads. It appears whole or not at all; one of another store or size is made
 again, and a cache that cannot be written costs time only.
@@ -19,10 +21,10 @@ import numpy as np
 
 from babygpt.data.arrow import TokenStore
 from babygpt.data.cache import clear_leftovers, publishing
-from babygpt.data.packing import Packing, Windows, pack
+from babygpt.data.packing import Packing, TooLong, Windows, describe_too_long, pack
 from babygpt.disk import fsync_file
 
-__all__ = ["lay_out"]
+__all__ = ["lay_out", "notes_on_length"]
 
 _FORMAT = 1  # raised when packing puts documents elsewhere
 _KEPT_FROM = 1 << 20  # tokens
@@ -30,22 +32,45 @@ _HEADER = 6
 _FIELDS = ("starts", "lengths", "offsets", "targets")
 
 
-def lay_out(store: TokenStore, block: int, packing: Packing, *, may_be_short: bool = False) -> Windows:
+def lay_out(
+    store: TokenStore,
+    block: int,
+    packing: Packing,
+    *,
+    too_long: TooLong = "split",
+    may_be_short: bool = False,
+) -> Windows:
     """The windows of a whole store; arguments and errors as of `packing.pack`.
 
     Cost: O(1) for an unmasked stream, and for others once they have been laid out; the first time as `pack`.
     """
     if packing == "stream" and not store.has_targets:
         return pack(np.array([0, store.num_tokens]), block, packing, may_be_short=may_be_short)
-    path = store.folder.parent / "windows" / f"{store.folder.name}-{packing}-{block}.i64"
+    other = "" if too_long == "split" else f"-{too_long}"
+    path = store.folder.parent / "windows" / f"{store.folder.name}-{packing}-{block}{other}.i64"
     kept = store.num_tokens >= max(_KEPT_FROM, block)
     if kept and (found := _read(path, store, block, packing)) is not None:
         return found
-    windows = pack(store.offsets, block, packing, store.target_cumsum(), may_be_short=may_be_short)
+    windows = pack(
+        store.offsets, block, packing, store.target_cumsum(), too_long=too_long, may_be_short=may_be_short
+    )
     if kept:
         _write(path, store, windows)
         windows = _read(path, store, block, packing) or windows
     return windows
+
+
+def notes_on_length(
+    train: TokenStore, val: TokenStore, block: int, packing: Packing, too_long: TooLong
+) -> list[str]:
+    """What becomes of the documents longer than a window, a sentence for each store that has some."""
+    if packing == "stream":
+        return []
+    found = {
+        side: describe_too_long(store.offsets, block, too_long)
+        for side, store in (("training", train), ("validation", val))
+    }
+    return [f"{side}: {said}" for side, said in found.items() if said]
 
 
 def _header(store: TokenStore, block: int, isolated: bool) -> list[int]:

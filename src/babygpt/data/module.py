@@ -21,8 +21,9 @@ from transformers import PreTrainedTokenizerBase
 
 from babygpt.data.arrow import TokenStore
 from babygpt.data.batches import BatchPlan, ValidationPlan, WindowDataset, pad_id_of
+from babygpt.data.block import resolve_block
 from babygpt.data.joined import join_windows, parts_of
-from babygpt.data.layout import lay_out
+from babygpt.data.layout import lay_out, notes_on_length
 from babygpt.data.loaders import EpochLoader, StepRows
 from babygpt.data.mixture import Mixture, Stretch, go_on, stretches_of
 from babygpt.data.order import Order, data_step, skips_of
@@ -30,36 +31,11 @@ from babygpt.data.packing import Windows
 from babygpt.data.several import names_of, prepare_several
 from babygpt.data.store import PreparedData, Progress, prepare
 from babygpt.errors import CheckpointError, DataError, RecipeError
-from babygpt.hub import model_config
 from babygpt.recipe import DataRecipe
 
-__all__ = ["DEFAULT_BLOCK", "VALIDATION_TOKENS", "LLMDataModule", "resolve_block"]
+__all__ = ["VALIDATION_TOKENS", "LLMDataModule"]
 
-DEFAULT_BLOCK = 512
-VALIDATION_TOKENS = 32_768
-
-
-def resolve_block(block: int | str, model_name: str, revision: str | None = None) -> int:
-    """The window length in tokens: as asked, or the model's positions but at most `DEFAULT_BLOCK`.
-
-    A preset of few positions takes a quarter of them: it is small and meant for minutes on a CPU, where many short
-    windows teach more than few long ones.
-
-    Raises:
-        RecipeError: the block is longer than the model's positions.
-    """
-    positions = model_config(model_name, revision=revision).get("max_position_embeddings")
-    if block == "auto":
-        if model_name.startswith("preset:") and positions is not None and positions <= DEFAULT_BLOCK:
-            return int(positions) // 4
-        return min(DEFAULT_BLOCK, positions or DEFAULT_BLOCK)
-    if positions is not None and int(block) > positions:
-        raise RecipeError(
-            f"a block of {block} tokens is longer than the {positions} positions of {model_name}",
-            where="data.block",
-            hint=f"Give {positions} or less",
-        )
-    return int(block)
+VALIDATION_TOKENS = 16_384
 
 
 class LLMDataModule(L.LightningDataModule):
@@ -72,17 +48,17 @@ class LLMDataModule(L.LightningDataModule):
         weights: shares of the training windows, a number for each of `path`; empty takes everything once an epoch.
             Where a checkpoint was trained with others, these hold from its step on.
         field: the text column of `.jsonl` and data sets.
-        val_path: validation data; empty means a share of `path` is held out.
-        val_fraction: that share.
-        tokenizer: `auto`, `train:N`, a folder or a hub name.
+        val_path: validation data; empty means that `val_fraction` of `path` is held out.
+        tokenizer: `auto`, `train:N`, `train:unigram:N`, a folder or a hub name, with `file:` before it as its file is.
         block: tokens of a window.
         packing: `stream`, `isolated` or `padded`.
+        too_long: what becomes of a document longer than a window: `split`, `cut`, `drop` or `refuse`.
+        train_on_prompts: whether prompts are targets, too.
         global_batch_size: windows of one optimiser step over all ranks and micro-batches; left out, it is
             `batch_size` x devices x the trainer's `accumulate_grad_batches`.
         val_batches: how many batches of `global_batch_size` windows a validation reads; `auto` is about
-            32,768 tokens, None is all.
-        workers: loader processes.
-        seed: of the data order.
+            16,384 tokens, None is all.
+        workers, seed: loader processes, and the data order's seed.
         revision: of a hub model or tokenizer.
         cache: where token stores are kept.
         progress: called with (stage, documents done, documents in all or 0) while they are built.
@@ -107,6 +83,8 @@ class LLMDataModule(L.LightningDataModule):
         tokenizer: str = "auto",
         block: int | str = "auto",
         packing: str = "stream",
+        too_long: str = "split",
+        train_on_prompts: bool = False,
         global_batch_size: int | None = None,
         val_batches: int | str | None = "auto",
         workers: int = 0,
@@ -133,6 +111,8 @@ class LLMDataModule(L.LightningDataModule):
             tokenizer=tokenizer,
             block=self.block,
             packing=packing,  # type: ignore[arg-type]
+            too_long=too_long,  # type: ignore[arg-type]
+            train_on_prompts=train_on_prompts,
             global_batch_size=global_batch_size or "auto",
         )
         self.recipe.check_sources()
@@ -245,6 +225,15 @@ class LLMDataModule(L.LightningDataModule):
         return self._prepared
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for people: how the text was split and tokenised, and what becomes of too long documents."""
+        data, recipe = self.prepared, self.recipe
+        return (
+            *data.notes,
+            *notes_on_length(data.train, data.val, self.block, recipe.packing, recipe.too_long),
+        )
+
+    @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of the data."""
         return self.prepared.tokenizer
@@ -340,6 +329,7 @@ class LLMDataModule(L.LightningDataModule):
             "data_fingerprint": self.prepared.fingerprint,
             "block": self.block,
             "packing": self.recipe.packing,
+            "too_long": self.recipe.too_long,
             "global_batch_size": self.plan.order.global_batch_size,
             "seed": self.seed,
         }
@@ -357,7 +347,8 @@ class LLMDataModule(L.LightningDataModule):
 
     def _laid_out(self, source: int, part: TokenStore, may_be_short: bool) -> Windows:
         try:
-            return lay_out(part, self.block, self.recipe.packing, may_be_short=may_be_short)
+            packing, too_long = self.recipe.packing, self.recipe.too_long
+            return lay_out(part, self.block, packing, too_long=too_long, may_be_short=may_be_short)
         except DataError as error:
             if not self.recipe.weights:
                 raise

@@ -10,6 +10,9 @@ Three packings, all over one flat array of N tokens:
               a target exactly once.
     padded    the same pieces, one a window.
 
+What isolated and padded do with a document longer than `block` can be chosen: split it (as above), cut it to its first
+`block` tokens, drop it, or refuse the data.
+
 Windows without a single target (masked data) are left out: they would cost a forward pass and teach nothing.
 """
 
@@ -30,7 +33,9 @@ __all__ = [
     "Packing",
     "Progression",
     "TargetsBefore",
+    "TooLong",
     "Windows",
+    "describe_too_long",
     "isolated_windows",
     "pack",
     "padded_windows",
@@ -38,6 +43,7 @@ __all__ = [
 ]
 
 Packing = Literal["stream", "isolated", "padded"]
+TooLong = Literal["split", "cut", "drop", "refuse"]
 Int64s = npt.NDArray[np.int64]
 Counts = npt.NDArray[Any]  # any integer dtype
 
@@ -154,6 +160,7 @@ def pack(
     packing: Packing,
     target_mask_cumsum: TargetsBefore | None = None,
     *,
+    too_long: TooLong = "split",
     may_be_short: bool = False,
 ) -> Windows:
     """Pack documents into windows.
@@ -164,10 +171,12 @@ def pack(
         packing: `stream`, `isolated` or `padded`.
         target_mask_cumsum: the number of target tokens before each position, an array [tokens + 1] or what
             can be indexed like one; None means that every token is a target.
+        too_long: what becomes of documents longer than `block`; `stream` knows none.
         may_be_short: accept fewer tokens than one window under `stream` (validation data may be small).
 
     Raises:
-        DataError: the block is below 2, the tokens do not fill one window, or nothing is a target.
+        DataError: the block is below 2, the tokens do not fill one window, a document is longer where that is refused,
+            or nothing is a target.
     """
     if block < 2:
         raise DataError(f"a window of {block} tokens has no target", where="data.block", hint="Use 2 or more")
@@ -182,16 +191,17 @@ def pack(
             )
         windows = stream_windows(num_tokens, block, target_mask_cumsum)
     elif packing == "isolated":
-        windows = isolated_windows(offsets, block, target_mask_cumsum)
+        windows = isolated_windows(offsets, block, target_mask_cumsum, too_long)
     elif packing == "padded":
-        windows = padded_windows(offsets, block, target_mask_cumsum)
+        windows = padded_windows(offsets, block, target_mask_cumsum, too_long)
     else:
         raise DataError(
             f"unknown packing {packing!r}", where="data.packing", hint="Use stream, isolated or padded"
         )
     if len(windows) == 0:
         raise DataError(
-            f"not one of the {num_tokens} tokens is a target",
+            f"not one of the {num_tokens} tokens is a target"
+            f"{'' if too_long == 'split' else f' in what data.too_long {too_long} leaves'}",
             where="data",
             hint="A document needs two tokens or more, and masked data a completion or an assistant's turn",
         )
@@ -216,19 +226,44 @@ def stream_windows(num_tokens: int, block: int, target_mask_cumsum: TargetsBefor
     return _one_piece_each(block, *_with_targets(starts, lengths, target_mask_cumsum))
 
 
+def describe_too_long(document_offsets: Counts, block: int, too_long: TooLong) -> str | None:
+    """What becomes of the documents longer than `block`, counted, in words; None where there are none."""
+    lengths = np.diff(np.asarray(document_offsets, dtype=np.int64))
+    long = lengths[lengths > block]
+    if not len(long):
+        return None
+    tokens, beyond = int(long.sum()), int(long.sum()) - block * len(long)
+    done = {
+        "split": f"split into pieces that overlap by one token, all {tokens:,} tokens kept",
+        "cut": f"cut to their first {block:,} tokens, {beyond:,} of {int(lengths.sum()):,} tokens lost",
+        "drop": f"left out, {tokens:,} of {int(lengths.sum()):,} tokens lost",
+        "refuse": "refused",
+    }
+    return (
+        f"{len(long):,} of {len(lengths):,} documents are longer than a window of {block:,} tokens (the longest has"
+        f" {int(long.max()):,}): {done[too_long]}"
+    )
+
+
 def padded_windows(
-    document_offsets: Counts, block: int, target_mask_cumsum: TargetsBefore | None = None
+    document_offsets: Counts,
+    block: int,
+    target_mask_cumsum: TargetsBefore | None = None,
+    too_long: TooLong = "split",
 ) -> Windows:
     """One document, or one piece of a long one, a window."""
-    starts, lengths = _pieces(np.asarray(document_offsets, dtype=np.int64), block)
+    starts, lengths = _pieces(np.asarray(document_offsets, dtype=np.int64), block, too_long)
     return _one_piece_each(block, *_with_targets(starts, lengths, target_mask_cumsum))
 
 
 def isolated_windows(
-    document_offsets: Counts, block: int, target_mask_cumsum: TargetsBefore | None = None
+    document_offsets: Counts,
+    block: int,
+    target_mask_cumsum: TargetsBefore | None = None,
+    too_long: TooLong = "split",
 ) -> Windows:
     """Whole documents, or pieces of long ones, best-fit-decreasing; in a window in the data's order."""
-    pieces = _pieces(np.asarray(document_offsets, dtype=np.int64), block)
+    pieces = _pieces(np.asarray(document_offsets, dtype=np.int64), block, too_long)
     starts, lengths, targets = _with_targets(*pieces, target_mask_cumsum)
     window_of = _best_fit_decreasing(lengths, block)
     num_windows = int(window_of.max()) + 1 if len(window_of) else 0
@@ -253,9 +288,19 @@ def _one_piece_each(block: int, starts: Int64s, lengths: Int64s, targets: Int64s
     )
 
 
-def _pieces(document_offsets: Int64s, block: int) -> tuple[Int64s, Int64s]:
-    """Cut each document into pieces of at most `block` tokens that overlap by one: starts, lengths."""
+def _pieces(document_offsets: Int64s, block: int, too_long: TooLong) -> tuple[Int64s, Int64s]:
+    """Each document in pieces of at most `block` tokens that overlap by one: starts, lengths."""
     lengths = np.diff(document_offsets)
+    if too_long == "refuse" and (problem := describe_too_long(document_offsets, block, too_long)):
+        raise DataError(
+            problem,
+            where="data.too_long",
+            hint=f"Say what is to become of them: split, cut or drop, or give a data.block of {int(lengths.max())}",
+        )
+    if too_long == "cut":
+        lengths = np.minimum(lengths, block)
+    elif too_long == "drop":
+        lengths = np.where(lengths > block, 0, lengths)
     # A document of n tokens has n - 1 targets and a piece covers block - 1 of them: documents of 0 or 1
     # tokens get no piece.
     counts = np.maximum(0, -(-(lengths - 1) // (block - 1)))

@@ -31,12 +31,12 @@ from babygpt.data.store import (
     open_prepared,
     prepare,
     text_to_train_on,
-    tokenizer_source,
 )
-from babygpt.data.tokenizers import load_tokenizer, train_tokenizer
+from babygpt.data.tokenizers import load_tokenizer, tokenizer_source, train_tokenizer
 from babygpt.errors import CheckpointError, DataError, TokenizerError
 from babygpt.files import publish_folder, read_manifest, remove_folder
 from babygpt.recipe import DataRecipe
+from babygpt.tokenizer_names import TrainedTokenizer
 
 __all__ = ["names_of", "prepare_several"]
 
@@ -86,10 +86,10 @@ def prepare_several(
         replace(recipe, path=(path,), weights=(), val_path=recipe.val_path[number : number + 1])
         for number, path in enumerate(recipe.path)
     ]
-    vocabulary = tokenizer_source(recipe.tokenizer, model_name)
+    wanted = tokenizer_source(recipe.tokenizer, model_name)
     notes: list[str] = []
-    if isinstance(vocabulary, int):
-        folder, note = _common_tokenizer(recipes, vocabulary, home, progress or (lambda *_: None))
+    if isinstance(wanted, TrainedTokenizer):
+        folder, note = _common_tokenizer(recipes, wanted, home, progress or (lambda *_: None))
         recipes = [replace(each, tokenizer=str(folder)) for each in recipes]
         notes.append(note)
     data = [
@@ -129,27 +129,29 @@ def _sources(each: Sequence[Sources | None]) -> Sources | None:
 
 
 def _common_tokenizer(
-    recipes: Sequence[DataRecipe], vocabulary: int, home: Path, progress: Progress
+    recipes: Sequence[DataRecipe], wanted: TrainedTokenizer, home: Path, progress: Progress
 ) -> tuple[Path, str]:
     """The folder of a tokenizer trained on all sources, and what to tell about it."""
     parent = home / "tokenizers"
     clear_leftovers(parent)
     sources = [look(recipe, home) for recipe in recipes]
-    key = _key(recipes, sources, vocabulary)
+    key = _key(recipes, sources, wanted)
     if (note := _note_of(parent / key)) is not None:
         return parent / key / "tokenizer", note
     if any(each.taken_on_trust for each in sources):
         sources = [look(recipe, home, trust=False) for recipe in recipes]
-        key = _key(recipes, sources, vocabulary)
+        key = _key(recipes, sources, wanted)
     texts = [text_to_train_on(r, s, progress) for r, s in zip(recipes, sources, strict=True)]
     facts: dict[str, str] = {}
 
     def fill(folder: Path) -> None:
-        tokenizer = train_tokenizer(_sample(texts), vocabulary)
+        chat = any(text.has_chats for text in texts)
+        tokenizer = train_tokenizer(_sample(texts), wanted.vocab_size, kind=wanted.kind, chat=chat)
         tokenizer.save_pretrained(folder / "tokenizer")
         size = sum(text.total for text in texts) / 1e6
         facts["note"] = (
             f"tokenizer: {len(tokenizer)} entries from the {size:.1f} MB of training text of all sources"
+            f"{', with ChatML as its template for conversations' if chat else ''}"
         )
 
     damaged = (parent / key).exists()
@@ -168,13 +170,21 @@ def _sample(texts: Sequence[TrainingText]) -> Iterator[str]:
         yield from excerpts(text.texts, text.readable, -(-SAMPLE_BYTES * text.readable // whole))
 
 
-def _key(recipes: Sequence[DataRecipe], sources: Sequence[Sources], vocabulary: int) -> str:
+def _key(recipes: Sequence[DataRecipe], sources: Sequence[Sources], wanted: TrainedTokenizer) -> str:
     held_out = [
         each.val_path.identity if recipe.val_path else recipe.val_fraction
         for recipe, each in zip(recipes, sources, strict=True)
     ]
     read = [each.path.identity for each in sources]
-    parts = [read, recipes[0].field, held_out, vocabulary, SAMPLING, version("tokenizers")]
+    parts = [
+        read,
+        recipes[0].field,
+        held_out,
+        wanted.kind,
+        wanted.vocab_size,
+        SAMPLING,
+        version("tokenizers"),
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

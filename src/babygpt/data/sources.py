@@ -74,12 +74,14 @@ class Document:
         text: plain text; every token is a target.
         spans: text in parts, some of which are targets.
         messages: a conversation for a chat template, each with `role` and `content`.
+        tools: what the conversation may call, as the record has it: schemas in a list, or its JSON.
     """
 
     id: str
     text: str | None = None
     spans: tuple[Span, ...] | None = None
     messages: tuple[dict[str, Any], ...] | None = None
+    tools: Any = None
 
 
 def content_hash(document: Document) -> int:
@@ -90,7 +92,8 @@ def content_hash(document: Document) -> int:
         parts = [[span.text, span.is_target] for span in document.spans]
         content = b"s" + json.dumps(parts).encode()
     else:
-        content = b"m" + json.dumps(document.messages, sort_keys=True).encode()
+        asked = document.messages if document.tools is None else [document.messages, document.tools]
+        content = b"m" + json.dumps(asked, sort_keys=True).encode()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
 
 
@@ -299,7 +302,8 @@ def _document(record: Any, where: str, field: str) -> Iterator[Document]:
         )
         document = document or Document(where, text=_string(value, field, where))
     elif record.get("messages") is not None:
-        document = Document(where, messages=_messages(record["messages"], "messages", where))
+        messages = _messages(record["messages"], "messages", where)
+        document = Document(where, messages=messages, tools=record.get("tools"))
     elif "prompt" in record and "completion" in record:
         prompt, completion = (_string(record[name], name, where) for name in ("prompt", "completion"))
         document = Document(where, spans=(Span(prompt, False), Span(completion, True)))

@@ -22,6 +22,7 @@ import shutil
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -40,12 +41,14 @@ from babygpt.data.tokenizers import (
     check_round_trip,
     load_tokenizer,
     tokenizer_identity,
+    tokenizer_source,
     train_tokenizer,
     vocabulary_size,
 )
 from babygpt.errors import CheckpointError, DataError, TokenizerError
 from babygpt.files import check_name, publish_folder, read_manifest, remove_folder
-from babygpt.recipe import DataRecipe, preset_config
+from babygpt.recipe import DataRecipe
+from babygpt.tokenizer_names import TrainedTokenizer
 
 __all__ = [
     "PreparedData",
@@ -60,13 +63,11 @@ __all__ = [
     "open_store",
     "prepare",
     "text_to_train_on",
-    "tokenizer_source",
 ]
 
 Progress = Callable[[str, int, int], None]
 
 _PROBED_DOCUMENTS, _PROBED_CHARS = 64, 2000  # of text a tokenizer has to give back, at most
-_AUTO_VOCABULARY = 8192  # for `auto` with a model that is not decided yet
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,13 @@ class TrainingText:
         total: UTF-8 bytes of the documents that are not held out.
         readable: of these, from the first on, that may be read.
         texts: one a document; to be read once.
+        has_chats: whether there are conversations.
     """
 
     total: int
     readable: int
     texts: Iterator[str]
+    has_chats: bool
 
 
 def prepare(
@@ -192,7 +195,7 @@ def open_prepared(cache: Path, key: str) -> PreparedData | None:
 
 def text_to_train_on(recipe: DataRecipe, sources: Sources, progress: Progress) -> TrainingText:
     """The documents that are not held out, for a tokenizer to be trained on."""
-    return _Builder(recipe, sources, 0, None, progress).training_text()
+    return _Builder(recipe, sources, recipe.tokenizer, None, progress).training_text()
 
 
 def look(recipe: DataRecipe, cache: Path, *, trust: bool = True) -> Sources:
@@ -215,28 +218,19 @@ def _open(folder: Path, *, reused: bool = False) -> PreparedData | None:
     return PreparedData(train, val, tokenizer, tuple(notes), fingerprint, folder.name)
 
 
-def tokenizer_source(name: str, model_name: str) -> str | int:
-    """What to load, or the vocabulary of what to train."""
-    if name == "auto":
-        if model_name == "auto":
-            return _AUTO_VOCABULARY
-        if model_name.startswith("preset:"):
-            return int(preset_config(model_name)["vocab_size"])
-        return model_name
-    if not name.startswith("train:"):
-        return name
-    return int(name.removeprefix("train:"))  # the recipe has checked it
-
-
 def _key(
-    recipe: DataRecipe, sources: Sources, source: str | int, tokenizer: PreTrainedTokenizerBase | None
+    recipe: DataRecipe,
+    sources: Sources,
+    source: str | TrainedTokenizer,
+    tokenizer: PreTrainedTokenizerBase | None,
 ) -> str:
-    if tokenizer is not None:
-        which = tokenizer_identity(tokenizer)
+    if isinstance(source, TrainedTokenizer):
+        which = f"train:{source.kind}:{source.vocab_size}:{SAMPLING}:{version('tokenizers')}"
     else:
-        which = f"train:{source}:{SAMPLING}:{version('tokenizers')}"
+        assert tokenizer is not None
+        which = tokenizer_identity(tokenizer)
     held_out = sources.val_path.identity if recipe.val_path else recipe.val_fraction
-    parts = [FORMAT_VERSION, sources.path.identity, recipe.field, held_out, which]
+    parts = [FORMAT_VERSION, sources.path.identity, recipe.field, held_out, which, recipe.train_on_prompts]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -247,13 +241,15 @@ class _Builder:
         self,
         recipe: DataRecipe,
         sources: Sources,
-        source: str | int,
+        source: str | TrainedTokenizer,
         tokenizer: PreTrainedTokenizerBase | None,
         progress: Progress,
     ) -> None:
         self._recipe, self._sources, self._source = recipe, sources, source
         self._tokenizer, self._progress = tokenizer, progress
         self._notes: list[str] = []
+        self._has_chats = False
+        self._encode = partial(encode, train_on_prompts=recipe.train_on_prompts)
         self.facts: dict[str, list[str]] = {"notes": self._notes}
 
     def fill(self, folder: Path) -> None:
@@ -286,6 +282,7 @@ class _Builder:
         for document in self._documents("reading", 0):
             hashes.append(content_hash(document))
             sizes.append(len(text_of(document).encode()))
+            self._has_chats |= document.messages is not None
         return np.frombuffer(hashes, dtype=np.uint64), np.frombuffer(sizes, dtype=np.int64)
 
     def _hold_out(self, hashes: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -319,18 +316,22 @@ class _Builder:
         # well away.
         readable = int(total * (1 - self._recipe.val_fraction) ** 2) if in_tail else total
         documents = zip(self._documents("sampling", len(is_val)), is_val, strict=False)
-        return TrainingText(total, readable, (text_of(d) for d, held_out in documents if not held_out))
+        texts = (text_of(d) for d, held_out in documents if not held_out)
+        return TrainingText(total, readable, texts, self._has_chats)
 
     def _train_tokenizer(
         self, is_val: np.ndarray, num_bytes: np.ndarray, in_tail: bool
     ) -> PreTrainedTokenizerBase:
         text = self._training_text(num_bytes, is_val, in_tail)
-        assert isinstance(self._source, int)
-        tokenizer = train_tokenizer(excerpts(text.texts, text.readable), self._source)
+        assert isinstance(self._source, TrainedTokenizer)
+        sample = excerpts(text.texts, text.readable)
+        kind, size = self._source.kind, self._source.vocab_size
+        tokenizer = train_tokenizer(sample, size, kind=kind, chat=text.has_chats)
         share = f"{min(SAMPLE_BYTES, text.readable) / 1e6:.1f} MB of "
         share *= text.readable > SAMPLE_BYTES or in_tail
         self._notes.append(
             f"tokenizer: {len(tokenizer)} entries from {share}the {text.total / 1e6:.1f} MB of training text"
+            f"{', with ChatML as its template for conversations' if text.has_chats else ''}"
         )
         return tokenizer
 
@@ -358,7 +359,7 @@ class _Builder:
         if in_tail:
             sizes = array("q")
             with writer("whole") as whole:
-                for encoded in encode(documents, tokenizer):
+                for encoded in self._encode(documents, tokenizer):
                     whole.add(encoded.ids, encoded.is_target, encoded.num_bytes)
                     sizes.append(encoded.num_bytes)
             with writer("train") as train, writer("val") as val:
@@ -368,7 +369,7 @@ class _Builder:
             shutil.rmtree(folder / "whole")
             return
         with writer("train") as train, writer("val") as val:
-            for number, encoded in enumerate(encode(documents, tokenizer)):
+            for number, encoded in enumerate(self._encode(documents, tokenizer)):
                 if number >= len(hashes) or encoded.content_hash != int(hashes[number]):
                     raise _changed(", ".join(self._recipe.path))
                 target = val if is_val[number] else train
@@ -382,7 +383,7 @@ class _Builder:
         documents = read_documents(self._recipe.val_path, field=self._recipe.field)
         trained_on = np.unique(hashes)
         shared = 0
-        for encoded in encode(documents, tokenizer):
+        for encoded in self._encode(documents, tokenizer):
             wanted = np.uint64(encoded.content_hash)
             at = int(np.searchsorted(trained_on, wanted))
             shared += at < len(trained_on) and trained_on[at] == wanted

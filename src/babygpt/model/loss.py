@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
@@ -32,6 +33,8 @@ IGNORED = -100
 LOGITS_BOUND = 2**30
 # Smaller chunks save no more that matters, and their matrix products become inefficient.
 _CHUNK_BYTES = 2**27
+# What a CPU core keeps close while it works on it.
+_CACHE_BYTES = 2**20
 _PROBE_GAIN = 1000.0
 
 
@@ -137,8 +140,40 @@ def sum_nll(
 
 def _nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Summed in fp32 at least."""
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    return F.cross_entropy(wide, targets, ignore_index=IGNORED, reduction="sum")
+    nll: torch.Tensor = _NLL.apply(logits, targets)  # type: ignore[no-untyped-call]
+    return nll
+
+
+class _NLL(torch.autograd.Function):
+    """What `F.cross_entropy` computes, with one [rows, vocabulary] tensor kept where that keeps three.
+
+    The log-probabilities become the gradient in place, on a CPU in pieces that stay in its cache.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        logp = torch.log_softmax(logits, dim=1, dtype=_wide(logits.dtype))
+        picked = logp.gather(1, targets.clamp(min=0)[:, None])[:, 0]
+        ctx.save_for_backward(logp, targets)
+        ctx.dtype = logits.dtype
+        return -torch.where(targets == IGNORED, 0.0, picked).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        logp, targets = ctx.saved_tensors
+        on_cpu = logp.device.type == "cpu"
+        chunk = max(1, _CACHE_BYTES // (logp.element_size() * logp.shape[1])) if on_cpu else len(logp)
+        for share, wanted in zip(torch.split(logp, chunk), torch.split(targets, chunk), strict=True):
+            _to_gradient(share, wanted, grad)
+        return logp.to(ctx.dtype), None
+
+
+def _to_gradient(logp: torch.Tensor, wanted: torch.Tensor, grad: torch.Tensor) -> None:
+    """Log-probabilities [rows, vocabulary] to the gradient of the logits, in place: (p - one-hot) * grad."""
+    logp.exp_()
+    logp.scatter_add_(1, wanted.clamp(min=0)[:, None], torch.full_like(logp[:, :1], -1.0))
+    logp.mul_(torch.where(wanted == IGNORED, 0.0, grad)[:, None])
 
 
 def _chunk_rows(vocabulary: int, logits_bound: int) -> int:
@@ -241,9 +276,7 @@ class _ChunkedNLL(torch.autograd.Function):
                 part = slice(start, start + ctx.chunk)
                 some, wanted = rows[part], targets[part]
                 share = F.linear(some, weight, bias).to(_wide(weight.dtype))
-                share.sub_(normalisers[part, None]).exp_()
-                share.scatter_add_(1, wanted.clamp(min=0)[:, None], torch.full_like(share[:, :1], -1.0))
-                share.mul_(torch.where(wanted == IGNORED, 0.0, grad)[:, None])
+                _to_gradient(share.sub_(normalisers[part, None]), wanted, grad)
                 grad_logits = share.to(weight.dtype)
                 if grad_rows is not None:
                     torch.mm(grad_logits, weight, out=grad_rows[part])

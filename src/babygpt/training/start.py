@@ -109,7 +109,7 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
     name = planner.choose_model(recipe.model.name, facts)
     recipe = replace(recipe, model=replace(recipe.model, name=name))
     data = build_data(recipe, batch_size=1, progress=progress)
-    for note in data.prepared.notes:
+    for note in data.notes:
         say(f"data: {note}")
     if data.sources:
         say(f"mixture: {in_words(data.sources, recipe.data.weights)}")
@@ -293,6 +293,8 @@ def build_data(
         tokenizer=data.tokenizer,
         block=data.block,
         packing=data.packing,
+        too_long=data.too_long,
+        train_on_prompts=data.train_on_prompts,
         global_batch_size=None if size == "auto" else size,
         val_batches=recipe.validate.batches,
         workers=workers,

@@ -1,0 +1,46 @@
+"""What `data.tokenizer` may say besides a folder or a hub name.
+
+auto                          the model's own; for random weights one that is trained
+train:N, train:unigram:N      trained on the data, N entries
+file:NAME                     NAME's tokenizer.json as it is
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from babygpt.errors import RecipeError
+
+__all__ = ["FROM_FILE", "TrainedTokenizer", "trained_tokenizer"]
+
+FROM_FILE = "file:"
+# 256 bytes and the end-of-text token: the smallest vocabulary of a byte-level tokenizer.
+_SMALLEST_VOCABULARY = 257
+
+
+@dataclass(frozen=True)
+class TrainedTokenizer:
+    """A tokenizer that is to be trained on the data: its kind and its number of entries, at most."""
+
+    kind: Literal["bpe", "unigram"]
+    vocab_size: int
+
+
+def trained_tokenizer(name: str) -> TrainedTokenizer | None:
+    """What a `data.tokenizer` of `train:N` or `train:unigram:N` asks for; None for one that is loaded.
+
+    Raises:
+        RecipeError: it begins so and is malformed.
+    """
+    if not name.startswith("train:"):
+        return None
+    unigram = name.startswith("train:unigram:")
+    size = name.removeprefix("train:").removeprefix("unigram:")
+    if not (size.isascii() and size.isdecimal() and int(size) >= _SMALLEST_VOCABULARY):
+        raise RecipeError(
+            f"{name!r} does not say how many entries to train",
+            where="data.tokenizer",
+            hint=f"Give train:N or train:unigram:N with N of at least {_SMALLEST_VOCABULARY}, such as train:8192",
+        )
+    return TrainedTokenizer("unigram" if unigram else "bpe", int(size))
