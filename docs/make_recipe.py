@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from babygpt.machine import MachineRequest
+from babygpt.presets import preset_names
 from babygpt.recipe import (
     Budget,
-    CheckpointPlan,
     DataRecipe,
     ModelRecipe,
     OptimRecipe,
     ScheduleRecipe,
     ValidateRecipe,
-    preset_names,
 )
+from babygpt.settings import CheckpointPlan
 
 GROUPS: tuple[tuple[str, Any], ...] = (
     ("model", ModelRecipe),

@@ -20,6 +20,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LIGHT = [
     "errors",
     "names",
+    "presets",
     "tokenizer_names",
     "disk",
     "files",

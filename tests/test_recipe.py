@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from babygpt.errors import RecipeError
+from babygpt.presets import preset_config, preset_names
 from babygpt.recipe import (
     Budget,
-    CheckpointPlan,
     DataRecipe,
     ModelRecipe,
     OptimRecipe,
@@ -24,12 +24,11 @@ from babygpt.recipe import (
     ValidateRecipe,
     differences,
     from_dict,
-    preset_config,
-    preset_names,
     read_recipe,
     to_dict,
     write_recipe,
 )
+from babygpt.settings import CheckpointPlan
 
 AUTO = st.just("auto")
 # Names of files and models may hold anything that a file name may.
@@ -60,6 +59,7 @@ RECIPES = st.builds(
     data=st.builds(
         DataRecipe,
         path=st.lists(NAMES, min_size=1, max_size=3).map(tuple),
+        weights=st.just(()) | st.lists(POSITIVE, min_size=1, max_size=3).map(tuple),
         field=NAMES,
         val_path=st.lists(NAMES, max_size=2).map(tuple),
         val_fraction=OPEN_SHARES,
@@ -242,6 +242,23 @@ def test_presets_are_configurations():
         ModelRecipe(name=f"preset:{name}")
 
 
+@pytest.mark.parametrize(
+    "weights", [[-1, 2], [0, 0], [NAN, 1], [float("inf"), 1], [True, 1], ["1", 2], "12", 3, [None]]
+)
+def test_weights_that_are_none(weights):
+    with pytest.raises(RecipeError, match=r"data\.weights"):
+        DataRecipe(path=("a", "b"), weights=weights)
+
+
+def test_weights_go_with_the_paths():
+    DataRecipe(path=("a", "b"), weights=(0, 2.5)).check_sources()
+    DataRecipe(path=("a", "b"), val_path=("c",)).check_sources()
+    with pytest.raises(RecipeError, match=r"data\.weights: 1 weight for 2 paths"):
+        DataRecipe(path=("a", "b"), weights=(1,)).check_sources()
+    with pytest.raises(RecipeError, match=r"data\.val_path: 1 path for the 2 sources"):
+        DataRecipe(path=("a", "b"), weights=(1, 2), val_path=("c",)).check_sources()
+
+
 def test_unknown_preset_names_the_nearest():
     with pytest.raises(
         RecipeError, match=r"there is no preset 'gpt2-142m'\. Did you mean preset:gpt2-124m\?"
@@ -257,7 +274,8 @@ def test_defaults_are_those_of_the_design():
     assert asdict(Recipe()) == {
         "model": {"name": "auto", "revision": None, "attention": "auto", "dropout": 0.0},
         "data": {
-            "path": ("builtin:python",), "field": "auto", "val_path": (), "val_fraction": 0.05, "deduplicate": "none",
+            "path": ("builtin:python",), "weights": (), "field": "auto", "val_path": (), "val_fraction": 0.05,
+            "deduplicate": "none",
             "tokenizer": "auto", "block": "auto", "packing": "stream", "too_long": "split",
                 "train_on_prompts": False, "global_batch_size": "auto",
         },

@@ -141,6 +141,7 @@ def test_the_loss_of_a_step_is_the_models_own(
         "budget__steps": 1,
     }
     seen = command(*args_for(text / "pairs.jsonl", tmp_path / "run", data__packing="padded", **more))
+    assert "% padding; " in seen.err
     assert seen.code == 0, seen.err
     data = LLMDataModule(
         str(folder), 8, path=str(text / "pairs.jsonl"), block=32, packing="padded", val_fraction=0.2
@@ -358,6 +359,50 @@ def test_a_finished_run_goes_on_to_a_longer_budget_with_the_bits_of_a_long_one(
     assert read_recipe(out / "recipe.yaml").budget.steps == 9
     steps = [m["step"] for m in lines_of(out / "metrics.jsonl") if "train_loss" in m]
     assert steps == list(range(1, 10))
+
+
+def test_weights_changed_on_the_way_are_gone_through_again_from_an_earlier_checkpoint(
+    command: Command, text: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    more = {
+        "schedule__name": "constant",
+        "schedule__warmup": 2,
+        "validate__every_steps": 2,
+        "checkpoint__keep": 9,
+    }
+    asked = args_for(None, out, data__path=None, budget__steps=4, **more)  # type: ignore[arg-type]
+    paths = ["--data.path", text / "docs.jsonl", text / "pairs.jsonl", "--data.weights", 0.75, 0.25]
+    begun = command(*asked, *paths)
+    assert begun.code == 0, begun.err
+    assert "mixture: docs.jsonl 75 %, pairs.jsonl 25 % of the windows" in begun.err
+    asked_now = ["train", "--resume", out, "--budget.steps", 6, "--checkpoint.keep", 9]
+    refused = command(*asked_now, "--data.weights", 1)
+    assert refused.code == 2
+    assert "1 weight for 2 paths" in refused.err
+    finished = command("train", "--resume", out, "--data.weights", 0.25, 0.75)
+    assert finished.code == 2
+    assert "the run is finished: no step is left for other weights" in finished.err
+    assert command("train", "--resume", out, "--data.weights", 0.75, 0.25).code == 0, (
+        "the same weights are none"
+    )
+    changed = command(*asked_now, "--data.weights", 0.25, 0.75)
+    assert changed.code == 0, changed.err
+    assert "mixture: from the next step on docs.jsonl 25 %, pairs.jsonl 75 %" in changed.err
+    assert json.loads((out / "weights.json").read_text()) == [{"step": 4, "weights": [0.25, 0.75]}]
+    assert read_recipe(out / "recipe.yaml").data.weights == (0.75, 0.25)
+    for checkpoint in discover(out / "checkpoints"):
+        if checkpoint.step > 2:
+            shutil.rmtree(checkpoint.path)
+    again = command("train", "--resume", out, "--json")
+    assert again.code == 0, again.err
+    assert weights_equal(changed.module.model, again.module.model)  # type: ignore[union-attr]
+    result = json.loads(again.out)
+    assert set(result["val_losses"]) == {"docs.jsonl", "pairs.jsonl"}
+    validations = [m for m in lines_of(out / "metrics.jsonl") if "val_loss" in m]
+    assert [m["step"] for m in validations] == [0, 2, 4, 6]
+    for name, loss in result["val_losses"].items():
+        assert validations[-1][f"val_loss/{name}"] == loss
 
 
 def test_a_longer_budget_that_would_have_changed_the_steps_done_is_refused(

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from babygpt.machine import MachinePlan, MachineRequest
     from babygpt.recipe import (
         Budget,
-        CheckpointPlan,
         DataRecipe,
         ModelRecipe,
         OptimRecipe,
@@ -29,7 +28,13 @@ if TYPE_CHECKING:
         ScheduleRecipe,
         ValidateRecipe,
     )
-    from babygpt.settings import EvalSettings, GenerateSettings, InspectSettings, TrainSettings
+    from babygpt.settings import (
+        CheckpointPlan,
+        EvalSettings,
+        GenerateSettings,
+        InspectSettings,
+        TrainSettings,
+    )
     from babygpt.train import train
     from babygpt.training.checkpoint_io import FolderCheckpointIO
     from babygpt.training.module import BabyGPT
@@ -75,7 +80,6 @@ _NAMES_OF = {
     "machine": ("MachinePlan", "MachineRequest"),
     "recipe": (
         "Budget",
-        "CheckpointPlan",
         "DataRecipe",
         "ModelRecipe",
         "OptimRecipe",
@@ -83,7 +87,7 @@ _NAMES_OF = {
         "ScheduleRecipe",
         "ValidateRecipe",
     ),
-    "settings": ("EvalSettings", "GenerateSettings", "InspectSettings", "TrainSettings"),
+    "settings": ("CheckpointPlan", "EvalSettings", "GenerateSettings", "InspectSettings", "TrainSettings"),
     "train": ("train",),
     "training.checkpoint_io": ("FolderCheckpointIO",),
     "training.module": ("BabyGPT",),

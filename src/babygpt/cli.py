@@ -81,7 +81,7 @@ _EVAL_IGNORES = (
     *(f"machine.{name}" for name in (*_ON_THIS_MACHINE, "strategy")),
     *(
         f"data.{name}"
-        for name in ("val_path", "val_fraction", "deduplicate", "tokenizer", "global_batch_size")
+        for name in ("weights", "val_path", "val_fraction", "deduplicate", "tokenizer", "global_batch_size")
     ),
 )
 

@@ -96,6 +96,7 @@ def evaluate(settings: EvalSettings) -> EvalResult:
         settings.checkpoint,
         _BATCH,
         path=recipe.path,
+        weights=recipe.weights,
         field=recipe.field,
         val_path=recipe.val_path,
         val_fraction=recipe.val_fraction,

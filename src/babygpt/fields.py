@@ -91,7 +91,9 @@ def describe(hint: Any) -> str:
     if _is_union(hint):
         return " or ".join(describe(a) for a in args)
     if origin is tuple:
-        return "a list of text" if args[-1] is ... else f"{len(args)} numbers"
+        if args[-1] is ...:
+            return "a list of text" if args[0] is str else "a list of numbers"
+        return f"{len(args)} numbers"
     return _WORDS.get(hint, str(hint))
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from babygpt.errors import ModelError
-from babygpt.recipe import preset_config, preset_names
+from babygpt.presets import preset_config, preset_names
 from babygpt.untrusted import read_json, shown
 
 __all__ = ["fetch", "looks_like_path", "model_config", "reachable"]

@@ -6,10 +6,7 @@ How a computer does it is no part of it (`machine.py`): the same recipe learns t
 
 from __future__ import annotations
 
-import difflib
-import json
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,13 +15,13 @@ import yaml
 from babygpt import fields
 from babygpt.errors import RecipeError
 from babygpt.files import write_text_atomic
+from babygpt.presets import check_preset
 from babygpt.tokenizer_names import trained_tokenizer
 from babygpt.untrusted import redacted
 
 __all__ = [
     "Auto",
     "Budget",
-    "CheckpointPlan",
     "DataRecipe",
     "ModelRecipe",
     "OptimRecipe",
@@ -33,8 +30,6 @@ __all__ = [
     "ValidateRecipe",
     "differences",
     "from_dict",
-    "preset_config",
-    "preset_names",
     "read_recipe",
     "to_dict",
     "write_recipe",
@@ -69,7 +64,7 @@ class ModelRecipe:
     def __post_init__(self) -> None:
         fields.check_text("model.name", self.name)
         if self.name.startswith("preset:"):
-            _known_preset(self.name.removeprefix("preset:"))
+            check_preset(self.name.removeprefix("preset:"))
         if self.revision is not None:
             fields.check_text("model.revision", self.revision)
             if self.name.startswith("preset:"):
@@ -89,6 +84,7 @@ class DataRecipe:
         path: text, .jsonl, .json, .csv, .tsv, .parquet and .arrow files (.gz and .zst too), folders, patterns and
             addresses of them, hub data sets, - (standard input), builtin:python (the source of this Python's own
             standard library) or builtin:prose (its manual's topics).
+        weights: shares of the training windows, a number for each of `path`; none takes everything once an epoch.
         field: the column of a record that holds the text; auto finds messages, prompt and completion, or text,
             and guesses where there is none of them.
         val_path: text to validate on, in the same forms; none holds out a part of `path`.
@@ -107,6 +103,7 @@ class DataRecipe:
     """
 
     path: tuple[str, ...] = ("builtin:python",)
+    weights: tuple[float, ...] = ()
     field: str = "auto"
     val_path: tuple[str, ...] = ()
     val_fraction: float = 0.05
@@ -121,6 +118,7 @@ class DataRecipe:
     def __post_init__(self) -> None:
         for name in ("path", "val_path"):
             object.__setattr__(self, name, fields.check_paths(f"data.{name}", getattr(self, name)))
+        object.__setattr__(self, "weights", _checked_weights(self.weights))
         fields.check_text("data.field", self.field)
         fields.check_number("data.val_fraction", self.val_fraction, above=0, below=1)
         fields.check_text("data.tokenizer", self.tokenizer)
@@ -133,6 +131,27 @@ class DataRecipe:
                 hint="Leave it at split, or give data.packing isolated or padded",
             )
         fields.check_whole("data.global_batch_size", self.global_batch_size, least=1, most=10**7, auto=True)
+
+    def check_sources(self) -> None:
+        """Refuses weights that do not go with the paths.
+
+        Apart from the other checks, since a run that goes on may be given weights alone.
+
+        Raises:
+            RecipeError: there are weights, and not one for each path, or validation data for some paths only.
+        """
+        if self.weights and len(self.weights) != len(self.path):
+            raise RecipeError(
+                f"{_count(self.weights, 'weight')} for {_count(self.path, 'path')} of data.path",
+                where="data.weights",
+                hint="Give one for each, or leave them out to take everything once an epoch",
+            )
+        if self.weights and self.val_path and len(self.val_path) != len(self.path):
+            raise RecipeError(
+                f"{_count(self.val_path, 'path')} for the {_count(self.path, 'source')} of data.path",
+                where="data.val_path",
+                hint="With data.weights give one for each, or none, which holds out a part of each",
+            )
 
 
 @dataclass(frozen=True)
@@ -270,62 +289,21 @@ class Recipe:
         fields.check_whole("seed", self.seed, least=0, most=2**32 - 1)
 
 
-@dataclass(frozen=True)
-class CheckpointPlan:
-    """When to save and what to keep; no part of the recipe.
-
-    Args:
-        every_steps: optimiser steps between checkpoints; auto saves at every validation, null leaves it to
-            every_minutes.
-        every_minutes: longest time between checkpoints; null leaves it to every_steps.
-        keep: how many of the newest are kept beside the best.
-    """
-
-    every_steps: int | Auto | None = "auto"
-    every_minutes: float | None = 10.0
-    keep: int = 2
-
-    def __post_init__(self) -> None:
-        if self.every_steps is not None:
-            fields.check_whole("checkpoint.every_steps", self.every_steps, least=1, auto=True)
-        if self.every_minutes is not None:
-            fields.check_number("checkpoint.every_minutes", self.every_minutes, above=0)
-        fields.check_whole("checkpoint.keep", self.keep, least=1)
-
-
-# -- presets ------------------------------------------------------------------------------------------------
-
-
-def preset_names() -> tuple[str, ...]:
-    """The model configurations that are shipped."""
-    folder = resources.files("babygpt") / "model" / "presets"
-    return tuple(sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json")))
-
-
-def preset_config(name: str) -> dict[str, Any]:
-    """A shipped Hugging Face model configuration.
-
-    Args:
-        name: with or without `preset:` before it.
-
-    Raises:
-        RecipeError: there is none of this name; the nearest is given.
-    """
-    name = name.removeprefix("preset:")
-    _known_preset(name)
-    text = (resources.files("babygpt") / "model" / "presets" / f"{name}.json").read_text(encoding="utf-8")
-    config: dict[str, Any] = json.loads(text)
-    return config
-
-
-def _known_preset(name: str) -> None:
-    names = preset_names()
-    if name not in names:
-        close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-        meant = f"Did you mean preset:{close[0]}? " if close else ""
+def _checked_weights(weights: Any) -> tuple[float, ...]:
+    wrong = not isinstance(weights, list | tuple)
+    for weight in () if wrong else weights:
+        fields.check_number("data.weights", weight, least=0)
+    if wrong or (weights and not any(weights)):
         raise RecipeError(
-            f"there is no preset {name!r}", where="model.name", hint=f"{meant}There are {', '.join(names)}"
+            f"{weights!r} gives nothing a share",
+            where="data.weights",
+            hint="Give numbers, one above 0 at least",
         )
+    return tuple(weights)
+
+
+def _count(things: tuple[Any, ...], name: str) -> str:
+    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
 
 
 # -- plain values and YAML -----------------------------------------------------------------------------------

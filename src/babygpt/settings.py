@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from babygpt import fields
 from babygpt.errors import RecipeError
-from babygpt.fields import check_whole
 from babygpt.machine import MachineRequest
 from babygpt.recipe import (
+    Auto,
     Budget,
-    CheckpointPlan,
     DataRecipe,
     ModelRecipe,
     OptimRecipe,
@@ -19,7 +19,37 @@ from babygpt.recipe import (
     ValidateRecipe,
 )
 
-__all__ = ["EvalSettings", "GenerateSettings", "InspectSettings", "TrainSettings", "VerifySettings"]
+__all__ = [
+    "CheckpointPlan",
+    "EvalSettings",
+    "GenerateSettings",
+    "InspectSettings",
+    "TrainSettings",
+    "VerifySettings",
+]
+
+
+@dataclass(frozen=True)
+class CheckpointPlan:
+    """When to save and what to keep; no part of the recipe.
+
+    Args:
+        every_steps: optimiser steps between checkpoints; auto saves at every validation, null leaves it to
+            every_minutes.
+        every_minutes: longest time between checkpoints; null leaves it to every_steps.
+        keep: how many of the newest are kept beside the best.
+    """
+
+    every_steps: int | Auto | None = "auto"
+    every_minutes: float | None = 10.0
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        if self.every_steps is not None:
+            fields.check_whole("checkpoint.every_steps", self.every_steps, least=1, auto=True)
+        if self.every_minutes is not None:
+            fields.check_number("checkpoint.every_minutes", self.every_minutes, above=0)
+        fields.check_whole("checkpoint.keep", self.keep, least=1)
 
 
 @dataclass(frozen=True)
@@ -67,6 +97,8 @@ class TrainSettings:
             raise RecipeError("a resumed run stays in its own folder", where="out", hint="Leave it out")
         # Checks what only the recipe as a whole can tell.
         _ = self.recipe
+        if self.resume is None:
+            self.data.check_sources()
 
     @property
     def recipe(self) -> Recipe:
@@ -174,8 +206,8 @@ class InspectSettings:
             if getattr(self, name) == "":
                 raise RecipeError("'' is no name", where=name)
         if self.step is not None:
-            check_whole("step", self.step, least=0, most=10**12)
-        check_whole("windows", self.windows, least=1, most=1000)
+            fields.check_whole("step", self.step, least=0, most=10**12)
+        fields.check_whole("windows", self.windows, least=1, most=1000)
         recipe = self.recipe
         if self.resume is not None and recipe != Recipe():
             raise RecipeError(

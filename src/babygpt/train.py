@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,15 @@ from babygpt.files import read_manifest
 from babygpt.machine import keep_freed_memory
 from babygpt.settings import TrainSettings
 from babygpt.training.alive import alone_in, noted
-from babygpt.training.callbacks import PreparationView, ProgressView, RunFiles, Sampler, cut_after, lines_of
+from babygpt.training.callbacks import (
+    PreparationView,
+    ProgressView,
+    RunFiles,
+    Sampler,
+    cut_after,
+    lines_of,
+    losses_of_sources,
+)
 from babygpt.training.checkpoint_io import FolderCheckpointIO
 from babygpt.training.guards import SignalGuard, requeue, slurm_job
 from babygpt.training.memory import is_out_of_memory
@@ -62,7 +70,8 @@ class RunResult:
         tokens: target tokens trained on.
         first_perplexity: of the validation at step 0; None in a resumed run.
         val_loss: of the last validation, nats for each target token.
-        val_perplexity: exp of it.
+        val_losses: of the last validation, by source, where several are mixed.
+        val_perplexity: exp of `val_loss`.
         val_bits_per_byte: of the validation text.
         best: the checkpoint folder with the smallest validation loss.
         sample: what the model wrote at the end, prompt included.
@@ -83,6 +92,7 @@ class RunResult:
     seconds: float
     saving_seconds: float = 0.0
     already_finished: bool = False
+    val_losses: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -98,6 +108,10 @@ class RunResult:
             if self.first_perplexity:
                 fell = f", from {self.first_perplexity:,.1f}: {self.first_perplexity / self.val_perplexity:,.0f}x lower"
             rows.append(("perplexity", f"{self.val_perplexity:,.2f} on held-out text{fell}"))
+        if self.val_losses:
+            rows.append(
+                ("by source", ", ".join(f"{n} loss {loss:.4f}" for n, loss in self.val_losses.items()))
+            )
         if self.seconds > 0:
             share = self.saving_seconds / self.seconds
             rows.append(("saving", f"training stood still for {self.saving_seconds:.1f} s ({share:.1%})"))
@@ -270,6 +284,7 @@ def _result(
         sample=sampler.prompt + sampler.latest,
         seconds=round(seconds, 2),
         saving_seconds=round(saving, 2),
+        val_losses=losses_of_sources(last),
     )
 
 
@@ -289,6 +304,7 @@ def _finished(run: Run, steps: int) -> RunResult:
         sample="",
         seconds=0.0,
         already_finished=True,
+        val_losses=losses_of_sources(last),
     )
 
 

@@ -148,18 +148,29 @@ def test_the_dataset_is_picklable(make_store) -> None:
 
 
 @given(
-    windows=st.integers(1, 60),
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=4),
     limit=st.none() | st.integers(1, 80),
     micro=st.integers(1, 9),
     world=st.integers(1, 4),
 )
 def test_validation_reads_the_same_windows_however_they_are_shared(
-    windows: int, limit: int | None, micro: int, world: int
+    sizes: list[int], limit: int | None, micro: int, world: int
 ) -> None:
-    plan = ValidationPlan(windows, limit)
+    plan = ValidationPlan(tuple(sizes), limit)
     ids = plan.window_ids()
-    assert len(set(ids.tolist())) == len(ids) == min(windows, limit or windows)
+    wanted = sum(sizes) if limit is None else min(max(limit, len(sizes)), sum(sizes))
+    assert len(set(ids.tolist())) == len(ids) == wanted
+    source = np.repeat(np.arange(len(sizes)), sizes)
+    read = np.bincount(source[ids], minlength=len(sizes))
+    assert read.tolist() == plan.read()
+    # Two sources that have windows left over are read alike, to one window.
+    more = [n for n, size in zip(read.tolist(), sizes, strict=True) if n < size]
+    assert not more or max(more) - min(more) <= 1
+    assert not more or all(n <= max(more) for n in read.tolist())
     ranks = [plan.rows(micro, rank, world) for rank in range(world)]
     assert len({len(rows) for rows in ranks}) == 1, "every rank has as many batches"
     seen = np.concatenate([row for rows in ranks for row in rows])
     assert sorted(seen[seen >= 0].tolist()) == sorted(ids.tolist())
+    for rows in ranks:
+        for row, own in zip(rows, plan.sources(micro, world), strict=True):
+            assert (source[row[row >= 0]] == own).all()

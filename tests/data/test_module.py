@@ -11,7 +11,7 @@ import torch
 
 from babygpt import LLMDataModule
 from babygpt.data.batches import pad_id_of
-from babygpt.data.module import resolve_block
+from babygpt.data.block import resolve_block
 from babygpt.errors import CheckpointError, DataError, RecipeError
 from babygpt.model.load import load_model
 
@@ -126,6 +126,84 @@ def test_padding_is_some_id_of_the_tokenizer(tiny_gpt2: Path) -> None:
     assert pad_id_of(tokenizer) == tokenizer.convert_tokens_to_ids("a")
     tokenizer.pad_token = tokenizer.eos_token = None
     assert pad_id_of(tokenizer) == 0
+
+
+# -- several sources -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    rows = [{"prompt": f"Question {n}: why? ", "completion": "because " * (1 + n % 6)} for n in range(30)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def mixed(corpus: Path, pairs: Path, batch_size: int = 5, **kwargs: Any) -> LLMDataModule:
+    paths = [str(corpus), str(pairs)]
+    return module_of(corpus, batch_size, **{"path": paths, "weights": [0.6, 0.4], **kwargs})
+
+
+@pytest.mark.parametrize("packing", ["stream", "isolated"])
+def test_every_step_holds_the_sources_in_their_shares(corpus: Path, pairs: Path, packing: str) -> None:
+    data = mixed(corpus, pairs, packing=packing)
+    assert data.sources == ("text.jsonl", "pairs.jsonl")
+    batches = list(data.train_dataloader())
+    assert len(batches) == data.steps_per_epoch
+    border = len(data.plan.windows) - data.plan.order.sizes[1]  # type: ignore[union-attr]
+    for step, batch in enumerate(batches):
+        assert data.step_targets(step) == int((batch["labels"] != -100).sum())
+        windows = data.windows_of(step)
+        assert (windows < border).sum() == 3
+        # Plain text is told whole, and of pairs the completions only.
+        text = data.tokenizer.decode([i for row in batch["labels"].tolist() for i in row if i >= 0])
+        assert " is " in text
+        assert "because" in text
+        assert "Question" not in text
+
+
+def test_a_batch_of_validation_is_of_one_source(corpus: Path, pairs: Path) -> None:
+    data = mixed(corpus, pairs, 2, val_batches=None)
+    of = data.validation.sources(2, 1)
+    batches = list(data.val_dataloader())
+    assert len(of) == len(batches)
+    for source, batch in zip(of, batches, strict=True):
+        text = data.tokenizer.decode(batch["input_ids"].flatten().tolist())
+        assert ("because" in text) == (source == 1)
+
+
+def test_weights_may_differ_from_a_checkpoints_and_hold_from_its_step_on(corpus: Path, pairs: Path) -> None:
+    from babygpt.data.mixture import Stretch
+
+    saved = mixed(corpus, pairs).state_dict()
+    assert json.loads(json.dumps(saved)) == saved
+    here = mixed(corpus, pairs, weights=[0.2, 0.8])
+    here.load_state_dict({**saved, "data_step": 7})
+    told = mixed(corpus, pairs, reweighted=[Stretch(7, (0.2, 0.8))])
+    before = mixed(corpus, pairs)
+    for step in range(20):
+        assert here.windows_of(step).tolist() == told.windows_of(step).tolist()
+        assert (step >= 7) or here.windows_of(step).tolist() == before.windows_of(step).tolist()
+    # And again from there: what was before is in the checkpoint.
+    later = mixed(corpus, pairs, weights=[0.2, 0.8])
+    later.load_state_dict({**here.state_dict(), "data_step": 12})
+    assert later.windows_of(9).tolist() == told.windows_of(9).tolist()
+    # A run that was told of a change ahead of its checkpoint makes it there.
+    told.load_state_dict({**saved, "data_step": 3})
+    assert told.windows_of(6).tolist() == before.windows_of(6).tolist()
+    assert told.windows_of(7).tolist() == here.windows_of(7).tolist()
+
+
+def test_refusals_of_several_sources(corpus: Path, pairs: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"data\.weights: 3 weights for 2 paths"):
+        mixed(corpus, pairs, weights=[1, 2, 3])
+    with pytest.raises(RecipeError, match=r"data\.weights: nan is not a number"):
+        mixed(corpus, pairs, weights=[float("nan"), 1])
+    with pytest.raises(CheckpointError, match="weights here, unlike there"):
+        mixed(corpus, pairs, path=[str(corpus)], weights=[1]).load_state_dict(module_of(corpus).state_dict())
+    (tmp_path / "short.txt").write_text("a few words only, not a window of them")
+    with pytest.raises(DataError, match=r"short\.txt: the data has .* one window needs 64"):
+        mixed(corpus, tmp_path / "short.txt", block=64)
 
 
 def test_too_long_documents_are_told_of_and_part_of_the_identity(corpus: Path) -> None:

@@ -7,14 +7,14 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from babygpt.data.store import PreparedData, default_cache, prepare
 from babygpt.errors import DataError, ModelError, TokenizerError
-from babygpt.recipe import DataRecipe, preset_config
+from babygpt.presets import preset_config
+from babygpt.recipe import DataRecipe
 
 WORDS = [
     "alpha",
@@ -257,24 +257,6 @@ def test_the_cache_stands_where_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_
     assert default_cache() == tmp_path / "x" / "babygpt"
     monkeypatch.setenv("BABYGPT_CACHE", str(tmp_path / "y"))
     assert default_cache() == tmp_path / "y"
-
-
-def test_samples_of_a_large_corpus_are_spread_over_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("babygpt.data.store._SAMPLE_BYTES", 20_000)
-    monkeypatch.setattr("babygpt.data.store._SAMPLE_CHARS", 500)
-    from babygpt.data import store
-    from babygpt.data.sources import Document
-
-    documents = [Document(str(n), text="".join(f"{n}-{k:03} " for k in range(400))) for n in range(100)]
-    total = sum(len(document.text or "") for document in documents)
-    picked = list(store._excerpts(iter(documents), total))
-    assert 12_000 < sum(map(len, picked)) <= 20_000
-    assert picked == list(store._excerpts(iter(documents), total))
-    assert len({text.split("-")[0] for text in picked}) > 10
-    assert sum(map(len, store._excerpts(iter(documents[:1]), 1234))) == 1234
-    np.testing.assert_equal(len(list(store._excerpts(iter([]), 0))), 0)
 
 
 def test_conversations_give_a_trained_tokenizer_their_template(tmp_path: Path) -> None:

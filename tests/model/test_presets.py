@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from babygpt.model.cost import model_cost
 from babygpt.model.load import load_config
-from babygpt.recipe import preset_config, preset_names
+from babygpt.presets import preset_config, preset_names
 
 SUFFIX = {"m": 1e6, "b": 1e9}
 

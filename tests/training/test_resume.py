@@ -137,6 +137,33 @@ def test_a_new_run_from_a_checkpoint_starts_at_its_loss(
     assert began["val_loss"] == pytest.approx(ended["val_loss"], abs=1e-6)
 
 
+def test_weights_that_change_at_a_checkpoint_stay_changed(
+    make_data: Any, make_module: Any, corpus: Path, pairs: Path, tmp_path: Path
+) -> None:
+    """Stopped at 3, gone on with other weights, stopped at 6: as if it had been told of the change at the beginning."""
+    from babygpt.data.mixture import Stretch
+
+    def fit(
+        name: str, weights: list[float], start: Path | None = None, stop: int | None = None, **more: Any
+    ) -> Any:
+        data = make_data(2, global_batch_size=4, path=[str(corpus), str(pairs)], weights=weights, **more)
+        recorder = Recorder(stop_after=stop, save_to=None if stop is None else tmp_path / name)
+        trainer = trainer_of(callbacks=[recorder], accumulate_grad_batches=2, max_steps=9)
+        module = make_module(seed=3)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=None if start is None else str(start))
+        except StopHereError:
+            return tmp_path / name
+        return module, recorder
+
+    whole, all_seen = fit("whole", [3, 1], reweighted=[Stretch(3, (1.0, 3.0))])
+    first = fit("first", [3, 1], stop=3)
+    second = fit("second", [1, 3], first, stop=6)
+    resumed, seen = fit("resumed", [1, 3], second)
+    assert seen.seen == all_seen.seen[12:]
+    assert weights_equal(whole, resumed)
+
+
 class Weights(L.Callback):
     """The weights of each validation, by completed steps."""
 

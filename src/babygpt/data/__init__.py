@@ -13,11 +13,14 @@
     arrow       Encoded                -> TokenStore: memory-mapped ids, offsets, manifest
     split       content hashes         -> which documents, or which tokens, are held out
     store       a data recipe          -> PreparedData: split, tokenised, cached
+    several     a recipe with weights  -> PreparedData of a store a source (joined lays them side by side)
     changes     a run folder           -> whether the data are still what it was trained on
+    block       a model's positions    -> the length of a window
     packing     document offsets       -> Windows: pieces of the flat ids
     efficiency  Windows                -> length statistics, padding and cuts
     layout      TokenStore             -> Windows, kept beside a large store
     order       (seed, step)           -> window numbers
+    mixture     (seed, step), weights  -> window numbers of several sources
     batches     window numbers         -> tensors, and the true target count of any step
     view        a batch's row          -> its tokens' texts, for people
     module      all of it              -> LLMDataModule

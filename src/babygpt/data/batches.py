@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babygpt.data.arrow import TokenStore
+from babygpt.data.mixture import Mixture
 from babygpt.data.order import Order, permute
 from babygpt.data.packing import Packing, Windows, pack
 from babygpt.errors import RecipeError
@@ -48,7 +49,7 @@ class BatchPlan:
         world_size: number of ranks.
     """
 
-    order: Order
+    order: Order | Mixture
     windows: Windows
     micro_batch: int
     world_size: int = 1
@@ -164,29 +165,53 @@ class WindowDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 class ValidationPlan:
     """Which validation windows are read: a fixed sample in a fixed order, whatever the batch size.
 
+    Of several sources as many windows are read of each, and all of one that has fewer; a batch holds windows of one.
+
     Args:
-        num_windows: windows of the validation store.
-        limit: at most so many are read (None: all).
+        sizes: validation windows of each source; those of a source are numbered behind those before it.
+        limit: at most so many are read, but one of each source (None: all).
     """
 
-    num_windows: int
+    sizes: tuple[int, ...]
     limit: int | None
+
+    def read(self) -> list[int]:
+        """How many windows of each source are read."""
+        left = sum(self.sizes) if self.limit is None else max(self.limit, len(self.sizes))
+        read = [0] * len(self.sizes)
+        for done, number in enumerate(sorted(range(len(read)), key=lambda n: self.sizes[n])):
+            read[number] = min(self.sizes[number], left // (len(read) - done))
+            left -= read[number]
+        return read
 
     def window_ids(self) -> Int64s:
         """int64 [read]: the windows read, in order."""
-        read = self.num_windows if self.limit is None else min(self.limit, self.num_windows)
-        if read == self.num_windows:
-            return np.arange(read, dtype=np.int64)
-        return permute(np.arange(read, dtype=np.int64), self.num_windows, _VALIDATION_SEED, 0)
+        return np.concatenate(self._ids())
 
     def rows(self, micro_batch: int, rank: int, world_size: int) -> list[Int64s]:
         """The rows of each batch of one rank; every rank has the same number of batches, filled with -1."""
-        ids = self.window_ids()
         slots = micro_batch * world_size
-        batches = -(-len(ids) // slots)
-        padded = np.full(batches * slots, EMPTY_ROW, dtype=np.int64)
-        padded[: len(ids)] = ids
-        return list(padded.reshape(batches, world_size, micro_batch)[:, rank])
+        rows: list[Int64s] = []
+        for ids in self._ids():
+            batches = -(-len(ids) // slots)
+            padded = np.full(batches * slots, EMPTY_ROW, dtype=np.int64)
+            padded[: len(ids)] = ids
+            rows.extend(padded.reshape(batches, world_size, micro_batch)[:, rank])
+        return rows
+
+    def sources(self, micro_batch: int, world_size: int) -> list[int]:
+        """Which source each batch of `rows` is of."""
+        slots = micro_batch * world_size
+        return [number for number, read in enumerate(self.read()) for _ in range(-(-read // slots))]
+
+    def _ids(self) -> list[Int64s]:
+        """The windows read of each source."""
+        found, first = [], 0
+        for read, size in zip(self.read(), self.sizes, strict=True):
+            ids = np.arange(read, dtype=np.int64)
+            found.append(first + (ids if read == size else permute(ids, size, _VALIDATION_SEED, 0)))
+            first += size
+        return found
 
 
 def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -36,6 +36,7 @@ __all__ = ["NAME", "remember", "store_key", "unchanged"]
 
 NAME = "data.json"
 _FORMAT = 1
+_STORES = r"[0-9a-f]{32}(-v[0-9]+)?(\+[0-9a-f]{32}(-v[0-9]+)?)*"  # one key, or one a source of a mixture
 _SHOWN = 8  # files that a message names
 _PATHS = ("path", "val_path")
 
@@ -108,7 +109,7 @@ def _read(out: Path) -> _Record | None:
     path = out / NAME
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        if value["format"] != _FORMAT or not re.fullmatch("[0-9a-f]{32}(-v[0-9]+)?", value["store"]):
+        if value["format"] != _FORMAT or not re.fullmatch(_STORES, value["store"]):
             raise ValueError("not of this version")
         places = {name: tuple(map(_place, value[name])) for name in _PATHS}
         return _Record(value["store"], str(value["fingerprint"]), places)

@@ -36,7 +36,8 @@ class PackingStatistics:
         documents_cut: that more than one window, or one window in several pieces, holds.
         pieces_cut: pieces of those documents beyond each one's first; 0 where nothing is cut.
         tokens_cut: tokens of those documents.
-        documents_left_out: that are in no window: of one token or none, or masked whole.
+        documents_left_out: that are in no window: of one token or none, masked whole, or dropped as too long.
+        tokens_left_out: in no window: theirs, and what was cut off or masked.
     """
 
     packing: Packing
@@ -52,6 +53,7 @@ class PackingStatistics:
     pieces_cut: int
     tokens_cut: int
     documents_left_out: int
+    tokens_left_out: int
 
     @property
     def positions(self) -> int:
@@ -87,7 +89,7 @@ class PackingStatistics:
             ("length", f"mean {self.mean_length:,.1f}; {lengths}"),
             ("windows", f"{self.windows:,} of {self.block:,} tokens, {self.packing}"),
             ("padding", f"{self.padding:,} positions ({self.padding_share:.2%})"),
-            ("cut", _cut(self)),
+            ("split", _cut(self)),
             ("targets", f"{self.targets:,} ({self.target_share:.2%} of the positions)"),
         ]
         return [f"{name:>14}  {value}" for name, value in rows]
@@ -99,15 +101,17 @@ def _quantile(share: float) -> str:
 
 def _cut(found: PackingStatistics) -> str:
     if not found.documents_cut:
-        return "no document is cut"
+        return "no document is split"
     return (
-        f"{found.pieces_cut:,} cut{'s' * (found.pieces_cut > 1)} in {found.documents_cut:,} of {found.documents:,}"
-        f" documents ({found.tokens_cut / found.tokens:.1%} of the tokens); nothing of them is lost"
+        f"{found.pieces_cut:,} split{'s' * (found.pieces_cut > 1)} in {found.documents_cut:,} of {found.documents:,}"
+        f" documents ({found.tokens_cut / found.tokens:.1%} of the tokens)"
     )
 
 
 def _left_out(found: PackingStatistics) -> str:
-    return f"; {found.documents_left_out:,} in no window" if found.documents_left_out else ""
+    if not found.tokens_left_out:
+        return ""
+    return f"; {found.tokens_left_out:,} tokens and {found.documents_left_out:,} whole documents are in no window"
 
 
 def packing_statistics(document_offsets: Int64s, windows: Windows, packing: Packing) -> PackingStatistics:
@@ -138,6 +142,7 @@ def packing_statistics(document_offsets: Int64s, windows: Windows, packing: Pack
         pieces_cut=int((pieces[cut] - 1).sum()),
         tokens_cut=int(lengths[cut].sum()),
         documents_left_out=int((pieces == 0).sum()),
+        tokens_left_out=int(lengths.sum()) - _tokens_held(windows),
     )
 
 
@@ -153,3 +158,11 @@ def _windows_of_documents(document_offsets: Int64s, windows: Windows, *, stream:
     ends = begins + np.asarray(windows.lengths) - 1
     pieces = np.searchsorted(begins, after, side="left") - np.searchsorted(ends, first, side="right")
     return np.where(after > first, np.maximum(pieces, 0), 0).astype(np.int64)
+
+
+def _tokens_held(windows: Windows) -> int:
+    """Tokens of which some window holds one copy or more: pieces overlap by one at most."""
+    starts, lengths = np.asarray(windows.starts), np.asarray(windows.lengths)
+    in_order = np.argsort(starts)
+    ends = (starts + lengths)[in_order]
+    return int(lengths.sum() - (ends[:-1] > starts[in_order][1:]).sum())

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,81 +21,21 @@ from transformers import PreTrainedTokenizerBase
 
 from babygpt.data.arrow import TokenStore
 from babygpt.data.batches import BatchPlan, ValidationPlan, WindowDataset, pad_id_of
+from babygpt.data.block import resolve_block
+from babygpt.data.joined import join_windows, parts_of
 from babygpt.data.layout import lay_out, notes_on_length
-from babygpt.data.order import Order, skips_of
+from babygpt.data.loaders import EpochLoader, StepRows
+from babygpt.data.mixture import Mixture, Stretch, go_on, stretches_of
+from babygpt.data.order import Order, data_step, skips_of
 from babygpt.data.packing import Windows
+from babygpt.data.several import names_of, prepare_several
 from babygpt.data.store import PreparedData, Progress, prepare
-from babygpt.errors import CheckpointError, RecipeError
-from babygpt.hub import model_config
+from babygpt.errors import CheckpointError, DataError, RecipeError
 from babygpt.recipe import DataRecipe
 
-__all__ = ["DEFAULT_BLOCK", "VALIDATION_TOKENS", "LLMDataModule", "resolve_block"]
+__all__ = ["VALIDATION_TOKENS", "LLMDataModule"]
 
-DEFAULT_BLOCK = 512
 VALIDATION_TOKENS = 16_384
-
-
-def resolve_block(block: int | str, model_name: str, revision: str | None = None) -> int:
-    """The window length in tokens: as asked, or the model's positions but at most `DEFAULT_BLOCK`.
-
-    A preset of few positions takes a quarter of them: it is small and meant for minutes on a CPU, where many short
-    windows teach more than few long ones.
-
-    Raises:
-        RecipeError: the block is longer than the model's positions.
-    """
-    positions = model_config(model_name, revision=revision).get("max_position_embeddings")
-    if block == "auto":
-        if model_name.startswith("preset:") and positions is not None and positions <= DEFAULT_BLOCK:
-            return int(positions) // 4
-        return min(DEFAULT_BLOCK, positions or DEFAULT_BLOCK)
-    if positions is not None and int(block) > positions:
-        raise RecipeError(
-            f"a block of {block} tokens is longer than the {positions} positions of {model_name}",
-            where="data.block",
-            hint=f"Give {positions} or less",
-        )
-    return int(block)
-
-
-class _EpochLoader:
-    """What Lightning iterates: sized as a whole epoch, begun wherever the completed steps say.
-
-    A plain wrapper, because under DDP Lightning puts a sampler of its own into a bare DataLoader. The empty state
-    tells Lightning that the loader resumes by itself, as it does: from the number of completed steps.
-    """
-
-    def __init__(self, loader: DataLoader[Any], length: int) -> None:
-        self._loader = loader
-        self._length = length
-
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        return iter(self._loader)
-
-    def __len__(self) -> int:
-        return self._length
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        del state_dict
-
-
-class _StepRows:
-    """The rows of every micro-batch from the trainer's current step to the end of its epoch."""
-
-    def __init__(self, module: LLMDataModule) -> None:
-        self._module = module
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        module = self._module
-        plan = module.plan
-        first = module.completed_steps
-        last = (first // plan.order.steps_per_epoch + 1) * plan.order.steps_per_epoch
-        for step in range(first, last):
-            for micro in range(plan.micro_batches):
-                yield plan.rows(module.data_step(step), micro, module.rank)
 
 
 class LLMDataModule(L.LightningDataModule):
@@ -105,6 +45,8 @@ class LLMDataModule(L.LightningDataModule):
         model_name: whose tokenizer and positions are used: hub name, local folder, or `preset:NAME`.
         batch_size: windows of one micro-batch on one device.
         path: files, folders, hub data sets or `builtin:python`, `builtin:prose`.
+        weights: shares of the training windows, a number for each of `path`; empty takes everything once an epoch.
+            Where a checkpoint was trained with others, these hold from its step on.
         field: the text column of `.jsonl` and data sets.
         val_path: validation data; empty means that `val_fraction` of `path` is held out.
         deduplicate: `none`, or leave out of training `exact` or `near` duplicates.
@@ -122,6 +64,7 @@ class LLMDataModule(L.LightningDataModule):
         cache: where token stores are kept.
         progress: called with (stage, documents done, documents in all or 0) while they are built.
         rollbacks: (to, seen) pairs, as `order.skips_of` takes them: data that the run has left out.
+        reweighted: changes of the weights, as `mixture.stretches_of` takes them.
         prepared_as: key of the token store to take without looking at the paths, as `store.prepare` does.
 
     Raises:
@@ -134,6 +77,7 @@ class LLMDataModule(L.LightningDataModule):
         batch_size: int = 8,
         *,
         path: str | tuple[str, ...] | list[str] = "builtin:python",
+        weights: Sequence[float] = (),
         field: str = "auto",
         val_path: str | tuple[str, ...] | list[str] = (),
         val_fraction: float = 0.05,
@@ -151,6 +95,7 @@ class LLMDataModule(L.LightningDataModule):
         cache: str | Path | None = None,
         progress: Progress | None = None,
         rollbacks: Sequence[tuple[int, int]] = (),
+        reweighted: Sequence[Stretch] = (),
         prepared_as: str | None = None,
     ) -> None:
         super().__init__()
@@ -161,6 +106,7 @@ class LLMDataModule(L.LightningDataModule):
         self.block = resolve_block(block, model_name, revision)
         self.recipe = DataRecipe(
             path=(path,) if isinstance(path, str) else tuple(path),
+            weights=tuple(weights),
             field=field,
             val_path=(val_path,) if isinstance(val_path, str) else tuple(val_path),
             val_fraction=val_fraction,
@@ -172,6 +118,8 @@ class LLMDataModule(L.LightningDataModule):
             train_on_prompts=train_on_prompts,
             global_batch_size=global_batch_size or "auto",
         )
+        self.recipe.check_sources()
+        self._stretches = stretches_of(self.recipe.weights, reweighted)
         self._global_batch_size, self._val_batches = global_batch_size, val_batches
         self._cache, self._progress = Path(cache) if cache is not None else None, progress
         self._prepared_as = prepared_as
@@ -179,6 +127,8 @@ class LLMDataModule(L.LightningDataModule):
         self._prepared: PreparedData | None = None
         self._train: WindowDataset | None = None
         self._val: WindowDataset | None = None
+        self._sizes: tuple[int, ...] = ()
+        self._val_sizes: tuple[int, ...] = ()
         self._plan: BatchPlan | None = None
 
     # -- Lightning's hooks ---------------------------------------------------------------------------------------
@@ -198,23 +148,23 @@ class LLMDataModule(L.LightningDataModule):
             RecipeError: the trainer's accumulation does not give the recipe's global batch.
         """
         data, only_validates = self.prepared, stage == "validate"
-        if self._train is None or (data.train.num_tokens < self.block and not only_validates):
-            pad_id = pad_id_of(data.tokenizer)
-            self._train = self._windows_of(data.train, pad_id, may_be_short=only_validates)
-            self._val = self._windows_of(data.val, pad_id, may_be_short=True)
+        shortest = min(part.num_tokens for part in parts_of(data.train))
+        if self._train is None or (shortest < self.block and not only_validates):
+            self._train, self._sizes = self._windows_of(data.train, may_be_short=only_validates)
+            self._val, self._val_sizes = self._windows_of(data.val, may_be_short=True)
         self._plan = self._lay_out(self._train.windows)
 
-    def train_dataloader(self) -> _EpochLoader:
+    def train_dataloader(self) -> EpochLoader:
         """Micro-batches of this rank, sized as one whole epoch."""
         plan = self.plan
-        return _EpochLoader(
-            self._loader(self._train, _StepRows(self)), plan.order.steps_per_epoch * plan.micro_batches
+        return EpochLoader(
+            self._loader(self._train, StepRows(self)), plan.order.steps_per_epoch * plan.micro_batches
         )
 
-    def val_dataloader(self) -> _EpochLoader:
+    def val_dataloader(self) -> EpochLoader:
         """Validation batches of this rank."""
         rows = self.validation.rows(self.batch_size, self.rank, self.world_size)
-        return _EpochLoader(self._loader(self._val, rows), len(rows))
+        return EpochLoader(self._loader(self._val, rows), len(rows))
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Drops a mask that is all ones, while looking at it costs no wait for a device."""
@@ -225,7 +175,13 @@ class LLMDataModule(L.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must agree with for its position to mean the same data, and the data in words."""
-        return {**self.identity(), "data_in_words": self.prepared.in_words} if self._plan is not None else {}
+        if self._plan is None:
+            return {}
+        state = {**self.identity(), "data_in_words": self.prepared.in_words}
+        if self.recipe.weights:
+            state["data_step"] = self.data_step(self.completed_steps)
+            state["weights"] = [[s.step, list(s.weights)] for s in self._stretches]
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Compares a checkpoint's data with this one's.
@@ -234,7 +190,7 @@ class LLMDataModule(L.LightningDataModule):
             CheckpointError: they differ, with each difference.
         """
         here, there = self.identity(), dict(state_dict)
-        words = there.pop("data_in_words", "")
+        words, step, weights = (there.pop(name, None) for name in ("data_in_words", "data_step", "weights"))
         wrong = [f"{k} is {here[k]} here and was {v}" for k, v in there.items() if here.get(k, v) != v]
         if here["data_fingerprint"] != there.get("data_fingerprint", here["data_fingerprint"]):
             was = f", and was {words}" if words else ""
@@ -242,11 +198,17 @@ class LLMDataModule(L.LightningDataModule):
                 f"the text is not the same, or is tokenised otherwise: {', '.join(self.recipe.path)} here gives"
                 f" {self.prepared.in_words}{was}"
             )
+        if bool(weights) != bool(self.recipe.weights):
+            wrong.append(f"there are {'no ' * (not self.recipe.weights)}weights here, unlike there")
         if wrong:
             raise CheckpointError(
                 f"the checkpoint was trained on other data or in another order: {'; '.join(wrong)}",
                 hint="Give the data and batch size it was trained with, or start a new run from it as model name",
             )
+        if weights:
+            before = [Stretch(int(at), tuple(map(float, each))) for at, each in weights]
+            self._stretches = go_on(before, self._stretches, int(step))
+            self._plan = self._lay_out(self.plan.windows)
 
     # -- what a step needs ---------------------------------------------------------------------------------------
 
@@ -254,7 +216,8 @@ class LLMDataModule(L.LightningDataModule):
     def prepared(self) -> PreparedData:
         """The token stores and the tokenizer."""
         if self._prepared is None:
-            self._prepared = prepare(
+            make = prepare_several if self.recipe.weights else prepare
+            self._prepared = make(
                 self.recipe,
                 model_name=self.model_name,
                 revision=self.revision,
@@ -293,7 +256,7 @@ class LLMDataModule(L.LightningDataModule):
         batches = self._val_batches
         if batches == "auto":
             batches = max(1, -(-VALIDATION_TOKENS // (size * self.block)))
-        return ValidationPlan(len(self._val.windows), None if batches is None else int(batches) * size)
+        return ValidationPlan(self._val_sizes, None if batches is None else int(batches) * size)
 
     @property
     def isolated(self) -> bool:
@@ -331,7 +294,7 @@ class LLMDataModule(L.LightningDataModule):
 
     def data_step(self, step: int) -> int:
         """Which step of the data's order an optimiser step takes: its own, or one further by what is left out."""
-        return step + sum(count for at, count in self._skips if step >= at)
+        return data_step(step, self._skips)
 
     def windows_of(self, step: int) -> np.ndarray:
         """Window numbers of a whole optimiser step, int64 [windows]."""
@@ -354,6 +317,11 @@ class LLMDataModule(L.LightningDataModule):
         return self._train[self.plan.rows(self.data_step(step), micro, self.rank)]
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the sources that are mixed; none without weights."""
+        return names_of(self.recipe.path) if self.recipe.weights else ()
+
+    @property
     def bytes_per_target(self) -> float:
         """UTF-8 bytes of validation text for each target token: bits per byte = loss / ln 2 / this."""
         return self.prepared.val.manifest.bytes_per_target
@@ -371,10 +339,25 @@ class LLMDataModule(L.LightningDataModule):
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _windows_of(self, store: TokenStore, pad_id: int, *, may_be_short: bool = False) -> WindowDataset:
-        packing, too_long = self.recipe.packing, self.recipe.too_long
-        windows = lay_out(store, self.block, packing, too_long=too_long, may_be_short=may_be_short)
-        return WindowDataset(store, windows, pad_id)
+    def _windows_of(
+        self, store: TokenStore, *, may_be_short: bool = False
+    ) -> tuple[WindowDataset, tuple[int, ...]]:
+        """The windows of a store, and how many each source has."""
+        parts = parts_of(store)
+        each = [self._laid_out(n, part, may_be_short) for n, part in enumerate(parts)]
+        windows = join_windows(each, [part.num_tokens for part in parts]) if len(parts) > 1 else each[0]
+        return WindowDataset(store, windows, pad_id_of(self.tokenizer)), tuple(map(len, each))
+
+    def _laid_out(self, source: int, part: TokenStore, may_be_short: bool) -> Windows:
+        try:
+            packing, too_long = self.recipe.packing, self.recipe.too_long
+            return lay_out(part, self.block, packing, too_long=too_long, may_be_short=may_be_short)
+        except DataError as error:
+            if not self.recipe.weights:
+                raise
+            raise DataError(
+                f"{error.what} ({error.where})", where=self.recipe.path[source], hint=error.hint
+            ) from None
 
     def _lay_out(self, windows: Windows) -> BatchPlan:
         accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else None
@@ -385,7 +368,10 @@ class LLMDataModule(L.LightningDataModule):
                 hint="Give a small data file and many epochs instead",
             )
         size = self._global_batch_size or self.batch_size * self.world_size * (accumulate or 1)
-        plan = BatchPlan(Order(len(windows), size, self.seed), windows, self.batch_size, self.world_size)
+        order: Order | Mixture = Order(len(windows), size, self.seed)
+        if self.recipe.weights:
+            order = Mixture(self._sizes, self._stretches, size, self.seed)
+        plan = BatchPlan(order, windows, self.batch_size, self.world_size)
         if accumulate is not None and accumulate != plan.micro_batches:
             raise RecipeError(
                 f"{size} windows a step on {self.world_size} device(s) with {self.batch_size} at a time are"

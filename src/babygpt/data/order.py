@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from babygpt.errors import DataError, RecipeError
 
-__all__ = ["Order", "permute", "skips_of"]
+__all__ = ["Order", "data_step", "permute", "skips_of"]
 
 _ROUNDS = 8
 _MASK = (1 << 64) - 1
@@ -66,24 +66,27 @@ class Order:
         return permute(np.arange(first, last, dtype=np.int64), self.num_windows, self.seed, epoch)
 
 
-def permute(positions: npt.NDArray[np.int64], size: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+def permute(
+    positions: npt.NDArray[np.int64], size: int, seed: int, epoch: int | npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
     """Where a keyed permutation of 0 .. size - 1 sends `positions`.
 
     Args:
-        positions: int64 [any], each from 0 to size - 1.
+        positions: int64 [n], each from 0 to size - 1.
         size: elements permuted, at least 1 and below 2**62.
         seed: key; taken modulo 2**64.
-        epoch: second key, at least 0: another permutation for each.
+        epoch: second key, at least 0: another permutation for each; one of all positions, or int64 [n].
     """
     half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
     keys = _round_keys(seed, epoch)
     out = _feistel(positions.astype(np.uint64), half, keys)
     while (outside := out >= np.uint64(size)).any():
-        out[outside] = _feistel(out[outside], half, keys)
+        own = keys if isinstance(epoch, int) else [key[outside] for key in keys]
+        out[outside] = _feistel(out[outside], half, own)
     return out.astype(np.int64)
 
 
-def _feistel(numbers: UInt64s, half: np.uint64, keys: list[np.uint64]) -> UInt64s:
+def _feistel(numbers: UInt64s, half: np.uint64, keys: list[UInt64s]) -> UInt64s:
     low = np.uint64((1 << int(half)) - 1)
     left, right = numbers >> half, numbers & low
     for key in keys:
@@ -98,16 +101,20 @@ def _mix(numbers: UInt64s) -> UInt64s:
     return numbers ^ (numbers >> np.uint64(31))
 
 
-def _round_keys(seed: int, epoch: int) -> list[np.uint64]:
-    """A key a round; seed and epoch go in one after the other, so (1, 0) and (0, 1) share nothing."""
+def _round_keys(seed: int, epoch: int | npt.NDArray[np.int64]) -> list[UInt64s]:
+    """A key a round, uint64 [1] or one an epoch.
+
+    Seed and epoch go in one after the other, so (1, 0) and (0, 1) share nothing.
+    """
     state = np.array([seed & _MASK], dtype=np.uint64)
     golden = np.array([0x9E3779B97F4A7C15], dtype=np.uint64)
     state = _mix(state + golden)
-    state = _mix(state ^ np.array([epoch & _MASK], dtype=np.uint64))
+    epochs = np.array([epoch & _MASK], dtype=np.uint64) if isinstance(epoch, int) else epoch.astype(np.uint64)
+    state = _mix(state ^ epochs)
     keys = []
     for _ in range(_ROUNDS):
         state = state + golden
-        keys.append(_mix(state)[0])
+        keys.append(_mix(state))
     return keys
 
 
@@ -127,3 +134,8 @@ def skips_of(rollbacks: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...
         skips = [(at, count) for at, count in skips if at <= to]
         skips.append((to, seen - to + undone))
     return tuple(skips)
+
+
+def data_step(step: int, skips: Sequence[tuple[int, int]]) -> int:
+    """Which step of the data's order an optimiser step takes: its own, or one further by what is left out."""
+    return step + sum(count for at, count in skips if step >= at)

@@ -28,6 +28,8 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from babygpt.errors import DataError
 
 __all__ = [
+    "Computed",
+    "Numbers",
     "Packing",
     "Progression",
     "TargetsBefore",
@@ -52,20 +54,21 @@ class TargetsBefore(Protocol):
     def __getitem__(self, positions: Any, /) -> Any: ...
 
 
-class Progression(NDArrayOperatorsMixin):
-    """first, first + step, first + 2 * step, ..., and a last number of its own: an int64 array that takes no memory.
+class Computed(NDArrayOperatorsMixin):
+    """An int64 array that is computed where it is looked at, and takes no memory.
 
     Args:
         count: numbers in all.
-        first: the first.
-        step: between two of them.
-        last: the last, whatever the others.
     """
 
     dtype = np.dtype(np.int64)
 
-    def __init__(self, count: int, first: int, step: int, last: int) -> None:
-        self._count, self._first, self._step, self._last = count, first, step, last
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def at(self, places: Int64s) -> Int64s:
+        """The numbers at places from 0 to count - 1, int64 of their shape."""
+        raise NotImplementedError
 
     def __len__(self) -> int:
         return self._count
@@ -73,13 +76,12 @@ class Progression(NDArrayOperatorsMixin):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             index = np.arange(self._count, dtype=np.int64)[index]
-        at = np.asarray(index)
-        if at.dtype == np.bool_:
-            at = np.flatnonzero(at)
-        if at.size and not (-self._count <= at.min() and at.max() < self._count):
+        places = np.asarray(index)
+        if places.dtype == np.bool_:
+            places = np.flatnonzero(places)
+        if places.size and not (-self._count <= places.min() and places.max() < self._count):
             raise IndexError(f"{index} in an array of {self._count}")
-        at = np.where(at < 0, at + self._count, at)
-        found = np.where(at == self._count - 1, self._last, self._first + self._step * at)
+        found = self.at(np.where(places < 0, places + self._count, places))
         return found if found.ndim else found[()]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Int64s:
@@ -88,20 +90,43 @@ class Progression(NDArrayOperatorsMixin):
         return whole
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        arrays = [np.asarray(each) if isinstance(each, Progression) else each for each in inputs]
+        arrays = [np.asarray(each) if isinstance(each, Computed) else each for each in inputs]
         return getattr(ufunc, method)(*arrays, **kwargs)
 
     def sum(self) -> int:
         """Of all numbers."""
-        n = self._count - 1
-        return n * self._first + self._step * (n * (n - 1) // 2) + self._last if self._count else 0
+        return int(np.asarray(self).sum())
 
     def tolist(self) -> list[int]:
         """As a list."""
         return list(np.asarray(self).tolist())
 
 
-Numbers = Int64s | Progression
+class Progression(Computed):
+    """first, first + step, first + 2 * step, ..., and a last number of its own.
+
+    Args:
+        count: numbers in all.
+        first: the first.
+        step: between two of them.
+        last: the last, whatever the others.
+    """
+
+    def __init__(self, count: int, first: int, step: int, last: int) -> None:
+        super().__init__(count)
+        self._first, self._step, self._last = first, step, last
+
+    def at(self, places: Int64s) -> Int64s:
+        """The numbers at places, int64 of their shape."""
+        return np.where(places == self._count - 1, self._last, self._first + self._step * places)
+
+    def sum(self) -> int:
+        """Of all numbers, in O(1)."""
+        n = self._count - 1
+        return n * self._first + self._step * (n * (n - 1) // 2) + self._last if self._count else 0
+
+
+Numbers = Int64s | Computed
 
 
 @dataclass(frozen=True)

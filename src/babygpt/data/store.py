@@ -34,6 +34,7 @@ from babygpt.data import duplicates
 from babygpt.data.arrow import FORMAT_VERSION, StoreManifest, StoreWriter, TokenStore, open_store
 from babygpt.data.cache import clear_leftovers, default_cache, publishing
 from babygpt.data.encoding import encode
+from babygpt.data.excerpts import SAMPLE_BYTES, SAMPLING, excerpts
 from babygpt.data.identity import Survey, changed_meanwhile, survey
 from babygpt.data.oddities import text_of
 from babygpt.data.sources import Document, check_field, content_hash, read_documents
@@ -57,15 +58,17 @@ __all__ = [
     "Sources",
     "StoreManifest",
     "TokenStore",
+    "TrainingText",
     "default_cache",
+    "look",
+    "open_prepared",
     "open_store",
     "prepare",
+    "text_to_train_on",
 ]
 
 Progress = Callable[[str, int, int], None]
 
-_SAMPLE_BYTES = 10_000_000  # of text a tokenizer is trained on, at most
-_SAMPLE_CHARS = 16_384  # of one excerpt, when there is more text than that
 _PROBED_DOCUMENTS, _PROBED_CHARS = 64, 2000  # of text a tokenizer has to give back, at most
 
 
@@ -114,6 +117,23 @@ class Sources:
         return self.path.taken_on_trust + self.val_path.taken_on_trust
 
 
+@dataclass(frozen=True)
+class TrainingText:
+    """What a tokenizer may be trained on.
+
+    Attributes:
+        total: UTF-8 bytes of the documents that are not held out.
+        readable: of these, from the first on, that may be read.
+        texts: one a document; to be read once.
+        has_chats: whether there are conversations.
+    """
+
+    total: int
+    readable: int
+    texts: Iterator[str]
+    has_chats: bool
+
+
 def prepare(
     recipe: DataRecipe,
     *,
@@ -143,19 +163,19 @@ def prepare(
     home = cache or default_cache()
     parent = home / "data"
     clear_leftovers(parent)
-    if prepared_as is not None and (known := _open(parent / check_name(prepared_as))) is not None:
+    if prepared_as is not None and (known := open_prepared(home, prepared_as)) is not None:
         return known
     check_field(recipe.field, [*recipe.path, *recipe.val_path])
     source = tokenizer_source(recipe.tokenizer, model_name)
     tokenizer = None
     if isinstance(source, str):
         tokenizer = load_tokenizer(source, revision=revision if recipe.tokenizer == "auto" else None)
-    sources = _look(recipe, home)
+    sources = look(recipe, home)
     key = _key(recipe, sources, source, tokenizer)
     if (reused := _open(parent / key, reused=True)) is not None:
         return _told(reused, sources)
     if sources.taken_on_trust:
-        sources = _look(recipe, home, trust=False)
+        sources = look(recipe, home, trust=False)
         key = _key(recipe, sources, source, tokenizer)
     builder = _Builder(recipe, sources, source, tokenizer, progress or (lambda stage, done, total: None))
     folder = parent / key
@@ -176,7 +196,18 @@ def _told(data: PreparedData, sources: Sources) -> PreparedData:
     return replace(data, sources=sources, notes=notes)
 
 
-def _look(recipe: DataRecipe, cache: Path, *, trust: bool = True) -> Sources:
+def open_prepared(cache: Path, key: str) -> PreparedData | None:
+    """What the cache holds under a key; None where that is nothing, or damaged."""
+    return _open(cache / "data" / check_name(key))
+
+
+def text_to_train_on(recipe: DataRecipe, sources: Sources, progress: Progress) -> TrainingText:
+    """The documents that are not held out, for a tokenizer to be trained on."""
+    return _Builder(recipe, sources, recipe.tokenizer, None, progress).training_text()
+
+
+def look(recipe: DataRecipe, cache: Path, *, trust: bool = True) -> Sources:
+    """What stands behind a recipe's paths; without `trust` every file is read."""
     return Sources(survey(recipe.path, cache, trust=trust), survey(recipe.val_path, cache, trust=trust))
 
 
@@ -202,9 +233,7 @@ def _key(
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> str:
     if isinstance(source, TrainedTokenizer):
-        which = (
-            f"train:{source.kind}:{source.vocab_size}:{_SAMPLE_BYTES}:{_SAMPLE_CHARS}:{version('tokenizers')}"
-        )
+        which = f"train:{source.kind}:{source.vocab_size}:{SAMPLING}:{version('tokenizers')}"
     else:
         assert tokenizer is not None
         which = tokenizer_identity(tokenizer)
@@ -244,31 +273,8 @@ class _Builder:
 
     def fill(self, folder: Path) -> None:
         """Write train/, val/ and tokenizer/ into an empty folder."""
-        recipe = self._recipe
-        hashes, num_bytes = self._scan()
-        is_val = np.zeros(len(hashes), dtype=np.bool_)
-        in_tail = False
-        if not recipe.val_path:
-            distinct = len(np.unique(hashes))
-            in_tail = distinct < MIN_DOCUMENTS
-            if not in_tail:
-                is_val = choose(hashes, recipe.val_fraction)
-                self._notes.append(
-                    f"validation: {is_val.sum()} of {len(hashes)} documents, chosen by their content"
-                )
-            else:
-                self._notes.append(
-                    f"validation: the last {recipe.val_fraction:.0%} of the tokens, because there"
-                    f" {'is' if distinct == 1 else 'are'} only {distinct} different"
-                    f" document{'s' * (distinct > 1)} (from {MIN_DOCUMENTS} on, whole documents are held out)"
-                )
-        self._left_out, note = duplicates.choose(
-            recipe.deduplicate, hashes, is_val, map(text_of, self._documents("comparing", len(hashes)))
-        )
-        self._notes.append(note)
-        hashes, num_bytes, is_val = (each[~self._left_out] for each in (hashes, num_bytes, is_val))
-        train_bytes = num_bytes[~is_val]
-        tokenizer = self._tokenizer or self._train_tokenizer(is_val, train_bytes, in_tail)
+        hashes, num_bytes, is_val, in_tail = self._choose()
+        tokenizer = self._tokenizer or self._train_tokenizer(is_val, num_bytes, in_tail)
         check_round_trip(tokenizer, self._first_texts())
         tokenizer.save_pretrained(folder / "tokenizer")
         self._write(folder, tokenizer, hashes, is_val, in_tail)
@@ -301,25 +307,63 @@ class _Builder:
             self._has_chats |= document.messages is not None
         return np.frombuffer(hashes, dtype=np.uint64), np.frombuffer(sizes, dtype=np.int64)
 
-    def _train_tokenizer(
-        self, is_val: np.ndarray, sizes: np.ndarray, in_tail: bool
-    ) -> PreTrainedTokenizerBase:
+    def _choose(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+        """Content hashes, bytes and whether held out of the documents that are taken, and whether the tail is."""
+        hashes, num_bytes = self._scan()
+        is_val, in_tail = self._hold_out(hashes)
+        texts = map(text_of, self._documents("comparing", len(hashes)))
+        self._left_out, note = duplicates.choose(self._recipe.deduplicate, hashes, is_val, texts)
+        self._notes.append(note)
+        taken = ~self._left_out
+        return hashes[taken], num_bytes[taken], is_val[taken], in_tail
+
+    def _hold_out(self, hashes: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Which documents are held out, bool [documents], and whether the tail of the tokens is instead."""
         fraction = self._recipe.val_fraction
-        total = int(sizes.sum())
+        none = np.zeros(len(hashes), dtype=np.bool_)
+        if self._recipe.val_path:
+            return none, False
+        distinct = len(np.unique(hashes))
+        if distinct >= MIN_DOCUMENTS:
+            is_val = choose(hashes, fraction)
+            self._notes.append(
+                f"validation: {is_val.sum()} of {len(hashes)} documents, chosen by their content"
+            )
+            return is_val, False
+        self._notes.append(
+            f"validation: the last {fraction:.0%} of the tokens, because there {'is' if distinct == 1 else 'are'} only"
+            f" {distinct} different document{'s' * (distinct > 1)} (from {MIN_DOCUMENTS} on, whole documents are held"
+            " out)"
+        )
+        return none, True
+
+    def training_text(self) -> TrainingText:
+        """The documents that are not held out."""
+        _, num_bytes, is_val, in_tail = self._choose()
+        return self._training_text(num_bytes, is_val, in_tail)
+
+    def _training_text(self, num_bytes: np.ndarray, is_val: np.ndarray, in_tail: bool) -> TrainingText:
+        total = int(num_bytes[~is_val].sum())
         # Where the tail of the tokens is held out, its first byte is not known before there are tokens: stay
         # well away.
-        readable = int(total * (1 - fraction) ** 2) if in_tail else total
-        assert isinstance(self._source, TrainedTokenizer)
+        readable = int(total * (1 - self._recipe.val_fraction) ** 2) if in_tail else total
         documents = zip(self._documents("sampling", len(is_val)), is_val, strict=False)
-        texts = _excerpts((document for document, held_out in documents if not held_out), readable)
+        texts = (text_of(d) for d, held_out in documents if not held_out)
+        return TrainingText(total, readable, texts, self._has_chats)
+
+    def _train_tokenizer(
+        self, is_val: np.ndarray, num_bytes: np.ndarray, in_tail: bool
+    ) -> PreTrainedTokenizerBase:
+        text = self._training_text(num_bytes, is_val, in_tail)
+        assert isinstance(self._source, TrainedTokenizer)
+        sample = excerpts(text.texts, text.readable)
         kind, size = self._source.kind, self._source.vocab_size
-        tokenizer = train_tokenizer(texts, size, kind=kind, chat=self._has_chats)
-        share = (
-            f"{min(_SAMPLE_BYTES, readable) / 1e6:.1f} MB of " if readable > _SAMPLE_BYTES or in_tail else ""
-        )
+        tokenizer = train_tokenizer(sample, size, kind=kind, chat=text.has_chats)
+        share = f"{min(SAMPLE_BYTES, text.readable) / 1e6:.1f} MB of "
+        share *= text.readable > SAMPLE_BYTES or in_tail
         self._notes.append(
-            f"tokenizer: {len(tokenizer)} entries from {share}the {total / 1e6:.1f} MB of training text"
-            f"{', with ChatML as its template for conversations' if self._has_chats else ''}"
+            f"tokenizer: {len(tokenizer)} entries from {share}the {text.total / 1e6:.1f} MB of training text"
+            f"{', with ChatML as its template for conversations' if text.has_chats else ''}"
         )
         return tokenizer
 
@@ -384,27 +428,3 @@ class _Builder:
 
 def _changed(where: str) -> DataError:
     return DataError("the data changed while it was read", where=where, hint="Start again when it is written")
-
-
-def _excerpts(documents: Iterator[Document], readable: int) -> Iterator[str]:
-    """Text to train a tokenizer on: the first `readable` bytes, or excerpts from all over them.
-
-    Which excerpts is decided by a hash of what they are and where they stand: the same on every run.
-    """
-    wanted = _SAMPLE_BYTES / max(1, readable)
-    left, room = readable, _SAMPLE_BYTES
-    for document in documents:
-        text = text_of(document)
-        for start in range(0, len(text), _SAMPLE_CHARS):
-            excerpt = text[start : start + _SAMPLE_CHARS]
-            size = len(excerpt.encode())
-            if left < size:
-                excerpt = excerpt.encode()[:left].decode(errors="ignore")
-                size = left
-            if not excerpt or room < size:
-                return
-            left -= size
-            digest = hashlib.blake2b(excerpt.encode(), digest_size=8, salt=start.to_bytes(8, "big")).digest()
-            if wanted >= 1 or int.from_bytes(digest, "big") < wanted * 2**64:
-                room -= size
-                yield excerpt

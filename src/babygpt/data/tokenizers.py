@@ -21,7 +21,7 @@ from babygpt.data.encoding import Encoded, encode
 from babygpt.data.regressions import check_against_file
 from babygpt.errors import InputError, TokenizerError
 from babygpt.hub import fetch
-from babygpt.recipe import preset_config
+from babygpt.presets import preset_config
 from babygpt.tokenizer_names import FROM_FILE, TrainedTokenizer, trained_tokenizer
 
 __all__ = [

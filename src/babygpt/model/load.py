@@ -29,7 +29,7 @@ from babygpt import hub
 from babygpt.errors import ModelError
 from babygpt.model.attention import resolve_attention
 from babygpt.model.folder import check_sizes, read_config_json, require_safetensors
-from babygpt.recipe import preset_config
+from babygpt.presets import preset_config
 from babygpt.untrusted import shown
 
 __all__ = [

@@ -20,7 +20,15 @@ from babygpt.generate import continue_text
 from babygpt.training.meter import StepRecord
 from babygpt.untrusted import shown
 
-__all__ = ["PreparationView", "ProgressView", "RunFiles", "Sampler", "cut_after", "lines_of"]
+__all__ = [
+    "PreparationView",
+    "ProgressView",
+    "RunFiles",
+    "Sampler",
+    "cut_after",
+    "lines_of",
+    "losses_of_sources",
+]
 
 _PLAIN_SECONDS = 10.0
 
@@ -34,6 +42,12 @@ def cut_after(path: Path, step: int) -> None:
     kept = b"".join(line + b"\n" for line in before.split(b"\n") if _step_in(line) <= step)
     if kept != before:
         write_atomic(path, kept)
+
+
+def losses_of_sources(values: dict[str, Any]) -> dict[str, float]:
+    """The validation loss of each source, by its name, from a validation's line."""
+    prefix = "val_loss/"
+    return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -275,7 +289,8 @@ class ProgressView(L.Callback):
         self._perplexity = values["val_perplexity"]
         self._console.print(
             f"validation at step {values['step']:>7,}: loss {values['val_loss']:.4f}"
-            f"  perplexity {values['val_perplexity']:,.2f}  bits per byte {values['val_bits_per_byte']:.3f}",
+            f"  perplexity {values['val_perplexity']:,.2f}  bits per byte {values['val_bits_per_byte']:.3f}"
+            + "".join(f"  {name} {loss:.4f}" for name, loss in losses_of_sources(values).items()),
             **_RAW,
         )
 

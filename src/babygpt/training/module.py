@@ -37,6 +37,7 @@ from babygpt.training.meter import StepMeter, StepRecord
 from babygpt.training.position import loop_state_at
 from babygpt.training.seeds import seed_micro_batch
 from babygpt.training.spikes import LossWatch
+from babygpt.training.validation import ValidationSums, sums_of
 from babygpt.training.watch import PerplexityWatch
 
 __all__ = ["BabyGPT"]
@@ -112,7 +113,7 @@ class BabyGPT(L.LightningModule):
         self.spike: int | None = None  # the first step whose loss was one
         self._rules = OPTIMIZERS[optimizer] if rules is None else tuple(rules)
         self._head = find_head(self.model)
-        self._validation: list[torch.Tensor] = []
+        self._validation = ValidationSums()
         self._interval: list[StepRecord] = []
         self._interval_over = False
         self._validating_since = 0.0
@@ -269,7 +270,7 @@ class BabyGPT(L.LightningModule):
 
     def on_validation_start(self) -> None:
         """Begins the sums anew, and stops the clock of the training speed."""
-        self._validation = []
+        self._validation = sums_of(self._data)
         self.flush()
         self._validating_since = time.perf_counter()
 
@@ -279,25 +280,13 @@ class BabyGPT(L.LightningModule):
 
     def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
         """Adds a batch's summed loss and target count."""
-        del batch_idx
-        nll = self._sum_nll(batch)
-        self._validation.append(torch.stack([nll.detach().float(), count_targets(batch["labels"]).float()]))
+        self._validation.add(batch_idx, self._sum_nll(batch), count_targets(batch["labels"]))
 
     def on_validation_epoch_end(self) -> None:
         """Total loss over total targets, over every rank: independent of the batch size."""
-        if not self._validation:
-            return
-        nll, targets = self._reduce(torch.stack(self._validation).cpu().double().sum(dim=0)).tolist()
-        self._validation = []
-        if not targets:
-            return
-        loss = nll / targets
-        together = self.trainer.world_size > 1
-        self.log("val_loss", loss, prog_bar=True, sync_dist=together)
-        self.log("val_perplexity", math.exp(min(loss, 80.0)), prog_bar=True, sync_dist=together)
-        if self._data is not None:
-            bits = loss / math.log(2) / self._data.bytes_per_target
-            self.log("val_bits_per_byte", bits, sync_dist=together)
+        for name, value in self._validation.metrics(self._reduce).items():
+            shown = name in ("val_loss", "val_perplexity")
+            self.log(name, value, prog_bar=shown, sync_dist=self.trainer.world_size > 1)
 
     # -- the optimiser -------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from babygpt import planner
 from babygpt.checkpoints import newest
 from babygpt.data import changes
+from babygpt.data.order import data_step, skips_of
 from babygpt.errors import CheckpointError, RecipeError
 from babygpt.files import read_manifest
 from babygpt.machine import MachineFacts, MachinePlan, asked_as_before, detect
@@ -17,6 +18,7 @@ from babygpt.settings import TrainSettings
 from babygpt.training.budget import lengthened
 from babygpt.training.spikes import read_rollbacks, undo
 from babygpt.training.start import Run, Say, build_data, config_of, reopen, write_machine
+from babygpt.training.weights import change_weights, check_weights, refuse_change
 
 __all__ = ["resume"]
 
@@ -31,6 +33,49 @@ def resume(settings: TrainSettings, say: Say) -> Run:
     """
     assert settings.resume is not None
     out = Path(settings.resume)
+    recipe = _recipe_of(out)
+    asked = [
+        f for f in settings.given if f.split(".")[0] not in ("machine", "checkpoint", "out", "resume", "json")
+    ]
+    paths = [name.removeprefix("data.") for name in asked if name in ("data.path", "data.val_path")]
+    reweighted = "data.weights" in asked and bool(settings.data.weights or recipe.data.weights)
+    longer = any(name.startswith("budget.") for name in asked)
+    free = ("data.path", "data.val_path", "data.weights")
+    asked = [name for name in asked if name not in free and name[:7] != "budget."]
+    wrong = [d for d in differences(recipe, settings.recipe) if d.split(":")[0] in asked]
+    if wrong:
+        raise RecipeError(
+            f"the run was begun with another recipe: {'; '.join(wrong)}",
+            where=str(out),
+            hint="Leave these fields out to go on, or start a new run with --out",
+        )
+    if reweighted:
+        check_weights(out, recipe.data, settings.data.weights)
+    rollbacks = read_rollbacks(out)
+    undo(out / "checkpoints", rollbacks)
+    found = newest(out / "checkpoints", lambda message: say(f"resume: {message}"))
+    done = 0 if found is None else int(read_manifest(found).facts["step"])
+    if found is None:
+        say("resume: no checkpoint was reached; beginning at step 0")
+    if longer:
+        recipe = _lengthened(recipe, settings, out, done)
+    next_step = data_step(done, skips_of([(r.to, r.seen) for r in rollbacks]))
+    if found is not None and done >= int(recipe.budget.steps or 0):
+        if reweighted:
+            refuse_change(out, recipe.data, settings.data.weights, next_step)
+        return reopen(out, settings, found)
+    found_data = changes.unchanged(out, recipe.data, settings.recipe.data, paths)
+    recipe = replace(recipe, data=found_data)
+    if paths or longer:
+        write_recipe(out / "recipe.yaml", recipe)
+        say(f"run: {out}, {recipe.budget.steps:,} steps")
+    plan = _plan_again(out, recipe, settings, say)
+    if reweighted:
+        change_weights(out, recipe.data, settings.data.weights, next_step, say)
+    return Run(out, recipe, plan, settings, found)
+
+
+def _recipe_of(out: Path) -> Recipe:
     if not (out / "recipe.yaml").is_file():
         raise CheckpointError(
             "is not a run folder: it has no recipe.yaml",
@@ -44,33 +89,11 @@ def resume(settings: TrainSettings, say: Say) -> Run:
             where=str(out / "recipe.yaml"),
             hint="Begin a new run from it with --config",
         )
-    asked = [
-        f for f in settings.given if f.split(".")[0] not in ("machine", "checkpoint", "out", "resume", "json")
-    ]
-    paths = [name.removeprefix("data.") for name in asked if name in ("data.path", "data.val_path")]
-    longer = any(name.startswith("budget.") for name in asked)
-    asked = [name for name in asked if name not in ("data.path", "data.val_path") and name[:7] != "budget."]
-    wrong = [d for d in differences(recipe, settings.recipe) if d.split(":")[0] in asked]
-    if wrong:
-        raise RecipeError(
-            f"the run was begun with another recipe: {'; '.join(wrong)}",
-            where=str(out),
-            hint="Leave these fields out to go on, or start a new run with --out",
-        )
-    undo(out / "checkpoints", read_rollbacks(out))
-    found = newest(out / "checkpoints", lambda message: say(f"resume: {message}"))
-    done = 0 if found is None else int(read_manifest(found).facts["step"])
-    if found is None:
-        say("resume: no checkpoint was reached; beginning at step 0")
-    if longer:
-        recipe = _lengthened(recipe, settings, out, done)
-    if found is not None and done >= int(recipe.budget.steps or 0):
-        return reopen(out, settings, found)
-    found_data = changes.unchanged(out, recipe.data, settings.recipe.data, paths)
-    recipe = replace(recipe, data=found_data)
-    if paths or longer:
-        write_recipe(out / "recipe.yaml", recipe)
-        say(f"run: {out}, {recipe.budget.steps:,} steps")
+    return recipe
+
+
+def _plan_again(out: Path, recipe: Recipe, settings: TrainSettings, say: Say) -> MachinePlan:
+    """The plan of this start, written down."""
     facts = detect()
     data = build_data(recipe, batch_size=1, prepared_as=changes.store_key(out))
     request = settings.machine
@@ -81,7 +104,7 @@ def resume(settings: TrainSettings, say: Say) -> Run:
     for line in _plan_lines(planned, facts, before):
         say(f"plan: {line}")
     write_machine(out, facts, planned.plan, planned.reasons)
-    return Run(out, recipe, planned.plan, settings, found)
+    return planned.plan
 
 
 def _lengthened(recipe: Recipe, settings: TrainSettings, out: Path, done: int) -> Recipe:

@@ -16,6 +16,7 @@ from babygpt import planner
 from babygpt.checkpoints import newest
 from babygpt.data import changes
 from babygpt.data.efficiency import packing_statistics
+from babygpt.data.mixture import Stretch, in_words
 from babygpt.data.module import LLMDataModule
 from babygpt.data.store import Progress
 from babygpt.errors import InputError, MachineError, RecipeError, SpikeSeen
@@ -27,6 +28,7 @@ from babygpt.settings import TrainSettings
 from babygpt.training.memory import is_out_of_memory, let_go, smaller
 from babygpt.training.module import BabyGPT
 from babygpt.training.spikes import Rollback, read_rollbacks, roll_back
+from babygpt.training.weights import read_changes
 
 __all__ = [
     "Run",
@@ -109,6 +111,8 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
     data = build_data(recipe, batch_size=1, progress=progress)
     for note in data.notes:
         say(f"data: {note}")
+    if data.sources:
+        say(f"mixture: {in_words(data.sources, recipe.data.weights)}")
     module_config = config_of(recipe, data)
     parameters = planner.parameters_of(module_config)
     recipe = planner.resolve_recipe(
@@ -222,6 +226,7 @@ def pieces(run: Run) -> tuple[LLMDataModule, BabyGPT]:
         workers=run.plan.workers,
         prepared_as=changes.store_key(run.out),
         rollbacks=read_rollbacks(run.out),
+        reweighted=read_changes(run.out),
     )
     return data, build_module(run.recipe, run.plan, data)
 
@@ -272,6 +277,7 @@ def build_data(
     progress: Progress | None = None,
     prepared_as: str | None = None,
     rollbacks: Sequence[Rollback] = (),
+    reweighted: Sequence[Stretch] = (),
 ) -> LLMDataModule:
     """The data module of a recipe; `prepared_as` is the token store of a run that goes on."""
     data = recipe.data
@@ -280,6 +286,7 @@ def build_data(
         recipe.model.name,
         batch_size,
         path=data.path,
+        weights=data.weights,
         field=data.field,
         val_path=data.val_path,
         val_fraction=data.val_fraction,
@@ -297,6 +304,7 @@ def build_data(
         progress=progress,
         prepared_as=prepared_as,
         rollbacks=[(r.to, r.seen) for r in rollbacks],
+        reweighted=reweighted,
     )
 
 

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from babygpt.data import several
+from babygpt.data.joined import parts_of
+from babygpt.data.several import names_of, prepare_several
+from babygpt.data.store import PreparedData, prepare
+from babygpt.recipe import DataRecipe
+
+PRESET = "preset:gpt2-1m"
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> tuple[str, ...]:
+    """Two sources of documents, and one of a single text."""
+    for name, count in (("web", 40), ("code", 25)):
+        rows = [{"text": f"{name} {n} " + f"is {name}{n % 7} of {n}. " * (1 + n % 5)} for n in range(count)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "book.txt").write_text("Once there was a book. " * 60 + "Zyx! Zyx! Zyx! Zyx! " * 4)
+    return tuple(str(tmp_path / name) for name in ("web.jsonl", "code.jsonl", "book.txt"))
+
+
+@pytest.fixture
+def prepared(sources: tuple[str, ...], tmp_path: Path) -> Callable[..., PreparedData]:
+    def make(weights: tuple[float, ...] = (1, 1, 1), as_: str | None = None, **fields) -> PreparedData:
+        recipe = DataRecipe(**{"path": sources, "weights": weights, "tokenizer": "train:300", **fields})
+        return prepare_several(recipe, model_name=PRESET, cache=tmp_path / "cache", prepared_as=as_)
+
+    return make
+
+
+def test_each_source_is_split_and_tokenised_apart_with_one_tokenizer(prepared, sources, tmp_path) -> None:
+    data = prepared()
+    ours = parts_of(data.train)
+    assert len(ours) == len(parts_of(data.val)) == 3
+    tokenizer = tmp_path / "saved"
+    data.tokenizer.save_pretrained(tokenizer)
+    for number, path in enumerate(sources):
+        alone = prepare(
+            DataRecipe(path=(path,), tokenizer=str(tokenizer)), model_name=PRESET, cache=tmp_path / "other"
+        )
+        assert ours[number].manifest == alone.train.manifest
+        assert parts_of(data.val)[number].manifest == alone.val.manifest
+    assert all(any(note.startswith(name) for note in data.notes) for name in names_of(sources))
+
+
+def test_the_tokenizer_is_trained_on_all_sources_without_what_is_held_out(prepared) -> None:
+    entries = prepared().tokenizer.get_vocab()
+    assert any("web" in entry for entry in entries)
+    assert any("code" in entry for entry in entries)
+    assert any("book" in entry for entry in entries)
+    assert not any("Zy" in entry for entry in entries), "the tail of the single text is held out"
+
+
+def test_other_weights_and_a_source_more_tokenise_nothing_again(
+    prepared, sources, tmp_path, monkeypatch
+) -> None:
+    two = {"path": sources[:2], "tokenizer": "train:300"}
+    prepared((1, 2), **two)
+    data = prepared()
+    folders = {p.name for p in (tmp_path / "cache" / "data").iterdir() if not p.name.startswith(".")}
+    with monkeypatch.context() as patch:
+        patch.setattr(several, "train_tokenizer", lambda *_: pytest.fail("trained again"))
+        again = prepared((5, 0, 1))
+        assert again.fingerprint == data.fingerprint
+        assert again.key == data.key
+        assert prepared((3, 1), **two).fingerprint != data.fingerprint
+    kept = {p.name for p in (tmp_path / "cache" / "data").iterdir() if not p.name.startswith(".")}
+    assert kept == folders
+    # With a tokenizer that is there, the sources of a mixture are what they are in any other.
+    saved = str(tmp_path / "saved")
+    data.tokenizer.save_pretrained(saved)
+    before = prepared((1, 1), path=sources[:2], tokenizer=saved)
+    more = prepared((1, 1, 1), path=sources, tokenizer=saved)
+    assert more.key.startswith(before.key + "+")
+
+
+def test_known_stores_are_taken_without_a_look_at_the_paths(prepared, sources) -> None:
+    data = prepared()
+    for path in sources:
+        Path(path).unlink()
+    assert prepared(as_=data.key).fingerprint == data.fingerprint
+    with pytest.raises(ValueError, match=r"web\.jsonl"):
+        prepared(as_=f"{data.key[:-1]}x")
+
+
+def test_validation_data_of_ones_own_for_each_source(prepared, sources, tmp_path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(f"{name} is validated on. " * 9)
+    own = (str(tmp_path / "a.txt"), str(tmp_path / "b.txt"))
+    data = prepared((1, 1), path=sources[:2], val_path=own)
+    texts = [data.tokenizer.decode(part.document(0).tolist()) for part in parts_of(data.val)]
+    assert [text[0] for text in texts] == ["a", "b"]
+    assert data.sources is not None
+    assert [listing.path for listing in data.sources.path.listings] == list(sources[:2])
+    assert [listing.path for listing in data.sources.val_path.listings] == list(own)
+
+
+def test_a_damaged_tokenizer_is_made_again(prepared, tmp_path) -> None:
+    key = prepared().key
+    (folder,) = (p for p in (tmp_path / "cache" / "tokenizers").iterdir() if not p.name.startswith("."))
+    (folder / "tokenizer" / "tokenizer.json").write_text("{}")
+    assert prepared().key == key
+
+
+def test_names_are_the_last_components_made_unique_and_safe() -> None:
+    paths = (
+        "data/web.jsonl",
+        "other/web.jsonl",
+        "builtin:python",
+        "org/set/",
+        "s3://b/a b?key=secret",
+        "*.txt",
+        "C:\\x\\y",
+    )
+    assert names_of(paths) == ("web.jsonl", "web.jsonl-2", "python", "set", "a_b", "_.txt", "y")
+    assert names_of(("a", "a-2", "x/a", "y/a")) == ("a", "a-2", "a-3", "a-4")
+    assert names_of(("/", "?")) == ("source", "source-2")
