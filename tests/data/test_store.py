@@ -7,11 +7,11 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from babygpt.data.sampling import excerpts
 from babygpt.data.store import PreparedData, default_cache, prepare
 from babygpt.errors import DataError, ModelError, TokenizerError
 from babygpt.recipe import DataRecipe, preset_config
@@ -259,18 +259,15 @@ def test_the_cache_stands_where_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_samples_of_a_large_corpus_are_spread_over_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("babygpt.data.store._SAMPLE_BYTES", 20_000)
-    monkeypatch.setattr("babygpt.data.store._SAMPLE_CHARS", 500)
-    from babygpt.data import store
-    from babygpt.data.sources import Document
-
-    documents = [Document(str(n), text="".join(f"{n}-{k:03} " for k in range(400))) for n in range(100)]
-    total = sum(len(document.text or "") for document in documents)
-    picked = list(store._excerpts(iter(documents), total))
+    monkeypatch.setattr("babygpt.data.sampling.SAMPLE_BYTES", 20_000)
+    monkeypatch.setattr("babygpt.data.sampling.SAMPLE_CHARS", 500)
+    texts = ["".join(f"{n}-{k:03} " for k in range(400)) for n in range(100)]
+    total = sum(map(len, texts))
+    picked = list(excerpts(iter(texts), total))
     assert 12_000 < sum(map(len, picked)) <= 20_000
-    assert picked == list(store._excerpts(iter(documents), total))
+    assert picked == list(excerpts(iter(texts), total))
     assert len({text.split("-")[0] for text in picked}) > 10
-    assert sum(map(len, store._excerpts(iter(documents[:1]), 1234))) == 1234
-    np.testing.assert_equal(len(list(store._excerpts(iter([]), 0))), 0)
+    assert sum(map(len, excerpts(iter(texts[:1]), 1234))) == 1234
+    assert list(excerpts(iter([]), 0)) == []

@@ -1,17 +1,15 @@
 """A data recipe to two token stores, training and validation, built once and kept in a cache.
 
-1. Read every document once for the hash of its content, and split by it.
-2. Load the tokenizer, or train one on the training documents; it has to give text back as it was.
-3. Read again, encode, and write both stores.
-4. Publish the folder whole under a name that its content decides: the same files with the same settings,
-   lie, are never tokenised twice, and two processes at once cannot disturb each other.
+1. Look at what is behind the paths, and load the tokenizer unless it is to be trained.
+2. Both and the settings decide a name. Under that name the same data are never tokenised twice, whatever the files
+   are called and wherever they lie.
+3. Build what is not there (`building`), publish the folder whole. Of several processes that want the same one builds,
+   and the others wait; a process that is killed is gone on from.
 
     CACHE/data/KEY/   train/  val/  tokenizer/  manifest.json
 
 Finding a store reads no text that was read before (`digests`). Building one trusts no memory: every file is
 read again for the name, and looked at once more at the end, so that no store holds what its name does not say.
-
-Memory: one batch of text with its encodings, 16 bytes a document, and the largest text file, held whole.
 """
 
 from __future__ import annotations
@@ -19,31 +17,24 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from babygpt.data.arrow import FORMAT_VERSION, StoreManifest, StoreWriter, TokenStore, open_store
-from babygpt.data.cache import clear_leftovers, default_cache, publishing
-from babygpt.data.encoding import encode
+from babygpt.data.arrow import FORMAT_VERSION, StoreManifest, TokenStore, open_store
+from babygpt.data.building import Builder, Progress, changed
+from babygpt.data.cache import building, clear_leftovers, default_cache, publishing
 from babygpt.data.identity import Survey, changed_meanwhile, survey
-from babygpt.data.sources import Document, check_field, content_hash, read_documents
-from babygpt.data.split import MIN_DOCUMENTS, choose, copy_split
-from babygpt.data.tokenizers import (
-    check_round_trip,
-    load_tokenizer,
-    tokenizer_identity,
-    train_tokenizer,
-    vocabulary_size,
-)
-from babygpt.errors import CheckpointError, DataError, TokenizerError
-from babygpt.files import check_name, publish_folder, read_manifest, remove_folder
+from babygpt.data.reading import Texts
+from babygpt.data.sampling import SAMPLE_BYTES, SAMPLE_CHARS
+from babygpt.data.sources import check_field
+from babygpt.data.tokenizers import load_tokenizer, tokenizer_identity
+from babygpt.disk import plain_errors
+from babygpt.errors import CheckpointError, DataError, InputError, SpaceError, TokenizerError
+from babygpt.files import check_name, publish_filled, read_manifest
 from babygpt.recipe import DataRecipe, preset_config
 
 __all__ = [
@@ -57,11 +48,8 @@ __all__ = [
     "prepare",
 ]
 
-Progress = Callable[[str, int, int], None]
+Say = Callable[[str], None]
 
-_SAMPLE_BYTES = 10_000_000  # of text a tokenizer is trained on, at most
-_SAMPLE_CHARS = 16_384  # of one excerpt, when there is more text than that
-_PROBED_DOCUMENTS, _PROBED_CHARS = 64, 2000  # of text a tokenizer has to give back, at most
 _AUTO_VOCABULARY = 8192  # for `auto` with a model that is not decided yet
 
 
@@ -76,6 +64,7 @@ class PreparedData:
         fingerprint: sha256 of both stores' fingerprints.
         key: the folder's name in the cache.
         sources: what stood behind `path` and `val_path`; None where the store was found by its key alone.
+        reused: whether it was in the cache.
     """
 
     train: TokenStore
@@ -85,6 +74,12 @@ class PreparedData:
     fingerprint: str
     key: str
     sources: Sources | None = None
+    reused: bool = True
+
+    @property
+    def folder(self) -> Path:
+        """Where both stores and the tokenizer are."""
+        return self.train.folder.parent
 
     @property
     def in_words(self) -> str:
@@ -105,6 +100,11 @@ class Sources:
     val_path: Survey
 
     @property
+    def num_files(self) -> int:
+        """Files behind all paths."""
+        return sum(len(each.files) for side in (self.path, self.val_path) for each in side.listings)
+
+    @property
     def taken_on_trust(self) -> int:
         """Files that were not read, because they were read before and not touched since."""
         return self.path.taken_on_trust + self.val_path.taken_on_trust
@@ -117,9 +117,10 @@ def prepare(
     revision: str | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
+    say: Say | None = None,
     prepared_as: str | None = None,
 ) -> PreparedData:
-    """Build the stores, or find them in the cache. Safe for several processes at once.
+    """Build the stores, or find them in the cache. Safe for several processes at once, and to be killed in.
 
     Args:
         recipe: paths, field, split and tokenizer; block, packing and batch size do not matter here.
@@ -128,6 +129,7 @@ def prepare(
         revision: of a hub model.
         cache: folder of the cache; `default_cache()` if None.
         progress: called with (stage, documents done, documents in all or 0).
+        say: told each note as it arises, and what is of no interest later.
         prepared_as: the key of a store to take, if it is in the cache, without looking at the paths: that of a
             run that goes on.
 
@@ -148,29 +150,73 @@ def prepare(
         tokenizer = load_tokenizer(source, revision=revision if recipe.tokenizer == "auto" else None)
     sources = _look(recipe, home)
     key = _key(recipe, sources, source, tokenizer)
-    if (reused := _open(parent / key, reused=True)) is not None:
-        return replace(reused, sources=sources)
+    if (found := _open(parent / key)) is not None:
+        return replace(found, sources=sources, notes=(*found.notes, _why_reused(found, sources)))
     if sources.taken_on_trust:
         sources = _look(recipe, home, trust=False)
         key = _key(recipe, sources, source, tokenizer)
-    builder = _Builder(recipe, sources, source, tokenizer, progress or (lambda stage, done, total: None))
-    folder = parent / key
-    damaged = folder.exists()  # and could not be opened
+    say = say or (lambda text: None)
+    builder = Builder(
+        recipe,
+        Texts(recipe.field),
+        source if isinstance(source, int) else 0,
+        tokenizer,
+        progress or (lambda stage, done, total: None),
+        say,
+    )
     with publishing(parent):
-        path = publish_folder(parent, key, builder.fill, builder.facts, replace=damaged)
-    if path != folder and (theirs := _open(folder)) is not None:
-        remove_folder(path)  # another process was first
-        return replace(theirs, sources=sources)
-    built = _open(path)
+        return _built(parent, key, builder, sources, say)
+
+
+def _built(parent: Path, key: str, builder: Builder, sources: Sources, say: Say) -> PreparedData:
+    """Builds and publishes, unless another process has just done it."""
+    with (
+        plain_errors(parent),
+        building(
+            parent, key, lambda: say("another process is preparing the same data; waiting for it")
+        ) as work,
+    ):
+        try:
+            if (theirs := _open(parent / key)) is not None:
+                shutil.rmtree(work)
+                return replace(theirs, sources=sources)
+            folder = builder.build(work)
+            file = changed_meanwhile((*sources.path.listings, *sources.val_path.listings))
+            if file is not None:
+                raise changed(file)
+            damaged = (parent / key).exists()  # and could not be opened
+            path = publish_filled(folder, parent / key, {"notes": builder.notes}, replace=damaged)
+            built = _open(path)
+        except SpaceError:
+            raise  # with room it can go on
+        except InputError:
+            shutil.rmtree(work)
+            raise
+        shutil.rmtree(work)
     assert built is not None
-    return replace(built, sources=sources)
+    notes = built.notes
+    if builder.went_on_from:
+        notes = (
+            *notes,
+            f"an interrupted preparation was gone on with, after {builder.went_on_from:,} documents",
+        )
+    return replace(built, sources=sources, notes=notes, reused=False)
+
+
+def _why_reused(found: PreparedData, sources: Sources) -> str:
+    files, trusted = sources.num_files, sources.taken_on_trust
+    looked = f" ({trusted:,} of {files:,} files were not touched and not read again)" if trusted else ""
+    return (
+        f"tokenised data reused from {found.folder}: the content of the data, the tokenizer and the settings are"
+        f" those it was made from{looked}"
+    )
 
 
 def _look(recipe: DataRecipe, cache: Path, *, trust: bool = True) -> Sources:
     return Sources(survey(recipe.path, cache, trust=trust), survey(recipe.val_path, cache, trust=trust))
 
 
-def _open(folder: Path, *, reused: bool = False) -> PreparedData | None:
+def _open(folder: Path) -> PreparedData | None:
     """The prepared data of a cached folder; None when it is not there or damaged."""
     try:
         notes = read_manifest(folder).facts["notes"]
@@ -178,8 +224,6 @@ def _open(folder: Path, *, reused: bool = False) -> PreparedData | None:
         tokenizer = load_tokenizer(folder / "tokenizer")
     except (CheckpointError, DataError, TokenizerError, KeyError):
         return None
-    if reused:
-        notes = [*notes, f"tokenised data reused from {folder}"]
     both = f"{train.manifest.fingerprint} {val.manifest.fingerprint}"
     fingerprint = hashlib.sha256(both.encode()).hexdigest()
     return PreparedData(train, val, tokenizer, tuple(notes), fingerprint, folder.name)
@@ -204,194 +248,7 @@ def _key(
     if tokenizer is not None:
         which = tokenizer_identity(tokenizer)
     else:
-        which = f"train:{source}:{_SAMPLE_BYTES}:{_SAMPLE_CHARS}:{version('tokenizers')}"
+        which = f"train:{source}:{SAMPLE_BYTES}:{SAMPLE_CHARS}:{version('tokenizers')}"
     held_out = sources.val_path.identity if recipe.val_path else recipe.val_fraction
     parts = [FORMAT_VERSION, sources.path.identity, recipe.field, held_out, which]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-
-
-class _Builder:
-    """One build: `fill` writes a folder and leaves in `facts` what is to be told about it."""
-
-    def __init__(
-        self,
-        recipe: DataRecipe,
-        sources: Sources,
-        source: str | int,
-        tokenizer: PreTrainedTokenizerBase | None,
-        progress: Progress,
-    ) -> None:
-        self._recipe, self._sources, self._source = recipe, sources, source
-        self._tokenizer, self._progress = tokenizer, progress
-        self._notes: list[str] = []
-        self.facts: dict[str, list[str]] = {"notes": self._notes}
-
-    def fill(self, folder: Path) -> None:
-        """Write train/, val/ and tokenizer/ into an empty folder."""
-        recipe = self._recipe
-        hashes, num_bytes = self._scan()
-        is_val = np.zeros(len(hashes), dtype=np.bool_)
-        in_tail = False
-        if not recipe.val_path:
-            distinct = len(np.unique(hashes))
-            in_tail = distinct < MIN_DOCUMENTS
-            if not in_tail:
-                is_val = choose(hashes, recipe.val_fraction)
-                self._notes.append(
-                    f"validation: {is_val.sum()} of {len(hashes)} documents, chosen by their content"
-                )
-            else:
-                self._notes.append(
-                    f"validation: the last {recipe.val_fraction:.0%} of the tokens, because there"
-                    f" {'is' if distinct == 1 else 'are'} only {distinct} different"
-                    f" document{'s' * (distinct > 1)} (from {MIN_DOCUMENTS} on, whole documents are held out)"
-                )
-        train_bytes = num_bytes[~is_val]
-        tokenizer = self._tokenizer or self._train_tokenizer(is_val, train_bytes, in_tail)
-        check_round_trip(tokenizer, self._first_texts())
-        tokenizer.save_pretrained(folder / "tokenizer")
-        self._write(folder, tokenizer, hashes, is_val, in_tail)
-        file = changed_meanwhile((*self._sources.path.listings, *self._sources.val_path.listings))
-        if file is not None:
-            raise _changed(file)
-
-    def _first_texts(self) -> Iterator[str]:
-        """The beginnings of the first documents: what the tokenizer has to give back."""
-        for document in islice(
-            read_documents(self._recipe.path, field=self._recipe.field), _PROBED_DOCUMENTS
-        ):
-            yield _text_of(document)[:_PROBED_CHARS]
-
-    def _documents(self, stage: str, total: int) -> Iterator[Document]:
-        for number, document in enumerate(read_documents(self._recipe.path, field=self._recipe.field)):
-            yield document
-            self._progress(stage, number + 1, total)
-
-    def _scan(self) -> tuple[np.ndarray, np.ndarray]:
-        """Content hash (uint64) and UTF-8 bytes (int64) of each document."""
-        hashes, sizes = array("Q"), array("q")
-        for document in self._documents("reading", 0):
-            hashes.append(content_hash(document))
-            sizes.append(len(_text_of(document).encode()))
-        return np.frombuffer(hashes, dtype=np.uint64), np.frombuffer(sizes, dtype=np.int64)
-
-    def _train_tokenizer(
-        self, is_val: np.ndarray, sizes: np.ndarray, in_tail: bool
-    ) -> PreTrainedTokenizerBase:
-        fraction = self._recipe.val_fraction
-        total = int(sizes.sum())
-        # Where the tail of the tokens is held out, its first byte is not known before there are tokens: stay
-        # well away.
-        readable = int(total * (1 - fraction) ** 2) if in_tail else total
-        assert isinstance(self._source, int)
-        texts = _excerpts(
-            (
-                d
-                for d, held_out in zip(self._documents("sampling", len(is_val)), is_val, strict=False)
-                if not held_out
-            ),
-            readable,
-        )
-        tokenizer = train_tokenizer(texts, self._source)
-        share = (
-            f"{min(_SAMPLE_BYTES, readable) / 1e6:.1f} MB of " if readable > _SAMPLE_BYTES or in_tail else ""
-        )
-        self._notes.append(
-            f"tokenizer: {len(tokenizer)} entries from {share}the {total / 1e6:.1f} MB of training text"
-        )
-        return tokenizer
-
-    def _write(
-        self,
-        folder: Path,
-        tokenizer: PreTrainedTokenizerBase,
-        hashes: np.ndarray,
-        is_val: np.ndarray,
-        in_tail: bool,
-    ) -> None:
-        eos = tokenizer.eos_token_id
-        which = tokenizer_identity(tokenizer)
-        size = vocabulary_size(tokenizer)
-
-        def writer(name: str) -> StoreWriter:
-            return StoreWriter(
-                folder / name,
-                vocab_size=size,
-                eos_id=eos if isinstance(eos, int) else -1,
-                tokenizer_identity=which,
-            )
-
-        documents = self._documents("encoding", len(hashes))
-        if in_tail:
-            sizes = array("q")
-            with writer("whole") as whole:
-                for encoded in encode(documents, tokenizer):
-                    whole.add(encoded.ids, encoded.is_target, encoded.num_bytes)
-                    sizes.append(encoded.num_bytes)
-            with writer("train") as train, writer("val") as val:
-                store = open_store(folder / "whole")
-                copy_split(store, sizes, self._recipe.val_fraction, train, val, tokenizer)
-            del store
-            shutil.rmtree(folder / "whole")
-            return
-        with writer("train") as train, writer("val") as val:
-            for number, encoded in enumerate(encode(documents, tokenizer)):
-                if number >= len(hashes) or encoded.content_hash != int(hashes[number]):
-                    raise _changed(", ".join(self._recipe.path))
-                target = val if is_val[number] else train
-                target.add(encoded.ids, encoded.is_target, encoded.num_bytes)
-            if self._recipe.val_path:
-                self._write_given_validation(val, tokenizer, hashes)
-
-    def _write_given_validation(
-        self, val: StoreWriter, tokenizer: PreTrainedTokenizerBase, hashes: np.ndarray
-    ) -> None:
-        documents = read_documents(self._recipe.val_path, field=self._recipe.field)
-        trained_on = np.unique(hashes)
-        shared = 0
-        for encoded in encode(documents, tokenizer):
-            wanted = np.uint64(encoded.content_hash)
-            at = int(np.searchsorted(trained_on, wanted))
-            shared += at < len(trained_on) and trained_on[at] == wanted
-            val.add(encoded.ids, encoded.is_target, encoded.num_bytes)
-        self._notes.append(
-            f"validation: the {val.num_documents} documents of data.val_path;"
-            f" {shared or 'none'} of them also {'stands' if shared == 1 else 'stand'} in the training data"
-        )
-
-
-def _changed(where: str) -> DataError:
-    return DataError("the data changed while it was read", where=where, hint="Start again when it is written")
-
-
-def _text_of(document: Document) -> str:
-    if document.text is not None:
-        return document.text
-    if document.spans is not None:
-        return "".join(span.text for span in document.spans)
-    contents = (message.get("content") for message in document.messages or ())
-    return "\n".join(content for content in contents if isinstance(content, str))
-
-
-def _excerpts(documents: Iterator[Document], readable: int) -> Iterator[str]:
-    """Text to train a tokenizer on: the first `readable` bytes, or excerpts from all over them.
-
-    Which excerpts is decided by a hash of what they are and where they stand: the same on every run.
-    """
-    wanted = _SAMPLE_BYTES / max(1, readable)
-    left, room = readable, _SAMPLE_BYTES
-    for document in documents:
-        text = _text_of(document)
-        for start in range(0, len(text), _SAMPLE_CHARS):
-            excerpt = text[start : start + _SAMPLE_CHARS]
-            size = len(excerpt.encode())
-            if left < size:
-                excerpt = excerpt.encode()[:left].decode(errors="ignore")
-                size = left
-            if not excerpt or room < size:
-                return
-            left -= size
-            digest = hashlib.blake2b(excerpt.encode(), digest_size=8, salt=start.to_bytes(8, "big")).digest()
-            if wanted >= 1 or int.from_bytes(digest, "big") < wanted * 2**64:
-                room -= size
-                yield excerpt
