@@ -11,7 +11,6 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from babygpt.data.sampling import excerpts
 from babygpt.data.store import PreparedData, default_cache, prepare
 from babygpt.errors import DataError, ModelError, TokenizerError
 from babygpt.recipe import DataRecipe, preset_config
@@ -256,18 +255,3 @@ def test_the_cache_stands_where_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_
     assert default_cache() == tmp_path / "x" / "babygpt"
     monkeypatch.setenv("BABYGPT_CACHE", str(tmp_path / "y"))
     assert default_cache() == tmp_path / "y"
-
-
-def test_samples_of_a_large_corpus_are_spread_over_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("babygpt.data.sampling.SAMPLE_BYTES", 20_000)
-    monkeypatch.setattr("babygpt.data.sampling.SAMPLE_CHARS", 500)
-    texts = ["".join(f"{n}-{k:03} " for k in range(400)) for n in range(100)]
-    total = sum(map(len, texts))
-    picked = list(excerpts(iter(texts), total))
-    assert 12_000 < sum(map(len, picked)) <= 20_000
-    assert picked == list(excerpts(iter(texts), total))
-    assert len({text.split("-")[0] for text in picked}) > 10
-    assert sum(map(len, excerpts(iter(texts[:1]), 1234))) == 1234
-    assert list(excerpts(iter([]), 0)) == []

@@ -28,8 +28,8 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
 from babygpt.data.arrow import DATA_NAME, open_store
+from babygpt.data.excerpts import SAMPLE_BYTES, excerpts
 from babygpt.data.reading import Origin
-from babygpt.data.sampling import SAMPLE_BYTES, excerpts
 from babygpt.data.split import MIN_DOCUMENTS, choose, copy_split
 from babygpt.data.tokenizers import (
     check_round_trip,
@@ -44,7 +44,7 @@ from babygpt.disk import ensure_space
 from babygpt.errors import DataError
 from babygpt.recipe import DataRecipe
 
-__all__ = ["Builder", "Progress", "changed", "size_in_words"]
+__all__ = ["Builder", "Progress", "TrainingText", "changed", "size_in_words"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -75,6 +75,21 @@ class _Split:
 
     is_val: npt.NDArray[np.bool_]
     in_tail: bool
+
+
+@dataclass(frozen=True)
+class TrainingText:
+    """What a tokenizer may be trained on.
+
+    Attributes:
+        total: UTF-8 bytes of the documents that are not held out.
+        readable: of these, from the first on, that may be read.
+        texts: one a document; to be read once.
+    """
+
+    total: int
+    readable: int
+    texts: Iterator[str]
 
 
 class Builder:
@@ -194,28 +209,38 @@ class Builder:
             if not folder.exists():
                 keep_tokenizer(tokenizer, folder)
             return tokenizer
-        readable = total = int(scan.sizes[~split.is_val].sum())
-        if split.in_tail:
-            # The tail's first byte is not known before there are tokens: stay well away.
-            readable = int(total * (1 - self._recipe.val_fraction) ** 2)
+        text = self._text_to_train_on(scan, split)
         if not folder.exists():
-            trained = train_tokenizer(excerpts(self._training_texts(split), readable), self._vocabulary)
+            trained = train_tokenizer(excerpts(text.texts, text.readable), self._vocabulary)
             check_round_trip(trained, probe)
             keep_tokenizer(trained, folder)
         tokenizer = load_tokenizer(folder)
-        some = readable > SAMPLE_BYTES or split.in_tail
-        share = f"{min(SAMPLE_BYTES, readable) / 1e6:.1f} MB of " if some else ""
+        some = text.readable > SAMPLE_BYTES or split.in_tail
+        share = f"{min(SAMPLE_BYTES, text.readable) / 1e6:.1f} MB of " if some else ""
         self._note(
-            f"tokenizer: {len(tokenizer)} entries from {share}the {total / 1e6:.1f} MB of training text"
+            f"tokenizer: {len(tokenizer)} entries from {share}the {text.total / 1e6:.1f} MB of training text"
         )
         return tokenizer
 
-    def _training_texts(self, split: _Split) -> Iterator[str]:
-        texts = self._origin.texts(self._recipe.path)
-        for number, (text, held_out) in enumerate(zip(texts, split.is_val, strict=False), 1):
-            if not held_out:
-                yield text
-            self._progress("sampling", number, len(split.is_val))
+    def text_to_train_on(self) -> TrainingText:
+        """The documents that are not held out."""
+        scan = self._scan()
+        return self._text_to_train_on(scan, self._split(scan))
+
+    def _text_to_train_on(self, scan: _Scan, split: _Split) -> TrainingText:
+        total = int(scan.sizes[~split.is_val].sum())
+        # Where the tail of the tokens is held out, its first byte is not known before there are tokens: stay
+        # well away.
+        readable = int(total * (1 - self._recipe.val_fraction) ** 2) if split.in_tail else total
+
+        def texts() -> Iterator[str]:
+            every = self._origin.texts(self._recipe.path)
+            for number, (text, held_out) in enumerate(zip(every, split.is_val, strict=False), 1):
+                if not held_out:
+                    yield text
+                self._progress("sampling", number, len(split.is_val))
+
+        return TrainingText(total, readable, texts())
 
     # -- the stores ----------------------------------------------------------------------------------------------
 

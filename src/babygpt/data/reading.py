@@ -16,7 +16,7 @@ from typing import Protocol
 from transformers import PreTrainedTokenizerBase
 
 from babygpt.data.encoding import Encoded, encode
-from babygpt.data.sampling import text_of
+from babygpt.data.excerpts import text_of
 from babygpt.data.sources import Document, content_hash, read_documents
 
 __all__ = ["Origin", "Seen", "Texts", "read_ahead"]

@@ -25,11 +25,11 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from babygpt.data.arrow import FORMAT_VERSION, StoreManifest, TokenStore, open_store
-from babygpt.data.building import Builder, Progress, changed
+from babygpt.data.building import Builder, Progress, TrainingText, changed
 from babygpt.data.cache import building, clear_leftovers, default_cache, publishing
+from babygpt.data.excerpts import SAMPLING
 from babygpt.data.identity import Survey, changed_meanwhile, survey
 from babygpt.data.reading import Texts
-from babygpt.data.sampling import SAMPLE_BYTES, SAMPLE_CHARS
 from babygpt.data.sources import check_field
 from babygpt.data.tokenizers import load_tokenizer, tokenizer_identity
 from babygpt.disk import plain_errors
@@ -43,9 +43,14 @@ __all__ = [
     "Sources",
     "StoreManifest",
     "TokenStore",
+    "TrainingText",
     "default_cache",
+    "look",
+    "open_prepared",
     "open_store",
     "prepare",
+    "text_to_train_on",
+    "tokenizer_source",
 ]
 
 Say = Callable[[str], None]
@@ -141,19 +146,19 @@ def prepare(
     home = cache or default_cache()
     parent = home / "data"
     clear_leftovers(parent)
-    if prepared_as is not None and (known := _open(parent / check_name(prepared_as))) is not None:
+    if prepared_as is not None and (known := open_prepared(home, prepared_as)) is not None:
         return known
     check_field(recipe.field, [*recipe.path, *recipe.val_path])
-    source = _tokenizer_source(recipe.tokenizer, model_name)
+    source = tokenizer_source(recipe.tokenizer, model_name)
     tokenizer = None
     if isinstance(source, str):
         tokenizer = load_tokenizer(source, revision=revision if recipe.tokenizer == "auto" else None)
-    sources = _look(recipe, home)
+    sources = look(recipe, home)
     key = _key(recipe, sources, source, tokenizer)
     if (found := _open(parent / key)) is not None:
         return replace(found, sources=sources, notes=(*found.notes, _why_reused(found, sources)))
     if sources.taken_on_trust:
-        sources = _look(recipe, home, trust=False)
+        sources = look(recipe, home, trust=False)
         key = _key(recipe, sources, source, tokenizer)
     say = say or (lambda text: None)
     builder = Builder(
@@ -212,7 +217,18 @@ def _why_reused(found: PreparedData, sources: Sources) -> str:
     )
 
 
-def _look(recipe: DataRecipe, cache: Path, *, trust: bool = True) -> Sources:
+def open_prepared(cache: Path, key: str) -> PreparedData | None:
+    """What the cache holds under a key; None where that is nothing, or damaged."""
+    return _open(cache / "data" / check_name(key))
+
+
+def text_to_train_on(recipe: DataRecipe, progress: Progress) -> TrainingText:
+    """The documents that are not held out, for a tokenizer to be trained on."""
+    return Builder(recipe, Texts(recipe.field), 0, None, progress, lambda note: None).text_to_train_on()
+
+
+def look(recipe: DataRecipe, cache: Path, *, trust: bool = True) -> Sources:
+    """What stands behind a recipe's paths; without `trust` every file is read."""
     return Sources(survey(recipe.path, cache, trust=trust), survey(recipe.val_path, cache, trust=trust))
 
 
@@ -229,7 +245,7 @@ def _open(folder: Path) -> PreparedData | None:
     return PreparedData(train, val, tokenizer, tuple(notes), fingerprint, folder.name)
 
 
-def _tokenizer_source(name: str, model_name: str) -> str | int:
+def tokenizer_source(name: str, model_name: str) -> str | int:
     """What to load, or the vocabulary of what to train."""
     if name == "auto":
         if model_name == "auto":
@@ -248,7 +264,7 @@ def _key(
     if tokenizer is not None:
         which = tokenizer_identity(tokenizer)
     else:
-        which = f"train:{source}:{SAMPLE_BYTES}:{SAMPLE_CHARS}:{version('tokenizers')}"
+        which = f"train:{source}:{SAMPLING}:{version('tokenizers')}"
     held_out = sources.val_path.identity if recipe.val_path else recipe.val_fraction
     parts = [FORMAT_VERSION, sources.path.identity, recipe.field, held_out, which]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

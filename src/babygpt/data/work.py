@@ -13,16 +13,15 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from babygpt import __version__
 from babygpt.data.arrow import DATA_NAME, FORMAT_VERSION
 from babygpt.data.writing import Position
 from babygpt.disk import fsync_dir, fsync_file
 from babygpt.files import MANIFEST, make_folder, remove_partials, write_json_atomic, write_text_atomic
+from babygpt.machine import installed_versions
 
 __all__ = ["Done", "begin", "keep_tokenizer"]
 
@@ -53,10 +52,7 @@ def begin(work: Path, commit_tokens: int) -> Done:
         work: the folder; may be empty.
         commit_tokens: after how many tokens positions are written down.
     """
-    begun = json.dumps(
-        {name: version(name) for name in ("tokenizers", "transformers", "pyarrow")}
-        | {"babygpt": __version__, "format": FORMAT_VERSION, "commit": commit_tokens},
-    )
+    begun = json.dumps([installed_versions(), FORMAT_VERSION, commit_tokens])
     try:
         if (work / "begun").read_text(encoding="utf-8") == begun:
             remove_partials(work)
