@@ -200,7 +200,7 @@ def test_what_the_terminal_cannot_show_is_no_failure():
     [
         (
             [],
-            "no verb is given. There are train, eval, generate, checkpoint verify; babygpt --help says more.",
+            "no verb is given. There are train, eval, generate, data prepare, checkpoint verify; babygpt --help says more.",
         ),
         (["trian"], "there is no verb trian. Did you mean babygpt train."),
         (["finetune"], "there is no verb finetune. Did you mean babygpt train."),
@@ -209,7 +209,10 @@ def test_what_the_terminal_cannot_show_is_no_failure():
         (["checkpoint"], "there is no verb checkpoint. Did you mean babygpt checkpoint verify."),
         (["checkpoint", "vrfy"], "there is no verb checkpoint vrfy. Did you mean babygpt checkpoint verify."),
         (["--seed", "1"], "--seed stands before the verb. Begin with one of train,"),
-        (["xyzzy"], "there is no verb xyzzy. There are train, eval, generate, checkpoint verify."),
+        (
+            ["xyzzy"],
+            "there is no verb xyzzy. There are train, eval, generate, data prepare, checkpoint verify.",
+        ),
     ],
     ids=repr,
 )

@@ -48,6 +48,7 @@ class Syntax(Generic[S]):
         left_out: fields that the verb does not read: they are no flags.
         one_of: the group of which one field is set: a flag puts aside what a recipe file sets of it.
         takes_config: whether a recipe file may be given.
+        config: the dataclass that says what may stand in it, where that is more than the verb reads.
         examples: command lines for the help.
     """
 
@@ -57,6 +58,7 @@ class Syntax(Generic[S]):
     left_out: tuple[str, ...] = ()
     one_of: str | None = None
     takes_config: bool = False
+    config: type[Any] | None = None
     examples: tuple[str, ...] = ()
 
     @property
@@ -159,10 +161,11 @@ def _read_file(syntax: Syntax[Any], path: str) -> dict[str, Any]:
     values = fields.read_yaml(path)
     flat = fields.flatten(values)
     for name in flat:
-        if name in syntax.left_out:
+        if name in syntax.left_out and syntax.config is None:
             raise unknown_field(name, syntax.flags, where=path)
-    fields.build(syntax.settings, values, path)
-    return {name: fields.convert(value, syntax.flags[name], name) for name, value in flat.items()}
+    fields.build(syntax.config or syntax.settings, values, path)
+    read = {name: value for name, value in flat.items() if name in syntax.flags}
+    return {name: fields.convert(value, syntax.flags[name], name) for name, value in read.items()}
 
 
 def _join_lists(syntax: Syntax[Any], arguments: Sequence[str]) -> list[str]:

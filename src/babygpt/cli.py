@@ -25,7 +25,7 @@ from typing import Any, Protocol
 from babygpt import __version__
 from babygpt.arguments import Syntax, parse
 from babygpt.errors import InputError, NotFiniteError, RecipeError, SpikeSeen, Stopped
-from babygpt.settings import EvalSettings, GenerateSettings, TrainSettings, VerifySettings
+from babygpt.settings import EvalSettings, GenerateSettings, PrepareSettings, TrainSettings, VerifySettings
 from babygpt.untrusted import shown
 
 __all__ = ["main"]
@@ -73,6 +73,11 @@ _EVAL_IGNORES = (
     *(f"data.{name}" for name in ("val_path", "val_fraction", "tokenizer", "global_batch_size")),
 )
 
+_PREPARE_IGNORES = (
+    *(f"model.{name}" for name in ("attention", "dropout")),
+    *(f"data.{name}" for name in ("block", "packing", "global_batch_size")),
+)
+
 VERBS: dict[str, Verb] = {
     "train": Verb(
         "babygpt.train:train",
@@ -116,6 +121,21 @@ VERBS: dict[str, Verb] = {
             ),
         ),
     ),
+    "data prepare": Verb(
+        "babygpt.prepare:prepare_data",
+        Syntax(
+            "babygpt data prepare",
+            PrepareSettings,
+            left_out=_PREPARE_IGNORES,
+            takes_config=True,
+            config=TrainSettings,
+            examples=(
+                "babygpt data prepare --data.path notes.txt letters --model.name path/to/model",
+                "babygpt data prepare --config runs/notes/recipe.yaml --json",
+                "babygpt data prepare --data.path train.bin --data.val_path val.bin --data.tokenizer path/to/model",
+            ),
+        ),
+    ),
     "checkpoint verify": Verb(
         "babygpt.verify:verify",
         Syntax(
@@ -135,10 +155,12 @@ _OTHER_VERBS = {
     "evaluate": "eval",
     "finetune": "train",
     "fit": "train",
+    "prepare": "data prepare",
     "pretrain": "train",
     "resume": "train --resume",
     "sample": "generate",
     "test": "eval",
+    "tokenize": "data prepare",
     "validate": "eval",
     "verify": "checkpoint verify",
 }

@@ -18,7 +18,7 @@ from babygpt.recipe import (
     ValidateRecipe,
 )
 
-__all__ = ["EvalSettings", "GenerateSettings", "TrainSettings", "VerifySettings"]
+__all__ = ["EvalSettings", "GenerateSettings", "PrepareSettings", "TrainSettings", "VerifySettings"]
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,28 @@ class GenerateSettings:
             raise RecipeError(f"{self.top_p} is not above 0 and at most 1", where="top_p")
         if not 0 <= self.seed < 2**32:
             raise RecipeError(f"{self.seed} is not a whole number from 0 to {2**32 - 1}", where="seed")
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """Tokenise data into the cache, where training finds them.
+
+    Args:
+        model: whose tokenizer is taken.
+        data: the data and how they are split.
+        json: print one JSON object on standard output and nothing else there.
+
+    Raises:
+        RecipeError: no data are named.
+    """
+
+    model: ModelRecipe = field(default_factory=ModelRecipe)
+    data: DataRecipe = field(default_factory=DataRecipe)
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        # Checks what only the recipe as a whole can tell.
+        _ = Recipe(model=self.model, data=self.data)
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,10 @@ from babygpt.disk import plain_errors
 from babygpt.errors import CheckpointError, InputError, SpikeSeen, Stopped
 from babygpt.files import read_manifest
 from babygpt.machine import keep_freed_memory
+from babygpt.prepare import PreparationView
 from babygpt.settings import TrainSettings
 from babygpt.training.alive import alone_in, noted
-from babygpt.training.callbacks import PreparationView, ProgressView, RunFiles, Sampler, cut_after, lines_of
+from babygpt.training.callbacks import ProgressView, RunFiles, Sampler, cut_after, lines_of
 from babygpt.training.checkpoint_io import FolderCheckpointIO
 from babygpt.training.guards import SignalGuard, requeue, slurm_job
 from babygpt.training.memory import is_out_of_memory
