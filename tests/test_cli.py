@@ -200,7 +200,8 @@ def test_what_the_terminal_cannot_show_is_no_failure():
     [
         (
             [],
-            "no verb is given. There are train, eval, generate, data prepare, checkpoint verify; babygpt --help says more.",
+            "no verb is given. There are train, eval, generate, data prepare, checkpoint verify;"
+            " babygpt --help says more.",
         ),
         (["trian"], "there is no verb trian. Did you mean babygpt train."),
         (["finetune"], "there is no verb finetune. Did you mean babygpt train."),

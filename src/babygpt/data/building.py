@@ -161,7 +161,7 @@ class Builder:
         recipe, given = self._recipe, 0
         for paths in (recipe.path, recipe.val_path) if recipe.val_path else (recipe.path,):
             before = len(hashes)
-            for seen in self._origin.seen(paths):
+            for seen in self._origin.seen(paths, self._note):
                 hashes.append(seen.content_hash)
                 sizes.append(seen.size)
                 masked.append(seen.masked)

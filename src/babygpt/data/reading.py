@@ -7,7 +7,7 @@ thread, which alone can bound the time of a chat template.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -42,8 +42,8 @@ class Seen:
 class Origin(Protocol):
     """Where documents come from; each pass over the same paths gives the same."""
 
-    def seen(self, paths: Sequence[str]) -> Iterator[Seen]:
-        """What each document is."""
+    def seen(self, paths: Sequence[str], say: Callable[[str], None]) -> Iterator[Seen]:
+        """What each document is; `say` is told what a person should know of how they were read."""
 
     def texts(self, paths: Sequence[str]) -> Iterator[str]:
         """The documents' text; none where they are tokens already."""
@@ -64,7 +64,7 @@ class Texts:
 
     field: str
 
-    def seen(self, paths: Sequence[str]) -> Iterator[Seen]:
+    def seen(self, paths: Sequence[str], say: Callable[[str], None]) -> Iterator[Seen]:
         """What each document is."""
         for document in read_documents(paths, field=self.field):
             yield Seen(content_hash(document), len(text_of(document).encode()), document.text is None)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from babygpt.data.hub_datasets import open_hub, open_saved
+from babygpt.data.tokenised import IDS, is_tokenised
 from babygpt.errors import DataError
 from babygpt.hub import looks_like_path
 
@@ -143,7 +144,7 @@ def files_of(path: str) -> tuple[Path, list[str]]:
         raise DataError("no such built-in corpus", where=path, hint="Use builtin:python or builtin:prose")
     root = Path(path).expanduser()
     if root.is_file():
-        if root.suffix in _UNREAD_SUFFIXES:
+        if root.suffix in _UNREAD_SUFFIXES and not is_tokenised(path, IDS):
             raise DataError(
                 f"{root.suffix} files are not read",
                 where=path,

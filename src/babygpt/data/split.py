@@ -12,7 +12,7 @@ from babygpt.data.arrow import TokenStore
 from babygpt.data.writing import StoreWriter
 from babygpt.errors import DataError
 
-__all__ = ["MIN_DOCUMENTS", "choose", "copy_split"]
+__all__ = ["MIN_DOCUMENTS", "bytes_of", "choose", "copy_split"]
 
 MIN_DOCUMENTS = 20  # different ones; with fewer, whole documents are too coarse to hold out
 _DECODE_TOKENS = 1 << 16
@@ -80,12 +80,12 @@ def copy_split(
             val.add(ids, mask, num_bytes)
         else:
             behind_mask = None if mask is None else mask[at:]
-            behind = min(num_bytes, _bytes_of(ids[at:], behind_mask, tokenizer))
+            behind = min(num_bytes, bytes_of(ids[at:], behind_mask, tokenizer))
             train.add(ids[:at], None if mask is None else mask[:at], num_bytes - behind)
             val.add(ids[at:], behind_mask, behind)
 
 
-def _bytes_of(
+def bytes_of(
     ids: npt.NDArray[np.unsignedinteger],
     mask: npt.NDArray[np.bool_] | None,
     tokenizer: PreTrainedTokenizerBase,

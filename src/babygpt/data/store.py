@@ -29,11 +29,12 @@ from babygpt.data.building import Builder, Progress, TrainingText, changed
 from babygpt.data.cache import building, clear_leftovers, default_cache, publishing
 from babygpt.data.excerpts import SAMPLING
 from babygpt.data.identity import Survey, changed_meanwhile, survey
+from babygpt.data.imports import Imported, all_tokenised
 from babygpt.data.reading import Texts
 from babygpt.data.sources import check_field
 from babygpt.data.tokenizers import load_tokenizer, tokenizer_identity
 from babygpt.disk import plain_errors
-from babygpt.errors import CheckpointError, DataError, InputError, SpaceError, TokenizerError
+from babygpt.errors import CheckpointError, DataError, InputError, RecipeError, SpaceError, TokenizerError
 from babygpt.files import check_name, publish_filled, read_manifest
 from babygpt.recipe import DataRecipe, preset_config
 
@@ -148,22 +149,30 @@ def prepare(
     clear_leftovers(parent)
     if prepared_as is not None and (known := open_prepared(home, prepared_as)) is not None:
         return known
-    check_field(recipe.field, [*recipe.path, *recipe.val_path])
+    imported = all_tokenised([*recipe.path, *recipe.val_path], recipe.field)
+    if not imported:
+        check_field(recipe.field, [*recipe.path, *recipe.val_path])
     source = tokenizer_source(recipe.tokenizer, model_name)
     tokenizer = None
     if isinstance(source, str):
         tokenizer = load_tokenizer(source, revision=revision if recipe.tokenizer == "auto" else None)
+    if imported and tokenizer is None:
+        raise RecipeError(
+            "the data are tokenised already, and not said with what",
+            where="data.tokenizer",
+            hint="Name the tokenizer they were made with: a folder or a hub name",
+        )
     sources = look(recipe, home)
-    key = _key(recipe, sources, source, tokenizer)
+    key = _key(recipe, sources, source, tokenizer, imported)
     if (found := _open(parent / key)) is not None:
         return replace(found, sources=sources, notes=(*found.notes, _why_reused(found, sources)))
     if sources.taken_on_trust:
         sources = look(recipe, home, trust=False)
-        key = _key(recipe, sources, source, tokenizer)
+        key = _key(recipe, sources, source, tokenizer, imported)
     say = say or (lambda text: None)
     builder = Builder(
         recipe,
-        Texts(recipe.field),
+        Imported(tokenizer) if imported and tokenizer is not None else Texts(recipe.field),
         source if isinstance(source, int) else 0,
         tokenizer,
         progress or (lambda stage, done, total: None),
@@ -259,7 +268,11 @@ def tokenizer_source(name: str, model_name: str) -> str | int:
 
 
 def _key(
-    recipe: DataRecipe, sources: Sources, source: str | int, tokenizer: PreTrainedTokenizerBase | None
+    recipe: DataRecipe,
+    sources: Sources,
+    source: str | int,
+    tokenizer: PreTrainedTokenizerBase | None,
+    imported: bool,
 ) -> str:
     if tokenizer is not None:
         which = tokenizer_identity(tokenizer)
@@ -267,4 +280,6 @@ def _key(
         which = f"train:{source}:{SAMPLING}:{version('tokenizers')}"
     held_out = sources.val_path.identity if recipe.val_path else recipe.val_fraction
     parts = [FORMAT_VERSION, sources.path.identity, recipe.field, held_out, which]
+    if imported:
+        parts.append("imported")
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
