@@ -14,6 +14,7 @@ Memory: one batch of rows, or 8 MB of ids, and the longest document.
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,14 +146,12 @@ def _bin(file: Path) -> Iterator[Tokens]:
     try:
         with file.open("rb") as stream:
             size = file.stat().st_size
-            header = np.frombuffer(stream.read(12), dtype="<i4")
+            magic, kind, count = struct.unpack("<iii", stream.read(12).ljust(12, b"\0"))
             start = 0
-            if len(header) == 3 and header[0] == _LLM_C:
+            if magic == _LLM_C:
                 start = _LLM_C_HEADER
-                if header[1] != 1 or size != start + 2 * int(header[2]):
-                    what = (
-                        f"its header says {header[2]:,} ids of version {header[1]}, and it has {size:,} bytes"
-                    )
+                if kind != 1 or size != start + 2 * count:
+                    what = f"its header says {count:,} ids of version {kind}, and it has {size:,} bytes"
                     raise DataError(what, where=str(file), hint="Make it anew; version 1 is read")
             if size == start or size % 2:
                 raise DataError(
