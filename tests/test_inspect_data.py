@@ -270,7 +270,12 @@ def test_answers_that_are_all_empty(chat_model: Path, tmp_path: Path) -> None:
     tokenizer.save_pretrained(chat_model)
     path = tmp_path / "chat.jsonl"
     turns = [
-        [{"role": "user", "content": f"Ask {n}"}, {"role": "assistant", "content": ""}] for n in range(30)
+        [
+            {"role": "user", "content": f"Ask {n}"},
+            {"role": "assistant", "content": ""},
+            {"role": "user", "content": "Well?"},
+        ]
+        for n in range(30)
     ]
     path.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in turns))
     with pytest.raises(DataError, match="what 30 documents would teach is empty") as caught:

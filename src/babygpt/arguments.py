@@ -161,7 +161,7 @@ def _read_file(syntax: Syntax[Any], path: str) -> dict[str, Any]:
     values = fields.read_yaml(path)
     flat = fields.flatten(values)
     for name in flat:
-        if name in syntax.left_out:
+        if name in syntax.left_out and syntax.config is None:
             raise unknown_field(name, syntax.flags, where=path)
     fields.build(syntax.config or syntax.settings, values, path)
     read = {name: value for name, value in flat.items() if name in syntax.flags}

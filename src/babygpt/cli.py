@@ -29,6 +29,7 @@ from babygpt.settings import (
     EvalSettings,
     GenerateSettings,
     InspectSettings,
+    PrepareSettings,
     TrainSettings,
     VerifySettings,
 )
@@ -85,6 +86,11 @@ _EVAL_IGNORES = (
     ),
 )
 
+_PREPARE_IGNORES = (
+    *(f"model.{name}" for name in ("attention", "dropout")),
+    *(f"data.{name}" for name in ("block", "packing", "global_batch_size")),
+)
+
 VERBS: dict[str, Verb] = {
     "train": Verb(
         "babygpt.train:train",
@@ -128,6 +134,21 @@ VERBS: dict[str, Verb] = {
             ),
         ),
     ),
+    "data prepare": Verb(
+        "babygpt.prepare:prepare_data",
+        Syntax(
+            "babygpt data prepare",
+            PrepareSettings,
+            left_out=_PREPARE_IGNORES,
+            takes_config=True,
+            config=TrainSettings,
+            examples=(
+                "babygpt data prepare --data.path notes.txt letters --model.name path/to/model",
+                "babygpt data prepare --config runs/notes/recipe.yaml --json",
+                "babygpt data prepare --data.path train.bin --data.val_path val.bin --data.tokenizer path/to/model",
+            ),
+        ),
+    ),
     "data inspect": Verb(
         "babygpt.inspect_data:inspect_data",
         Syntax(
@@ -162,10 +183,12 @@ _OTHER_VERBS = {
     "finetune": "train",
     "fit": "train",
     "inspect": "data inspect",
+    "prepare": "data prepare",
     "pretrain": "train",
     "resume": "train --resume",
     "sample": "generate",
     "test": "eval",
+    "tokenize": "data prepare",
     "validate": "eval",
     "verify": "checkpoint verify",
 }

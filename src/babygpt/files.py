@@ -34,6 +34,7 @@ __all__ = [
     "free_bytes",
     "free_name",
     "make_folder",
+    "publish_filled",
     "publish_folder",
     "read_manifest",
     "remove_folder",
@@ -163,7 +164,7 @@ def publish_folder(
     replace: bool = False,
     expected: Mapping[str, FileEntry] | None = None,
 ) -> Path:
-    """Makes a folder appear whole under its name, or not at all.
+    """Makes a folder appear whole under its name, or not at all, and returns its path.
 
     Args:
         parent: where it goes; made if missing.
@@ -172,9 +173,6 @@ def publish_folder(
         facts: for the manifest; plain JSON values.
         replace: take the place of what has the name, which is deleted afterwards.
         expected: files that must come out exactly so.
-
-    Returns:
-        The folder's path.
 
     Raises:
         SpaceError: the disk is full.
@@ -188,18 +186,31 @@ def publish_folder(
         partial.mkdir()
         try:
             fill(partial)
-            files = _flush(partial)
-            if expected is not None and files != dict(expected):
-                wrong = sorted(k for k in {*files, *expected} if files.get(k) != expected.get(k))
-                raise CheckpointError(f"{wrong[0]} is not what its manifest says", where=str(parent / name))
-            entries = {path: asdict(entry) for path, entry in files.items()}
-            content = _finite({"format": _FORMAT, "facts": facts, "files": entries})
-            write_json_atomic(partial / MANIFEST, {**content, _SEAL: _seal(content)})
-            path = _swap(partial, parent / name) if replace else _rename_to_free(partial, parent / name)
+            return publish_filled(partial, parent / name, facts, replace=replace, expected=expected)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        fsync_dir(parent)
+
+
+def publish_filled(
+    folder: Path,
+    target: Path,
+    facts: Mapping[str, Any],
+    *,
+    replace: bool = False,
+    expected: Mapping[str, FileEntry] | None = None,
+) -> Path:
+    """Publishes a folder that is filled already, on the same disk and without a manifest, as `publish_folder` does."""
+    with plain_errors(target.parent):
+        files = _flush(folder)
+        if expected is not None and files != dict(expected):
+            wrong = sorted(k for k in {*files, *expected} if files.get(k) != expected.get(k))
+            raise CheckpointError(f"{wrong[0]} is not what its manifest says", where=str(target))
+        entries = {path: asdict(entry) for path, entry in files.items()}
+        content = _finite({"format": _FORMAT, "facts": facts, "files": entries})
+        write_json_atomic(folder / MANIFEST, {**content, _SEAL: _seal(content)})
+        path = _swap(folder, target) if replace else _rename_to_free(folder, target)
+        fsync_dir(target.parent)
     return path
 
 

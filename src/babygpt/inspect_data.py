@@ -37,10 +37,10 @@ from babygpt.data.view import WindowView, view_of
 from babygpt.errors import CheckpointError, DataError
 from babygpt.files import write_text_atomic
 from babygpt.machine import detect
+from babygpt.prepare import PreparationView
 from babygpt.recipe import DataRecipe, Recipe, read_recipe
 from babygpt.settings import InspectSettings
 from babygpt.terminal import LEGEND, window_lines
-from babygpt.training.callbacks import PreparationView
 from babygpt.training.spikes import is_undone, read_rollbacks
 from babygpt.training.start import build_data, config_of
 

@@ -24,6 +24,7 @@ __all__ = [
     "EvalSettings",
     "GenerateSettings",
     "InspectSettings",
+    "PrepareSettings",
     "TrainSettings",
     "VerifySettings",
 ]
@@ -220,6 +221,28 @@ class InspectSettings:
     def recipe(self) -> Recipe:
         """The part of a recipe that decides what a batch holds."""
         return Recipe(model=self.model, data=self.data, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """Tokenise data into the cache, where training finds them.
+
+    Args:
+        model: whose tokenizer is taken.
+        data: the data and how they are split.
+        json: print one JSON object on standard output and nothing else there.
+
+    Raises:
+        RecipeError: no data are named.
+    """
+
+    model: ModelRecipe = field(default_factory=ModelRecipe)
+    data: DataRecipe = field(default_factory=DataRecipe)
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        # Checks what only the recipe as a whole can tell.
+        _ = Recipe(model=self.model, data=self.data)
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,10 @@ from babygpt.disk import plain_errors
 from babygpt.errors import CheckpointError, InputError, SpikeSeen, Stopped
 from babygpt.files import read_manifest
 from babygpt.machine import keep_freed_memory
+from babygpt.prepare import PreparationView
 from babygpt.settings import TrainSettings
 from babygpt.training.alive import alone_in, noted
 from babygpt.training.callbacks import (
-    PreparationView,
     ProgressView,
     RunFiles,
     Sampler,

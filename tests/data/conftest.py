@@ -10,9 +10,10 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 import web_server
-from babygpt.data.arrow import StoreWriter, TokenStore, open_store
+from babygpt.data.arrow import TokenStore, open_store
 from babygpt.data.sources import read_documents
 from babygpt.data.tokenizers import train_tokenizer
+from babygpt.data.writing import StoreWriter
 
 MakeStore = Callable[..., TokenStore]
 
@@ -35,10 +36,13 @@ def make_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeStore:
         chunk: int = 7,
         vocab_size: int = 1000,
     ) -> TokenStore:
-        monkeypatch.setattr("babygpt.data.arrow._BATCH_TOKENS", chunk)
+        monkeypatch.setattr("babygpt.data.writing._BATCH_TOKENS", chunk)
         folder = tmp_path / f"store{len(made)}"
         made.append(folder)
-        with StoreWriter(folder, vocab_size=vocab_size, eos_id=0, tokenizer_identity="none") as writer:
+        masked = any(mask is not None for mask in masks or ())
+        with StoreWriter(
+            folder, vocab_size=vocab_size, eos_id=0, tokenizer_identity="none", masked=masked
+        ) as writer:
             for number, ids in enumerate(documents):
                 mask = masks[number] if masks else None
                 writer.add(np.array(ids), None if mask is None else np.array(mask, dtype=bool), 3 * len(ids))

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from babygpt.data.arrow import StoreWriter, open_store
+from babygpt.data.arrow import open_store
+from babygpt.data.writing import StoreWriter
 from babygpt.errors import DataError
 
 

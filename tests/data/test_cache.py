@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from babygpt.data import cache, store
+from babygpt.data import building, work, writing
 from babygpt.data.cache import clear_leftovers, publishing
 from babygpt.data.store import prepare
 from babygpt.errors import DataError
@@ -70,35 +71,95 @@ def _killed_while(stage: str, nth: int, recipe: DataRecipe, home: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     if stage == "flushing":
-        store.StoreWriter._finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+        writing.StoreWriter._finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
     prepare(recipe, model_name="preset:gpt2-1m", cache=home, progress=at)
 
 
+def whole(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+KILLS = [
+    ("reading", 9),
+    ("sampling", 5),
+    ("encoding", 1),
+    ("encoding", 10),
+    ("encoding", 30),
+    ("flushing", 0),
+]
+
+
 @needs_locks
-def test_a_killed_build_leaves_nothing_that_matters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(30):
-        file = tmp_path / "texts" / f"{number}.txt"
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(f"The text of number {number} is short. " * 5)
-    recipe = DataRecipe(path=(str(tmp_path / "texts"),), tokenizer="train:300")
+@pytest.mark.parametrize("kind", ["held-out documents", "held-out tail", "given validation"])
+def test_a_killed_build_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(building, "_COMMIT_TOKENS", 100)
+    texts = [f"The text of number {number} is short. " * 5 for number in range(30)]
+    if kind == "held-out tail":
+        texts = [f"One of few: {number % 7}. " * 9 for number in range(30)]
+    plain = [{"text": text} for text in texts[:20]]
+    halves = [{"prompt": text[:20], "completion": text[20:]} for text in texts[20:]]
+    paths = (str(tmp_path / "plain.jsonl"), str(tmp_path / "halves.jsonl"))
+    for path, rows in zip(paths, (plain, halves), strict=True):
+        Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = paths if kind == "given validation" else ()
+    recipe = DataRecipe(path=paths, val_path=given, tokenizer="train:300")
     home = tmp_path / "home"
     context = multiprocessing.get_context("fork")
-    for kill in (("reading", 9), ("sampling", 5), ("encoding", 1), ("encoding", 30), ("flushing", 0)):
+    for kill in KILLS:
         process = context.Process(target=_killed_while, args=(*kill, recipe, home))
         process.start()
         process.join(60)
         assert process.exitcode == -signal.SIGKILL
-    left = names(home / "data")
-    assert len(left) == 5
-    assert all(name.startswith(".partial-") for name in left)
+    (left,) = (name for name in names(home / "data") if not name.endswith(".lock"))
+    assert left.startswith(".building-")
+    told: list[tuple[str, int]] = []
     undisturbed = prepare(recipe, model_name="preset:gpt2-1m", cache=tmp_path / "other")
-    data = prepare(recipe, model_name="preset:gpt2-1m", cache=home)
-    assert (data.key, data.fingerprint) == (undisturbed.key, undisturbed.fingerprint)
-    assert len(names(home / "data")) == 6
-    monkeypatch.setattr(cache, "_UNTOUCHED_SECONDS", 0.0)
-    time.sleep(0.01)
-    prepare(recipe, model_name="preset:gpt2-1m", cache=home)
+    data = prepare(
+        recipe,
+        model_name="preset:gpt2-1m",
+        cache=home,
+        progress=lambda stage, done, _: told.append((stage, done)),
+    )
+    assert not [done for stage, done in told if stage in ("sampling", "encoding")], "nothing is done twice"
+    assert f"gone on with, after {len(texts) * (1 + bool(given))} documents" in data.notes[-1]
+    assert data.notes[:-1] == undisturbed.notes
+    assert whole(data.folder) == whole(undisturbed.folder)
     assert names(home / "data") == [data.key]
+
+
+@needs_locks
+def test_what_other_versions_left_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "texts.jsonl").write_text("".join(f'{{"text": "number {n}"}}\n' for n in range(30)))
+    recipe = DataRecipe(path=(str(tmp_path / "texts.jsonl"),), tokenizer="train:300")
+    home = tmp_path / "home"
+    process = multiprocessing.get_context("fork").Process(
+        target=_killed_while, args=("flushing", 0, recipe, home)
+    )
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    monkeypatch.setattr(work, "installed_versions", lambda: {"babygpt": "0.0.0"})
+    assert not any("gone on" in note for note in prepare(recipe, model_name="auto", cache=home).notes)
+
+
+@needs_locks
+def test_what_can_be_gone_on_with_stays_a_week(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for days in (6, 8):
+        left = folder / f".building-{days}"
+        left.mkdir()
+        (left / "begun").write_text("")
+        (folder / f".building-{days}.lock").write_text("")
+        for path in (left / "begun", left, folder / f".building-{days}.lock"):
+            os.utime(path, (time.time() - days * 86_400,) * 2)
+    with publishing(folder):
+        clear_leftovers(folder)
+        assert len(names(folder)) == 4
+    clear_leftovers(folder)
+    assert names(folder) == [".building-6", ".building-6.lock"]
 
 
 def test_data_that_change_while_they_are_read_make_no_store(tmp_path: Path) -> None:

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 
 from babygpt.data import excerpts as subject
-from babygpt.data.excerpts import excerpts, text_of
-from babygpt.data.sources import Document
+from babygpt.data.excerpts import excerpts
 
 
 def test_samples_of_a_large_corpus_are_spread_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,9 +18,3 @@ def test_samples_of_a_large_corpus_are_spread_over_it(monkeypatch: pytest.Monkey
     assert 2_000 < sum(map(len, excerpts(texts, total, 4_000))) <= 4_000
     assert sum(map(len, excerpts(texts[:1], 1234))) == 1234
     assert list(excerpts([], 0)) == []
-
-
-def test_the_text_of_every_kind_of_document() -> None:
-    assert text_of(Document("1", text="plain")) == "plain"
-    turns = ({"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}, {"role": "tool"})
-    assert text_of(Document("2", messages=turns)) == "one\ntwo"

@@ -65,7 +65,7 @@ def test_settings_beside_code_are_no_documents(tree: Path, tmp_path_factory: pyt
     files = files_of(str(tree))
     assert not {"package.json", "results.csv"} & set(files.names)
     assert "talks.jsonl" in files.names
-    assert files.left_out == "2 files are of other kinds and not read (.csv, .json)"
+    assert files.left_out == "2 files are of other kinds and not read (.json, .csv)"
     alone = tmp_path_factory.mktemp("alone")
     for name in ("a.json", "b.csv"):
         (alone / name).touch()

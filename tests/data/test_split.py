@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from babygpt.data.arrow import StoreWriter, open_store
+from babygpt.data.arrow import open_store
 from babygpt.data.split import choose, copy_split
+from babygpt.data.writing import StoreWriter
 from babygpt.errors import DataError
 
 
@@ -45,7 +46,7 @@ def test_the_tail_is_the_last_tokens(
     kept = [[i for n, i in enumerate(d) if not masked or n % 3] for d in documents]
     sizes = [text(ids) for ids in kept]
     writers = [
-        StoreWriter(tmp_path / name / side, vocab_size=1000, eos_id=0, tokenizer_identity="")
+        StoreWriter(tmp_path / name / side, vocab_size=1000, eos_id=0, tokenizer_identity="", masked=masked)
         for side in ("train", "val")
     ]
     behind = max(2, round(fraction * whole.num_tokens))

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from babygpt.data import arrow
-from babygpt.data.arrow import FORMAT_VERSION, MANIFEST_NAME, StoreWriter
+from babygpt.data import arrow, writing
+from babygpt.data.arrow import FORMAT_VERSION, MANIFEST_NAME
+from babygpt.data.writing import StoreWriter
 
 _PAGE = 4096
 
@@ -37,10 +38,12 @@ def write_sparse_store(
         fingerprint: put into the manifest; by default that of one batch.
         vocab_size: decides two or four bytes an id.
     """
-    many = arrow._BATCH_TOKENS // document
+    many = writing._BATCH_TOKENS // document
     ids = np.zeros(document, dtype=np.int64)
     mask = np.arange(document) % 10 >= 5 if masked else None
-    with StoreWriter(folder, vocab_size=vocab_size, eos_id=0, tokenizer_identity="sparse") as writer:
+    with StoreWriter(
+        folder, vocab_size=vocab_size, eos_id=0, tokenizer_identity="sparse", masked=masked
+    ) as writer:
         for _ in range(many):
             writer.add(ids, mask, document)
         writer._flush()

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from babygpt.training.callbacks import PreparationView, ProgressView, RunFiles, Sampler, cut_after, lines_of
+from babygpt.training.callbacks import ProgressView, RunFiles, Sampler, cut_after, lines_of
 from babygpt.training.meter import StepMeter
 
 
@@ -218,23 +218,6 @@ def test_a_bar_on_a_terminal_ends_even_after_a_failure() -> None:
     view.on_exception(trainer_at(7), None, RuntimeError())
     assert "step 7/10" in out.getvalue()
     assert "loss 3.250  99 tok/s" in out.getvalue()
-
-
-@pytest.mark.parametrize("terminal", [False, True])
-def test_preparing_the_data_shows_each_stage(terminal: bool) -> None:
-    out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, width=100, color_system=None, legacy_windows=False)
-    with PreparationView(console) as view:
-        for done in (1, 2, 3):
-            view("reading", done, 0)
-        for done in (1, 2, 3):
-            view("tokenising", done, 3)
-    text = out.getvalue()
-    if terminal:
-        assert "data: tokenising" in text
-        assert "3/3" in text
-    else:
-        assert text == "data: reading\ndata: tokenising\n"
 
 
 def test_other_ranks_show_nothing() -> None:

@@ -6,23 +6,20 @@
     state.json  dataset_info.json   what `datasets` wants beside it
     babygpt.json                the manifest: counts, end-of-text id, fingerprint; written last
 
-Writing keeps one record batch in memory. Reading maps the file and takes the lists' flat values without a
-copy; a slice is copied only where it crosses a border between record batches. Opening looks at the batches'
-headers only, about 10 microseconds a batch of 4 million tokens, and what is asked of tokens or documents is
-read when it is asked.
+Reading maps the file and takes the lists' flat values without a copy; a slice is copied only where it crosses a
+border between record batches. Opening looks at the batches' headers only, about 10 microseconds a batch of
+4 million tokens, and what is asked of tokens or documents is read when it is asked.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import mmap
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -31,14 +28,23 @@ import pyarrow as pa
 
 from babygpt.errors import DataError
 
-__all__ = ["FORMAT_VERSION", "MANIFEST_NAME", "StoreManifest", "StoreWriter", "TokenStore", "open_store"]
+__all__ = [
+    "DATA_NAME",
+    "FORMAT_VERSION",
+    "MANIFEST_NAME",
+    "Ids",
+    "Mask",
+    "StoreManifest",
+    "TokenStore",
+    "flat",
+    "numbers",
+    "open_store",
+]
 
 FORMAT_VERSION = 1  # of the folder; part of the cache's key
 MANIFEST_NAME = "babygpt.json"
-_DATA_NAME = "data-00000-of-00001.arrow"
-_BATCH_TOKENS = 4 << 20  # tokens of a record batch; list offsets are int32, so a batch must stay below 2**31
+DATA_NAME = "data-00000-of-00001.arrow"
 _AGAIN = "Prepare the data again"
-_MAX_DOCUMENT = (1 << 31) - 1 - _BATCH_TOKENS
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 Mask = npt.NDArray[np.bool_]
@@ -86,11 +92,11 @@ class TokenStore:
         self.folder, self.manifest = folder, manifest
         self.num_tokens, self.num_documents = manifest.num_tokens, manifest.num_documents
         self.has_targets = manifest.has_targets
-        self._ids: list[Ids] = [_flat(chunk.column("input_ids")) for chunk in chunks]
+        self._ids: list[Ids] = [flat(chunk.column("input_ids")) for chunk in chunks]
         self._masks: list[npt.NDArray[np.uint8]] = (
-            [_flat(chunk.column("is_target")) for chunk in chunks] if self.has_targets else []
+            [flat(chunk.column("is_target")) for chunk in chunks] if self.has_targets else []
         )
-        self._offsets: list[npt.NDArray[np.int32]] = [_numbers(c.column("input_ids").offsets) for c in chunks]
+        self._offsets: list[npt.NDArray[np.int32]] = [numbers(c.column("input_ids").offsets) for c in chunks]
         self._maps = maps
         sizes = [len(ids) for ids in self._ids]
         self._chunk_starts: list[int] = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).tolist()
@@ -132,6 +138,10 @@ class TokenStore:
         """Targets before each position, to be indexed by positions; None without masks. For `packing.pack`."""
         return TargetCumsum(self._chunk_starts, self._masks, self._maps) if self.has_targets else None
 
+    def forget(self) -> None:
+        """Gives back the memory of what was read; else a pass over a store makes the process as large."""
+        _forget(self._maps)
+
     def _slice(self, chunks: list[Any], start: int, length: int) -> Any:
         end = start + length
         if not 0 <= start <= end <= self.num_tokens:
@@ -169,10 +179,14 @@ class TargetCumsum:
             counts[first:last] = running[wanted[first:last] - start - 1]
             counts[first:last] += before
             before += int(running[-1]) if len(running) else 0
-            for mapped in self._maps if hasattr(mmap, "MADV_DONTNEED") else ():
-                mapped.madvise(mmap.MADV_DONTNEED)  # else the process's size grows by all masks
+            _forget(self._maps)
         counts[by_position] = counts.copy()
         return counts
+
+
+def _forget(maps: list[mmap.mmap]) -> None:
+    for mapped in maps if hasattr(mmap, "MADV_DONTNEED") else ():
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def open_store(folder: str | Path) -> TokenStore:
@@ -229,161 +243,16 @@ def _read_batches(folder: Path, names: list[str], maps: list[mmap.mmap]) -> Iter
             raise DataError(f"damaged ({error})", where=str(folder / name), hint=_AGAIN) from None
 
 
-def _flat(column: pa.ListArray) -> Any:
+def flat(column: pa.ListArray) -> Any:
+    """The values of a column of lists, one behind another, as a view."""
     # flatten, not values: values ignores the slice an array may be of.
-    return _numbers(column.flatten())
+    return numbers(column.flatten())
 
 
-def _numbers(array: pa.Array) -> Any:
+def numbers(array: pa.Array) -> Any:
     """An array of numbers as a view of its buffer: what `to_numpy` gives, which imports pandas and takes a second."""
     assert array.null_count == 0
     data = array.buffers()[1]
     dtype = np.dtype(str(array.type))
     whole = np.empty(0, dtype) if data is None else np.frombuffer(data, dtype)
     return whole[array.offset : array.offset + len(array)]
-
-
-class StoreWriter:
-    """Writes a store document by document, with one record batch in memory. Use as a context manager.
-
-    The manifest is written last, on leaving without an exception: a folder without one is not a store.
-
-    Args:
-        folder: made here; must not exist.
-        vocab_size: one more than the largest id; up to 65,536 ids take two bytes each, more take four.
-        eos_id: id of end-of-text.
-        tokenizer_identity: what goes into the fingerprint for the tokenizer.
-    """
-
-    def __init__(self, folder: Path, *, vocab_size: int, eos_id: int, tokenizer_identity: str) -> None:
-        self._folder, self._eos_id = folder, eos_id
-        self._dtype = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
-        self._identity = tokenizer_identity
-        self._masked = False
-        self._pending: list[tuple[Ids, Mask | None]] = []
-        self._pending_tokens = 0
-        self._hashes = [hashlib.sha256() for _ in range(3)]  # ids, document lengths, masks
-        self.num_tokens = self.num_documents = self.num_targets = self.target_bytes = 0
-        folder.mkdir(parents=True)
-        self._file: Any = None
-        self._writer: Any = None
-
-    def __enter__(self) -> StoreWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                self._flush()
-                if self._writer is None:
-                    self._open()
-        finally:
-            self._close()
-        if kind is None:
-            self._finish()
-
-    def add(self, ids: npt.NDArray[Any], is_target: Mask | None, num_bytes: int) -> None:
-        """Append a document: ids [n], mask [n] or None when all are targets, UTF-8 bytes of target text."""
-        if len(ids) > _MAX_DOCUMENT:
-            raise DataError(f"a document of {len(ids)} tokens; at most {_MAX_DOCUMENT} fit", hint="Split it")
-        if is_target is not None and not self._masked:
-            self._begin_masks()
-        # A document without a mask hashes as all targets, so the fingerprint is that of the content.
-        self._pending.append((np.asarray(ids, dtype=self._dtype), is_target))
-        self._pending_tokens += len(ids)
-        self.num_tokens += len(ids)
-        self.num_documents += 1
-        self.num_targets += len(ids) if is_target is None else int(is_target.sum())
-        self.target_bytes += num_bytes
-        if self._pending_tokens >= _BATCH_TOKENS:
-            self._flush()
-
-    def _begin_masks(self) -> None:
-        """The first mask: what is already on disk, all of it targets, gets the second column too."""
-        self._flush()
-        self._close()
-        self._masked = True
-        if self._writer is None:
-            return
-        self._writer = None
-        plain = self._folder / "plain.arrow"
-        (self._folder / _DATA_NAME).rename(plain)
-        self._open()
-        with pa.memory_map(str(plain), "r") as source, pa.ipc.open_stream(source) as reader:
-            for batch in reader:
-                ids = batch.column(0)
-                ones = np.ones(len(ids.flatten()), dtype=np.uint8)
-                self._hashes[2].update(ones.data)
-                mask = pa.ListArray.from_arrays(ids.offsets, pa.array(ones))
-                self._writer.write_batch(pa.record_batch([ids, mask], schema=self._schema))
-        plain.unlink()
-
-    @property
-    def _schema(self) -> pa.Schema:
-        fields = [pa.field("input_ids", pa.list_(pa.from_numpy_dtype(self._dtype)))]
-        if self._masked:
-            fields.append(pa.field("is_target", pa.list_(pa.uint8())))
-        return pa.schema(fields)
-
-    def _open(self) -> None:
-        self._file = pa.OSFile(str(self._folder / _DATA_NAME), "wb")
-        self._writer = pa.ipc.new_stream(self._file, self._schema)
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._writer.close()
-            self._file.close()
-            self._file = None
-
-    def _flush(self) -> None:
-        if not self._pending:
-            return
-        if self._writer is None:
-            self._open()
-        lengths = np.array([len(ids) for ids, _ in self._pending], dtype=np.int64)
-        flat = np.concatenate([ids for ids, _ in self._pending])
-        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
-        columns = [pa.ListArray.from_arrays(offsets, pa.array(flat))]
-        self._hashes[0].update(flat.data)
-        self._hashes[1].update(lengths.data)
-        if self._masked:
-            masks = [np.ones(len(ids), np.bool_) if mask is None else mask for ids, mask in self._pending]
-            mask = np.concatenate(masks).astype(np.uint8)
-            columns.append(pa.ListArray.from_arrays(offsets, pa.array(mask)))
-            self._hashes[2].update(mask.data)
-        self._writer.write_batch(pa.record_batch(columns, schema=self._schema))
-        self._pending, self._pending_tokens = [], 0
-
-    def _finish(self) -> None:
-        digests = [digest.hexdigest() for digest in self._hashes]
-        whole = json.dumps([*digests, self._dtype.name, self._identity, self._eos_id])
-        manifest = StoreManifest(
-            num_tokens=self.num_tokens,
-            num_documents=self.num_documents,
-            num_targets=self.num_targets,
-            bytes_per_target=self.target_bytes / max(1, self.num_targets),
-            eos_id=self._eos_id,
-            dtype=self._dtype.name,
-            has_targets=self._masked,
-            fingerprint=hashlib.sha256(whole.encode()).hexdigest(),
-        )
-        features = {
-            field.name: {"feature": {"dtype": str(field.type.value_type), "_type": "Value"}, "_type": "List"}
-            for field in self._schema
-        }
-        info = {"citation": "", "description": "", "features": features, "homepage": "", "license": ""}
-        state: dict[str, Any] = {
-            "_data_files": [{"filename": _DATA_NAME}],
-            "_fingerprint": manifest.fingerprint[:16],
-            "_format_columns": None,
-            "_format_kwargs": {},
-            "_format_type": None,
-            "_output_all_columns": False,
-            "_split": None,
-        }
-        described = {"format": FORMAT_VERSION, **asdict(manifest)}
-        for name, content in (("dataset_info", info), ("state", state), ("babygpt", described)):
-            text = json.dumps(content, indent=2) + "\n"
-            (self._folder / f"{name}.json").write_text(text, encoding="utf-8")

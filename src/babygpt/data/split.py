@@ -8,13 +8,15 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
-from babygpt.data.arrow import StoreWriter, TokenStore
+from babygpt.data.arrow import TokenStore
+from babygpt.data.writing import StoreWriter
 from babygpt.errors import DataError
 
-__all__ = ["MIN_DOCUMENTS", "choose", "copy_split"]
+__all__ = ["MIN_DOCUMENTS", "bytes_of", "choose", "copy_split"]
 
 MIN_DOCUMENTS = 20  # different ones; with fewer, whole documents are too coarse to hold out
 _DECODE_TOKENS = 1 << 16
+_FORGET_TOKENS = 1 << 24
 
 
 def choose(hashes: npt.NDArray[np.uint64], fraction: float) -> npt.NDArray[np.bool_]:
@@ -62,8 +64,12 @@ def copy_split(
             where="data.path",
             hint="Give more text",
         )
+    forgotten = 0
     for number in range(whole.num_documents):
         start, end = int(whole.offsets[number]), int(whole.offsets[number + 1])
+        if start - forgotten >= _FORGET_TOKENS:
+            whole.forget()
+            forgotten = start
         ids = whole.ids(start, end - start)
         mask = whole.target_mask(start, end - start) if whole.has_targets else None
         num_bytes = document_bytes[number]
@@ -74,12 +80,12 @@ def copy_split(
             val.add(ids, mask, num_bytes)
         else:
             behind_mask = None if mask is None else mask[at:]
-            behind = min(num_bytes, _bytes_of(ids[at:], behind_mask, tokenizer))
+            behind = min(num_bytes, bytes_of(ids[at:], behind_mask, tokenizer))
             train.add(ids[:at], None if mask is None else mask[:at], num_bytes - behind)
             val.add(ids[at:], behind_mask, behind)
 
 
-def _bytes_of(
+def bytes_of(
     ids: npt.NDArray[np.unsignedinteger],
     mask: npt.NDArray[np.bool_] | None,
     tokenizer: PreTrainedTokenizerBase,

@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning as L
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedTokenizerBase
 
 from babygpt.errors import NotFiniteError
@@ -20,15 +20,7 @@ from babygpt.generate import continue_text
 from babygpt.training.meter import StepRecord
 from babygpt.untrusted import shown
 
-__all__ = [
-    "PreparationView",
-    "ProgressView",
-    "RunFiles",
-    "Sampler",
-    "cut_after",
-    "lines_of",
-    "losses_of_sources",
-]
+__all__ = ["ProgressView", "RunFiles", "Sampler", "cut_after", "lines_of", "losses_of_sources"]
 
 _PLAIN_SECONDS = 10.0
 
@@ -186,48 +178,6 @@ class Sampler(L.Callback):
     def flush(self) -> None:
         """Waits until the samples so far are on the disk."""
         self._lines.sync()
-
-
-class PreparationView:
-    """Shows how far reading and tokenising have come: a bar on a terminal, a line a stage elsewhere.
-
-    Args:
-        console: where it goes.
-    """
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar: Progress | None = None
-        self._task: Any = None
-        self._stage = ""
-
-    def __enter__(self) -> PreparationView:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._close()
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """So many documents of so many (0: not known) are through a stage."""
-        if stage != self._stage:
-            self._close()
-            self._stage = stage
-            if self._console.is_terminal:
-                columns = (TextColumn("data: {task.description}"), BarColumn(), MofNCompleteColumn())
-                self._bar = Progress(*columns, console=self._console, transient=True)
-                self._task = self._bar.add_task(stage, total=total or None)
-                self._bar.start()
-            else:
-                self._console.print(f"data: {stage}", **_RAW)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total or None)
-            if total and done >= total:
-                self._close()
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
 
 
 class ProgressView(L.Callback):

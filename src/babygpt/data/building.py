@@ -1,0 +1,365 @@
+"""Builds the two stores of a data recipe, and goes on where a killed process stopped.
+
+1. Read every document for the hash of its content, split by it, and choose the duplicates that are left out.
+2. Train the tokenizer on the training documents, unless one was given; it has to give text back as it was.
+3. Read again, encode, and append to both stores; after every 4 million tokens wait for the disk and write down
+   how far both are.
+4. End both stores. With too few documents to hold some out, all went into one that is cut in two here.
+
+The work folder (`work`) belongs to one key, which the content of the files decides, so that tokens of a changed
+file never mix with those of the old one. A start over a half-done build reads documents again (step 1, and up to
+where it goes on) and encodes none twice but those behind the last position.
+
+Memory: one batch of text with its encodings, one of text read ahead, one record batch, 17 bytes a document, and
+the largest text file, held whole.
+"""
+
+from __future__ import annotations
+
+import shutil
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from transformers import PreTrainedTokenizerBase
+
+from babygpt.data import duplicates
+from babygpt.data.arrow import DATA_NAME, open_store
+from babygpt.data.excerpts import SAMPLE_BYTES, excerpts
+from babygpt.data.reading import Bools, Origin, taken
+from babygpt.data.split import MIN_DOCUMENTS, choose, copy_split
+from babygpt.data.tokenizers import (
+    check_round_trip,
+    load_tokenizer,
+    tokenizer_identity,
+    train_tokenizer,
+    vocabulary_size,
+)
+from babygpt.data.work import Done, begin, keep_tokenizer
+from babygpt.data.writing import StoreWriter, dtype_of
+from babygpt.disk import ensure_space
+from babygpt.errors import DataError
+from babygpt.recipe import DataRecipe
+from babygpt.tokenizer_names import TrainedTokenizer
+
+__all__ = ["Builder", "Progress", "TrainingText", "changed", "size_in_words"]
+
+Progress = Callable[[str, int, int], None]
+
+_COMMIT_TOKENS = 4 << 20  # what a killed process loses at most: seconds of work
+_PROBED_DOCUMENTS, _PROBED_CHARS = 64, 2000  # of text a tokenizer has to give back, at most
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What the documents are, those of `val_path` last; arrays [documents].
+
+    Attributes:
+        hashes: uint64, of their content.
+        sizes: int64, UTF-8 bytes or tokens, as `reading.Seen`.
+        masked: bool, whether some tokens may be no targets.
+        given: how many of them are those of `val_path`.
+        has_chats: whether some are conversations.
+    """
+
+    hashes: npt.NDArray[np.uint64]
+    sizes: npt.NDArray[np.int64]
+    masked: Bools
+    given: int
+    has_chats: bool
+
+    def without(self, left_out: Bools) -> _Scan:
+        """The documents that are taken."""
+        keep = ~left_out
+        return replace(self, hashes=self.hashes[keep], sizes=self.sizes[keep], masked=self.masked[keep])
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Which of the documents are left out of everything, and which of the rest are held out.
+
+    Attributes:
+        is_val: bool [documents taken].
+        in_tail: the tail of the tokens of all is held out instead.
+        left_out: bool [documents read].
+    """
+
+    is_val: Bools
+    in_tail: bool
+    left_out: Bools
+
+
+@dataclass(frozen=True)
+class TrainingText:
+    """What a tokenizer may be trained on.
+
+    Attributes:
+        total: UTF-8 bytes of the documents that are not held out.
+        readable: of these, from the first on, that may be read.
+        texts: one a document; to be read once.
+        has_chats: whether conversations are among the data.
+    """
+
+    total: int
+    readable: int
+    texts: Iterator[str]
+    has_chats: bool
+
+
+class Builder:
+    """One build.
+
+    Args:
+        recipe: paths, field and split.
+        origin: what reads the paths.
+        wanted: the tokenizer to train, where none is given.
+        tokenizer: the one to encode with; None trains one.
+        progress: called with (stage, documents done, documents in all or 0).
+        say: told each note as it arises.
+
+    Attributes:
+        notes: sentences about the data, the same however often the build was interrupted.
+        went_on_from: documents that an interrupted build had encoded.
+    """
+
+    def __init__(
+        self,
+        recipe: DataRecipe,
+        origin: Origin,
+        wanted: TrainedTokenizer | None,
+        tokenizer: PreTrainedTokenizerBase | None,
+        progress: Progress,
+        say: Callable[[str], None],
+    ) -> None:
+        self._recipe, self._origin, self._wanted = recipe, origin, wanted
+        self._tokenizer, self._progress, self._say = tokenizer, progress, say
+        self.notes: list[str] = []
+        self.went_on_from = 0
+
+    def build(self, work: Path) -> Path:
+        """Fills a work folder, empty or left by a killed process; returns the folder to be published.
+
+        Raises:
+            DataError, TokenizerError: the data or the tokenizer are unfit.
+            SpaceError: the disk has too little room.
+        """
+        done = begin(work, _COMMIT_TOKENS)
+        scan, split = self._choose()
+        probe = [
+            text[:_PROBED_CHARS] for text in islice(self._origin.texts(self._recipe.path), _PROBED_DOCUMENTS)
+        ]
+        tokenizer = self._ready_tokenizer(work, scan, split, probe)
+        predicted = _predict(tokenizer, scan, probe)
+        there = sum(position.size for position in done.stores.values())
+        copies = 2 if split.in_tail else 1
+        ensure_space(work, max(0, copies * predicted - there), "the tokenised data")
+        self._say(f"on disk: about {size_in_words(predicted)} expected, in {work.parent}")
+        if done.documents:
+            self.went_on_from = done.documents
+            self._say(f"going on after the {done.documents:,} documents that were encoded before")
+        self._write(work, tokenizer, scan, split, done)
+        store = work / "store"
+        size = sum((store / side / DATA_NAME).stat().st_size for side in ("train", "val"))
+        self._note(f"on disk: {size_in_words(size)}; {size_in_words(predicted)} were expected")
+        return store
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        self._say(text)
+
+    # -- what there is -------------------------------------------------------------------------------------------
+
+    def _scan(self) -> _Scan:
+        hashes, sizes, masked = array("Q"), array("q"), bytearray()
+        recipe, given, has_chats = self._recipe, 0, False
+        for paths in (recipe.path, recipe.val_path) if recipe.val_path else (recipe.path,):
+            before = len(hashes)
+            for seen in self._origin.seen(paths, self._note):
+                hashes.append(seen.content_hash)
+                sizes.append(seen.size)
+                masked.append(seen.masked)
+                has_chats |= seen.is_chat
+                self._progress("reading", len(hashes), 0)
+            given = len(hashes) - before
+        return _Scan(
+            np.frombuffer(hashes, dtype=np.uint64),
+            np.frombuffer(sizes, dtype=np.int64),
+            np.frombuffer(masked, dtype=np.bool_),
+            given if recipe.val_path else 0,
+            has_chats,
+        )
+
+    def _choose(self) -> tuple[_Scan, _Split]:
+        """The documents that are taken, and how they are split."""
+        scan = self._scan()
+        is_val, in_tail = self._hold_out(scan)
+        texts = self._origin.texts((*self._recipe.path, *self._recipe.val_path))
+        left_out, note = duplicates.choose(self._recipe.deduplicate, scan.hashes, is_val, texts)
+        self._note(note)
+        return scan.without(left_out), _Split(is_val[~left_out], in_tail, left_out)
+
+    def _hold_out(self, scan: _Scan) -> tuple[Bools, bool]:
+        """Which documents are held out, bool [documents]; or whether the tail of the tokens of all is."""
+        fraction, count = self._recipe.val_fraction, len(scan.hashes)
+        if scan.given:
+            mine, theirs = scan.hashes[: count - scan.given], scan.hashes[count - scan.given :]
+            shared = int(np.isin(theirs, mine).sum())
+            self._note(
+                f"validation: the {scan.given} documents of data.val_path;"
+                f" {shared or 'none'} of them also {'stands' if shared == 1 else 'stand'} in the training data"
+            )
+            return np.arange(count) >= count - scan.given, False
+        distinct = len(np.unique(scan.hashes))
+        if distinct >= MIN_DOCUMENTS:
+            is_val = choose(scan.hashes, fraction)
+            self._note(f"validation: {is_val.sum()} of {count} documents, chosen by their content")
+            return is_val, False
+        self._note(
+            f"validation: the last {fraction:.0%} of the tokens, because there"
+            f" {'is' if distinct == 1 else 'are'} only {distinct} different"
+            f" document{'s' * (distinct > 1)} (from {MIN_DOCUMENTS} on, whole documents are held out)"
+        )
+        return np.zeros(count, dtype=np.bool_), True
+
+    # -- the tokenizer -------------------------------------------------------------------------------------------
+
+    def _ready_tokenizer(
+        self, work: Path, scan: _Scan, split: _Split, probe: list[str]
+    ) -> PreTrainedTokenizerBase:
+        """The tokenizer, trained unless a killed process did, and kept at once."""
+        folder = work / "store" / "tokenizer"
+        tokenizer = self._tokenizer
+        if tokenizer is not None:
+            check_round_trip(tokenizer, probe)
+            if not folder.exists():
+                keep_tokenizer(tokenizer, folder)
+            return tokenizer
+        text = self._text_to_train_on(scan, split)
+        if not folder.exists():
+            assert self._wanted is not None
+            sample, (kind, size) = excerpts(text.texts, text.readable), astuple(self._wanted)
+            trained = train_tokenizer(sample, size, kind=kind, chat=text.has_chats)
+            check_round_trip(trained, probe)
+            keep_tokenizer(trained, folder)
+        tokenizer = load_tokenizer(folder)
+        some = text.readable > SAMPLE_BYTES or split.in_tail
+        share = f"{min(SAMPLE_BYTES, text.readable) / 1e6:.1f} MB of " if some else ""
+        self._note(
+            f"tokenizer: {len(tokenizer)} entries from {share}the {text.total / 1e6:.1f} MB of training text"
+            f"{', with ChatML as its template for conversations' if text.has_chats else ''}"
+        )
+        return tokenizer
+
+    def text_to_train_on(self) -> TrainingText:
+        """The documents that are not held out."""
+        return self._text_to_train_on(*self._choose())
+
+    def _text_to_train_on(self, scan: _Scan, split: _Split) -> TrainingText:
+        total = int(scan.sizes[~split.is_val].sum())
+        # Where the tail of the tokens is held out, its first byte is not known before there are tokens: stay
+        # well away.
+        readable = int(total * (1 - self._recipe.val_fraction) ** 2) if split.in_tail else total
+
+        def texts() -> Iterator[str]:
+            every = taken(self._origin.texts(self._recipe.path), split.left_out)
+            for number, (text, held_out) in enumerate(zip(every, split.is_val, strict=False), 1):
+                if not held_out:
+                    yield text
+                self._progress("sampling", number, len(split.is_val))
+
+        return TrainingText(total, readable, texts(), scan.has_chats)
+
+    # -- the stores ----------------------------------------------------------------------------------------------
+
+    def _write(
+        self, work: Path, tokenizer: PreTrainedTokenizerBase, scan: _Scan, split: _Split, done: Done
+    ) -> None:
+        eos, store = tokenizer.eos_token_id, work / "store"
+        vocabulary, identity = vocabulary_size(tokenizer), tokenizer_identity(tokenizer)
+
+        def writer(folder: Path, sides: Bools) -> StoreWriter:
+            return StoreWriter(
+                folder,
+                vocab_size=vocabulary,
+                eos_id=eos if isinstance(eos, int) else -1,
+                tokenizer_identity=identity,
+                masked=bool((scan.masked & sides).any()),
+                begin_at=done.stores.get(folder.name),
+            )
+
+        if not split.in_tail:
+            with (
+                writer(store / "train", ~split.is_val) as train,
+                writer(store / "val", split.is_val) as val,
+            ):
+                self._encode(work, tokenizer, scan, split, done, {"train": train, "val": val})
+            return
+        everything = ~split.is_val
+        with writer(work / "whole", everything) as whole:
+            self._encode(work, tokenizer, scan, split, done, {"whole": whole})
+        for side in ("train", "val"):  # what a process left that was killed while it cut
+            shutil.rmtree(store / side, ignore_errors=True)
+        with writer(store / "train", everything) as train, writer(store / "val", everything) as val:
+            fraction = self._recipe.val_fraction
+            copy_split(open_store(work / "whole"), done.document_bytes, fraction, train, val, tokenizer)
+
+    def _encode(
+        self,
+        work: Path,
+        tokenizer: PreTrainedTokenizerBase,
+        scan: _Scan,
+        split: _Split,
+        done: Done,
+        writers: dict[str, StoreWriter],
+    ) -> None:
+        paths = (*self._recipe.path, *self._recipe.val_path)
+        total, since = len(scan.hashes), 0
+
+        def commit() -> None:
+            done.stores = {name: each.commit() for name, each in writers.items()}
+            done.write(work)
+
+        commit()
+        encoded = self._origin.encoded(paths, tokenizer, split.left_out, done.documents)
+        for number, document in enumerate(encoded, done.documents):
+            if number >= total or document.content_hash != int(scan.hashes[number]):
+                raise changed(", ".join(paths))
+            if split.in_tail:
+                writer = writers["whole"]
+                done.document_bytes.append(document.num_bytes)
+            else:
+                writer = writers["val" if split.is_val[number] else "train"]
+            writer.add(document.ids, document.is_target, document.num_bytes)
+            done.documents = number + 1
+            since += len(document.ids)
+            if since >= _COMMIT_TOKENS:
+                commit()
+                since = 0
+            self._progress("encoding", number + 1, total)
+        if done.documents != total:
+            raise changed(", ".join(paths))
+        commit()
+
+
+def _predict(tokenizer: PreTrainedTokenizerBase, scan: _Scan, probe: list[str]) -> int:
+    """Bytes that the stores will take, from how many tokens the first texts come to."""
+    tokens = float(scan.sizes.sum())
+    if probe:
+        probed = sum(len(ids) for ids in tokenizer(probe, add_special_tokens=False)["input_ids"])
+        tokens *= probed / max(1, sum(len(text.encode()) for text in probe))
+    each = dtype_of(vocabulary_size(tokenizer)).itemsize + bool(scan.masked.any())
+    return int((tokens + len(scan.sizes)) * each + 4 * len(scan.sizes))
+
+
+def changed(where: str) -> DataError:
+    """What is raised where two readings of the same data differ."""
+    return DataError("the data changed while it was read", where=where, hint="Start again when it is written")
+
+
+def size_in_words(count: int) -> str:
+    """Bytes for people."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

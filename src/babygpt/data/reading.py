@@ -1,0 +1,118 @@
+"""What a store is built from, twice over: once for what each document is, once for its tokens.
+
+`Texts` reads documents and encodes them. A thread reads ahead of the encoder: decoding JSON and files holds
+Python's lock, the tokenizer does not, so that the cores are not idle in between. Encoding stays in the caller's
+thread, which alone can bound the time of a chat template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from transformers import PreTrainedTokenizerBase
+
+from babygpt.data.encoding import Encoded, encode
+from babygpt.data.oddities import text_of
+from babygpt.data.sources import Document, content_hash, read_documents
+
+__all__ = ["Origin", "Seen", "Texts", "read_ahead", "taken"]
+
+T = TypeVar("T")
+Bools = npt.NDArray[np.bool_]
+
+_AHEAD_CHARS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a document is, before it has tokens.
+
+    Attributes:
+        content_hash: 64 bits; equal documents have equal ones.
+        size: UTF-8 bytes of a text, or tokens where they are there already.
+        masked: whether some of its tokens may be no targets.
+        is_chat: whether it is a conversation.
+    """
+
+    content_hash: int
+    size: int
+    masked: bool
+    is_chat: bool = False
+
+
+class Origin(Protocol):
+    """Where documents come from; each pass over the same paths gives the same."""
+
+    def seen(self, paths: Sequence[str], say: Callable[[str], None]) -> Iterator[Seen]:
+        """What each document is; `say` is told what a person should know of how they were read."""
+
+    def texts(self, paths: Sequence[str]) -> Iterator[str]:
+        """The documents' text; none where they are tokens already."""
+
+    def encoded(
+        self, paths: Sequence[str], tokenizer: PreTrainedTokenizerBase, left_out: Bools, skip: int
+    ) -> Iterator[Encoded]:
+        """The tokens of the documents that are not left out, bool [documents]; of these, from number `skip` on."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Documents of text.
+
+    Attributes:
+        field, train_on_prompts: as in the recipe.
+    """
+
+    field: str
+    train_on_prompts: bool = False
+
+    def seen(self, paths: Sequence[str], say: Callable[[str], None]) -> Iterator[Seen]:
+        """What each document is."""
+        for document in read_documents(paths, field=self.field, say=say):
+            yield Seen(
+                content_hash(document),
+                len(text_of(document).encode()),
+                masked=document.text is None and not self.train_on_prompts,
+                is_chat=document.messages is not None,
+            )
+
+    def texts(self, paths: Sequence[str]) -> Iterator[str]:
+        """The documents' text."""
+        return map(text_of, read_documents(paths, field=self.field))
+
+    def encoded(
+        self, paths: Sequence[str], tokenizer: PreTrainedTokenizerBase, left_out: Bools, skip: int
+    ) -> Iterator[Encoded]:
+        """The tokens of the documents that are not left out; of these, from number `skip` on."""
+        documents = islice(taken(read_documents(paths, field=self.field), left_out), skip, None)
+        return encode(read_ahead(documents), tokenizer, train_on_prompts=self.train_on_prompts)
+
+
+def taken(each: Iterable[T], left_out: Bools) -> Iterator[T]:
+    """Those that are not left out; of more than there were, all: whoever counts will notice."""
+    return (one for number, one in enumerate(each) if number >= len(left_out) or not left_out[number])
+
+
+def read_ahead(documents: Iterator[Document]) -> Iterator[Document]:
+    """The same documents, read by a thread about a megabyte before they are asked for."""
+
+    def some() -> list[Document]:
+        taken, chars = [], 0
+        for document in documents:
+            taken.append(document)
+            chars += 100 + len(text_of(document))
+            if chars >= _AHEAD_CHARS:
+                break
+        return taken
+
+    with ThreadPoolExecutor(1, "reader") as reader:
+        coming = reader.submit(some)
+        while now := coming.result():
+            coming = reader.submit(some)
+            yield from now

@@ -1,0 +1,100 @@
+"""The folder that a build works in: what of it a later process can go on with.
+
+    WORK/begun             what the stores depend on beside their key; of another one nothing is kept
+    WORK/store/tokenizer/  there as soon as it is trained
+    WORK/store/train/ val/ the stores, ended or not; WORK/whole/ one that is yet to be cut in two
+    WORK/progress.json     documents encoded, and the stores' positions at that point
+
+What `progress.json` speaks of was on the disk before; what lies behind it is cut off or written again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from babygpt.data.arrow import DATA_NAME, FORMAT_VERSION
+from babygpt.data.writing import Position
+from babygpt.disk import fsync_dir, fsync_file
+from babygpt.files import MANIFEST, make_folder, remove_partials, write_json_atomic, write_text_atomic
+from babygpt.machine import installed_versions
+
+__all__ = ["Done", "begin", "keep_tokenizer"]
+
+
+@dataclass
+class Done:
+    """How far a build is: `progress.json`.
+
+    Attributes:
+        documents: encoded so far.
+        stores: positions of the stores, by name.
+        document_bytes: UTF-8 bytes of each document's target text, where the tail is to be cut off.
+    """
+
+    documents: int = 0
+    stores: dict[str, Position] = field(default_factory=dict)
+    document_bytes: list[int] = field(default_factory=list)
+
+    def write(self, work: Path) -> None:
+        """Writes it down; the stores have to be on the disk that far."""
+        write_json_atomic(work / "progress.json", asdict(self))
+
+
+def begin(work: Path, commit_tokens: int) -> Done:
+    """How far the build in a folder is; what cannot be gone on with is removed.
+
+    Args:
+        work: the folder; may be empty.
+        commit_tokens: after how many tokens positions are written down.
+    """
+    begun = json.dumps([installed_versions(), FORMAT_VERSION, commit_tokens])
+    try:
+        if (work / "begun").read_text(encoding="utf-8") == begun:
+            remove_partials(work)
+            remove_partials(work / "store")
+            (work / "store" / MANIFEST).unlink(missing_ok=True)
+            if (done := _read_progress(work)) is not None:
+                return done
+            for name in ("whole", "store/train", "store/val"):
+                shutil.rmtree(work / name, ignore_errors=True)
+            return Done()
+    except FileNotFoundError:
+        pass
+    for path in work.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    make_folder(work / "store")
+    write_text_atomic(work / "begun", begun)
+    return Done()
+
+
+def keep_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Saves a tokenizer whole or not at all."""
+    beside = folder.parent / ".partial-tokenizer"
+    tokenizer.save_pretrained(beside)
+    for path in beside.iterdir():
+        fsync_file(path)
+    fsync_dir(beside)
+    beside.rename(folder)
+    fsync_dir(folder.parent)
+
+
+def _read_progress(work: Path) -> Done | None:
+    """What `progress.json` says; None where there is none or the stores do not bear it out."""
+    try:
+        value = json.loads((work / "progress.json").read_text(encoding="utf-8"))
+        stores = {name: Position(**position) for name, position in value["stores"].items()}
+        for name, position in stores.items():
+            folder = work if name == "whole" else work / "store"
+            if (folder / name / DATA_NAME).stat().st_size < position.size:
+                return None
+        return Done(value["documents"], stores, value["document_bytes"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None

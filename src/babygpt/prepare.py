@@ -1,0 +1,184 @@
+"""The verb `data prepare`: text in, token stores in the cache out, and what there is."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from babygpt import planner
+from babygpt.data.building import size_in_words
+from babygpt.data.store import PreparedData, TokenStore, prepare
+from babygpt.machine import detect
+from babygpt.settings import PrepareSettings
+from babygpt.untrusted import shown
+
+__all__ = ["PreparationView", "PrepareResult", "Side", "prepare_data"]
+
+_RAW: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
+_SHOWN_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Side:
+    """What is trained on, or validated on.
+
+    Args:
+        documents: how many.
+        tokens: of all documents.
+        targets: tokens that are learned.
+        bytes_per_token: UTF-8 bytes of the target text for each target token.
+    """
+
+    documents: int
+    tokens: int
+    targets: int
+    bytes_per_token: float
+
+
+@dataclass(frozen=True)
+class PrepareResult:
+    """What was prepared, or found.
+
+    Args:
+        data: what was read.
+        train: what is trained on.
+        val: what is held out.
+        vocabulary: entries of the tokenizer.
+        size: bytes on the disk.
+        key: the folder's name in the cache, which content, tokenizer and settings decide.
+        folder: where it is.
+        reused: whether it was there already.
+        seconds: it took.
+        notes: how it was split, what was reused and why.
+    """
+
+    data: str
+    train: Side
+    val: Side
+    vocabulary: int
+    size: int
+    key: str
+    folder: str
+    reused: bool
+    seconds: float
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        rows = [("data", self.data)]
+        for name, side in (("train", self.train), ("validation", self.val)):
+            counts = f"{side.tokens:,} tokens in {side.documents:,} documents"
+            if side.targets < side.tokens:
+                counts += f", {side.targets:,} of them targets"
+            rows.append((name, f"{counts}, {side.bytes_per_token:.2f} bytes a token"))
+        rows += [
+            ("vocabulary", f"{self.vocabulary:,} entries"),
+            ("on disk", size_in_words(self.size)),
+            ("key", self.key),
+            ("folder", self.folder),
+            ("time", f"{self.seconds:,.1f} s{', reused' * self.reused}"),
+        ]
+        return [f"{name:>12}  {value}" for name, value in rows]
+
+
+def prepare_data(settings: PrepareSettings) -> PrepareResult:
+    """Tokenises the data of a recipe, unless the cache has them, and says on standard error how far it is.
+
+    Raises:
+        DataError, TokenizerError, ModelError: the data or the tokenizer cannot be used.
+        SpaceError: the disk is full.
+    """
+    console = Console(stderr=True)
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        console.print(shown(f"data: {text}"), **_RAW)
+
+    with PreparationView(console) as view:
+        data = prepare(
+            settings.data,
+            model_name=planner.choose_model(settings.model.name, detect()),
+            revision=settings.model.revision,
+            progress=view,
+            say=say,
+        )
+    if data.reused:
+        for note in data.notes:
+            say(note)
+    return _result(settings, data, time.monotonic() - began)
+
+
+def _result(settings: PrepareSettings, data: PreparedData, seconds: float) -> PrepareResult:
+    return PrepareResult(
+        data=", ".join(settings.data.path),
+        train=_side(data.train),
+        val=_side(data.val),
+        vocabulary=len(data.tokenizer),
+        size=sum(path.stat().st_size for path in data.folder.rglob("*") if path.is_file()),
+        key=data.key,
+        folder=str(data.folder),
+        reused=data.reused,
+        seconds=round(seconds, 3),
+        notes=data.notes,
+    )
+
+
+def _side(store: TokenStore) -> Side:
+    found = store.manifest
+    return Side(found.num_documents, found.num_tokens, found.num_targets, found.bytes_per_target)
+
+
+class PreparationView:
+    """Shows how far reading and tokenising have come: a bar on a terminal, a line a stage elsewhere.
+
+    Args:
+        console: where it goes.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._stage = ""
+        self._shown_at = 0.0
+
+    def __enter__(self) -> PreparationView:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._close()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """So many documents of so many (0: not known) are through a stage."""
+        if stage != self._stage:
+            self._close()
+            self._stage, self._shown_at = stage, 0.0
+            if self._console.is_terminal:
+                columns = (TextColumn("data: {task.description}"), BarColumn(), MofNCompleteColumn())
+                self._bar = Progress(*columns, console=self._console, transient=True)
+                self._task = self._bar.add_task(stage, total=total or None)
+                self._bar.start()
+            else:
+                self._console.print(f"data: {stage}", **_RAW)
+        if self._bar is None:
+            return
+        # There may be millions, and each update takes longer than reading a short document.
+        now = time.monotonic()
+        if now - self._shown_at >= _SHOWN_SECONDS or done == total:
+            self._shown_at = now
+            self._bar.update(self._task, completed=done, total=total or None)
+        if total and done >= total:
+            self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
