@@ -21,22 +21,25 @@ KILLS = 5
 
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
-    """Text of the size asked for, as `.jsonl` of short documents, some with prompts, and as few long `.txt`."""
+    """Text of the size asked for, as `.jsonl` of short documents, a tenth with prompts, and as few long `.txt`."""
     folder = tmp_path_factory.mktemp("corpora")
     rng = random.Random(7)
     words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 10))) for _ in range(5000)]
     weights = [1 / rank for rank in range(1, len(words) + 1)]
-    rows, texts = folder / "rows.jsonl", [folder / f"{number}.txt" for number in range(8)]
+    rows, pairs = folder / "rows.jsonl", folder / "pairs.jsonl"
+    texts = [folder / f"{number}.txt" for number in range(8)]
     left = MEGABYTES * 1_000_000
-    with rows.open("w") as file:
+    with rows.open("w") as plain, pairs.open("w") as halves:
         while left > 0:
             text = " ".join(rng.choices(words, weights, k=rng.randint(5, 600)))
-            row = {"text": text} if rng.random() < 0.9 else {"prompt": text[:50], "completion": text[50:]}
-            left -= file.write(json.dumps(row) + "\n")
+            if rng.random() < 0.9:
+                left -= plain.write(json.dumps({"text": text}) + "\n")
+            else:
+                left -= halves.write(json.dumps({"prompt": text[:50], "completion": text[50:]}) + "\n")
     lines = rows.read_text().splitlines()
     for number, path in enumerate(texts):
-        path.write_text("\n".join(json.loads(line).get("text", "") for line in lines[number :: len(texts)]))
-    return {"documents": [rows], "tail": texts}
+        path.write_text("\n".join(json.loads(line)["text"] for line in lines[number :: len(texts)]))
+    return {"documents": [rows, pairs], "tail": texts}
 
 
 def whole(folder: Path) -> dict[str, bytes]:
