@@ -9,7 +9,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from babygpt import planner
 from babygpt.data.building import size_in_words
 from babygpt.data.store import PreparedData, TokenStore, prepare
 from babygpt.machine import detect
@@ -105,7 +104,7 @@ def prepare_data(settings: PrepareSettings) -> PrepareResult:
     with PreparationView(console) as view:
         data = prepare(
             settings.data,
-            model_name=planner.choose_model(settings.model.name, detect()),
+            model_name=_model_name(settings.model.name),
             revision=settings.model.revision,
             progress=view,
             say=say,
@@ -114,6 +113,14 @@ def prepare_data(settings: PrepareSettings) -> PrepareResult:
         for note in data.notes:
             say(note)
     return _result(settings, data, time.monotonic() - began)
+
+
+def _model_name(name: str) -> str:
+    if name != "auto":
+        return name
+    from babygpt import planner  # brings the models along, 85 MB of code
+
+    return planner.choose_model(name, detect())
 
 
 def _result(settings: PrepareSettings, data: PreparedData, seconds: float) -> PrepareResult:

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from babygpt.data.store import PreparedData, default_cache, prepare
-from babygpt.errors import DataError, ModelError, TokenizerError
+from babygpt.errors import DataError, ModelError, SpaceError, TokenizerError
 from babygpt.presets import preset_config
 from babygpt.recipe import DataRecipe
 
@@ -249,6 +249,43 @@ def test_two_processes_at_once_agree(corpus: Path, tmp_path: Path) -> None:
         assert process.exitcode == 0
     assert len(prints) == 1
     assert len([p for p in (tmp_path / "cache" / "data").iterdir() if not p.name.startswith(".")]) == 1
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_the_result_is_the_same_however_many_cores_encode(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: bool
+) -> None:
+    paths = sorted(corpus.iterdir())[: 5 if few else 60]
+    found = []
+    for parallel in ("false", "true"):
+        monkeypatch.setenv("TOKENIZERS_PARALLELISM", parallel)
+        data = build(tmp_path / parallel, *paths)
+        files = sorted(p for p in data.folder.rglob("*") if p.is_file())
+        found.append({p.relative_to(data.folder): p.read_bytes() for p in files})
+    assert found[0] == found[1]
+
+
+def test_a_full_disk_is_told_before_anything_is_written(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = build(tmp_path / "whole", corpus)
+    asked = []
+
+    def no_space(path: Path, needed: int, what: str) -> None:
+        asked.append(needed)
+        raise SpaceError(f"{what} needs {needed}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("babygpt.data.building.ensure_space", no_space)
+        with pytest.raises(SpaceError, match="the tokenised data needs"):
+            build(tmp_path / "full", corpus)
+    size = sum(
+        (whole.folder / side / "data-00000-of-00001.arrow").stat().st_size for side in ("train", "val")
+    )
+    assert 0.3 * size < asked[0] < 1.5 * size
+    (left,) = (p for p in (tmp_path / "full" / "data").iterdir() if p.is_dir())
+    assert sorted(p.name for p in (left / "store").iterdir()) == ["tokenizer"], "what was finished is kept"
+    assert build(tmp_path / "full", corpus).fingerprint == whole.fingerprint
 
 
 def test_the_cache_stands_where_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
