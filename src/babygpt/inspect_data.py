@@ -43,6 +43,7 @@ from babygpt.settings import InspectSettings
 from babygpt.terminal import LEGEND, window_lines
 from babygpt.training.spikes import is_undone, read_rollbacks
 from babygpt.training.start import build_data, config_of
+from babygpt.training.weights import read_changes
 
 __all__ = ["Duplicates", "InspectResult", "Side", "inspect_data"]
 
@@ -165,8 +166,9 @@ class InspectResult:
         ]
         packing = [line.strip().partition("  ") for line in self.packing.lines()]
         rows += [(name, value) for name, _, value in packing if name != "documents"]
-        if self.packing.documents_left_out:
-            rows.append(("no target", f"{self.packing.documents_left_out:,} documents teach nothing"))
+        if self.packing.tokens_left_out:
+            whole = f"{self.packing.documents_left_out:,} whole documents"
+            rows.append(("left out", f"{self.packing.tokens_left_out:,} tokens and {whole} are in no window"))
         copies, shared = self.duplicates, self.contamination
         example = f", such as {copies.example}" if copies.example else ""
         rows.append(("duplicates", f"{copies.documents:,} of all documents equal an earlier one{example}"))
@@ -215,12 +217,19 @@ def _module_of(settings: InspectSettings, progress: Progress) -> tuple[LLMDataMo
     if settings.resume is not None:
         out = Path(settings.resume)
         recipe, step = _of_run(out)
-        key, notes, rollbacks = changes.store_key(out), None, read_rollbacks(out)
+        key, notes, rollbacks, reweighted = (
+            changes.store_key(out),
+            None,
+            read_rollbacks(out),
+            read_changes(out),
+        )
     else:
         recipe, prepared = _resolved(settings.recipe, progress)
-        step, key, notes, rollbacks = 0, prepared.key, prepared.notes, []
+        step, key, notes, rollbacks, reweighted = 0, prepared.key, prepared.notes, [], []
     size = int(recipe.data.global_batch_size)
-    module = build_data(recipe, size, progress=progress, prepared_as=key, rollbacks=rollbacks)
+    module = build_data(
+        recipe, size, progress=progress, prepared_as=key, rollbacks=rollbacks, reweighted=reweighted
+    )
     try:
         module.setup()
     except DataError as error:
@@ -228,7 +237,8 @@ def _module_of(settings: InspectSettings, progress: Progress) -> tuple[LLMDataMo
             raise _no_target(recipe.data, error.what) from None
         raise
     step = step if settings.step is None else settings.step
-    return module, step, module.prepared.notes if notes is None else notes
+    said = module.prepared.notes if notes is None else notes
+    return module, step, (*said, *module.notes_on_length)
 
 
 def _resolved(recipe: Recipe, progress: Progress) -> tuple[Recipe, PreparedData]:

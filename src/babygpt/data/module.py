@@ -230,11 +230,13 @@ class LLMDataModule(L.LightningDataModule):
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences for people: how the text was split and tokenised, and what becomes of too long documents."""
+        return (*self.prepared.notes, *self.notes_on_length)
+
+    @property
+    def notes_on_length(self) -> tuple[str, ...]:
+        """Of them, what becomes of too long documents."""
         data, recipe = self.prepared, self.recipe
-        return (
-            *data.notes,
-            *notes_on_length(data.train, data.val, self.block, recipe.packing, recipe.too_long),
-        )
+        return tuple(notes_on_length(data.train, data.val, self.block, recipe.packing, recipe.too_long))
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
