@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer
@@ -151,6 +152,18 @@ def test_what_too_long_leaves_out_is_said(tiny_gpt2: Path, records: Path) -> Non
         assert found.packing.tokens_left_out > 0
         assert (found.packing.documents_left_out > 0) == (too_long == "drop")
         assert any(note.startswith("training: ") for note in found.notes)
+
+
+def test_data_tokenised_elsewhere(tiny_gpt2: Path, tmp_path: Path) -> None:
+    eos = AutoTokenizer.from_pretrained(tiny_gpt2).eos_token_id
+    rows = [[5 + n % 30, *range(10, 40), eos] for n in range(40)]
+    path = tmp_path / "train.bin"
+    np.array(rows, dtype=np.uint16).tofile(path)
+    found = inspect_data(settings(tiny_gpt2, path, tokenizer=str(tiny_gpt2)))
+    assert found.duplicates.documents == 10
+    assert found.duplicates.example == f"{path}:30"
+    assert found.oddities == ()
+    assert ("odd", "not looked for: the data are tokenised already") in found.count_rows()
 
 
 def test_what_train_takes_of_its_own_accord(records: Path) -> None:

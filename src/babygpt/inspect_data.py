@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.text import Text
+from transformers import PreTrainedTokenizerBase
 
 from babygpt import pages, planner
 from babygpt.checkpoints import discover
@@ -29,10 +30,12 @@ from babygpt.data import changes
 from babygpt.data.arrow import TokenStore
 from babygpt.data.duplicates import Contamination, contamination, repeated
 from babygpt.data.efficiency import PackingStatistics, packing_statistics
+from babygpt.data.imports import Imported
 from babygpt.data.module import LLMDataModule
 from babygpt.data.oddities import KINDS, Oddity, Tally, text_of
-from babygpt.data.sources import Document, content_hash, read_documents
+from babygpt.data.sources import content_hash, read_documents
 from babygpt.data.store import PreparedData
+from babygpt.data.tokenised import is_tokenised
 from babygpt.data.view import WindowView, view_of
 from babygpt.errors import CheckpointError, DataError
 from babygpt.files import write_text_atomic
@@ -92,7 +95,8 @@ class InspectResult:
         inputs: what the model is given, with its shape and dtype.
         train, validation: how much there is.
         packing: lengths of the training documents and what the windows make of them.
-        oddities: what is odd in the text, of training and validation together.
+        texts: documents of both whose text was looked at; what is tokenised already has none.
+        oddities: what is odd in it.
         duplicates: of both together.
         contamination: validation text that is trained on.
         notes: what was said of the data when they were prepared.
@@ -112,6 +116,7 @@ class InspectResult:
     train: Side
     validation: Side
     packing: PackingStatistics
+    texts: int
     oddities: tuple[Oddity, ...]
     duplicates: Duplicates
     contamination: Contamination
@@ -176,7 +181,8 @@ class InspectResult:
         rows.append(("shared text", shared.in_words() + example))
         rows += [("odd", f"{KINDS[each.kind][0]}: {each.in_words()}") for each in self.oddities]
         if not self.oddities:
-            rows.append(("odd", "nothing was found"))
+            found = "nothing was found" if self.texts else "not looked for: the data are tokenised already"
+            rows.append(("odd", found))
         rows += [("note", note) for note in self.notes]
         return [*rows, *((("page", self.html),) if self.html else ())]
 
@@ -280,7 +286,7 @@ def _result(settings: InspectSettings, module: LLMDataModule, step: int, progres
         view_of(batch, row, store, windows, int(number), module.tokenizer)
         for row, number in enumerate(numbers[: settings.windows])
     ]
-    oddities, duplicates = _look_at_documents(module.recipe, progress)
+    texts, oddities, duplicates = _look_at_documents(module.recipe, module.tokenizer, progress)
     return InspectResult(
         data=module.recipe.path,
         model=module.model_name,
@@ -293,6 +299,7 @@ def _result(settings: InspectSettings, module: LLMDataModule, step: int, progres
         train=_side(store),
         validation=_side(module.prepared.val),
         packing=packing_statistics(store.offsets, windows, module.recipe.packing),
+        texts=texts,
         oddities=oddities,
         duplicates=duplicates,
         contamination=contamination(
@@ -311,28 +318,41 @@ def _side(store: TokenStore) -> Side:
 # -- the documents -------------------------------------------------------------------------------------------
 
 
-def _all_documents(recipe: DataRecipe) -> Iterator[Document]:
-    yield from read_documents(recipe.path, field=recipe.field)
-    if recipe.val_path:
-        yield from read_documents(recipe.val_path, field=recipe.field)
+def _all_documents(
+    recipe: DataRecipe, tokenizer: PreTrainedTokenizerBase
+) -> Iterator[tuple[str, int, str | None]]:
+    """Id, content hash and text of each document; what is tokenised already has no text."""
+    for path in (*recipe.path, *recipe.val_path):
+        if is_tokenised(path, recipe.field):
+            for number, seen in enumerate(Imported(tokenizer).seen([path], lambda _: None)):
+                yield f"{path}:{number}", seen.content_hash, None
+        else:
+            for document in read_documents([path], field=recipe.field):
+                yield document.id, content_hash(document), text_of(document)
 
 
-def _look_at_documents(recipe: DataRecipe, progress: Progress) -> tuple[tuple[Oddity, ...], Duplicates]:
-    tally, hashes = Tally(), array("Q")
-    for number, document in enumerate(_all_documents(recipe)):
-        tally.add(document.id, text_of(document))
-        hashes.append(content_hash(document))
+def _look_at_documents(
+    recipe: DataRecipe, tokenizer: PreTrainedTokenizerBase, progress: Progress
+) -> tuple[int, tuple[Oddity, ...], Duplicates]:
+    """How many documents have text, what is odd in it, and the duplicates among all."""
+    tally, hashes, texts = Tally(), array("Q"), 0
+    for number, (name, digest, text) in enumerate(_all_documents(recipe, tokenizer)):
+        if text is not None:
+            tally.add(name, text)
+            texts += 1
+        hashes.append(digest)
         progress("looking", number + 1, 0)
     copies = np.flatnonzero(repeated(np.frombuffer(hashes, dtype=np.uint64)))
     # Ids are not kept for all: the one is read again.
-    first = next(islice(_all_documents(recipe), int(copies[0]), None)).id if len(copies) else None
-    return tally.found, Duplicates(len(copies), first)
+    first = next(islice(_all_documents(recipe, tokenizer), int(copies[0]), None))[0] if len(copies) else None
+    return texts, tally.found, Duplicates(len(copies), first)
 
 
 def _no_target(recipe: DataRecipe, what: str) -> DataError:
     """The error for data that teach nothing, with the cause as far as the documents show it."""
     documents, conversations, roles = 0, 0, Counter[str]()
-    for document in read_documents(recipe.path, field=recipe.field):
+    texts = [path for path in recipe.path if not is_tokenised(path, recipe.field)]
+    for document in read_documents(texts, field=recipe.field) if texts else ():
         documents += 1
         conversations += document.messages is not None
         roles.update(str(message.get("role")) for message in document.messages or ())
@@ -340,6 +360,9 @@ def _no_target(recipe: DataRecipe, what: str) -> DataError:
         there = " and ".join(sorted(roles))
         cause = f"not one of {conversations:,} conversations has an assistant's turn, only {there}"
         hint = "Give conversations in which the role assistant answers"
+    elif not documents:
+        cause = "the labels or masks of the tokenised data mark nothing, or it is cut off"
+        hint = "Give data whose masks mark targets, or a larger data.block"
     else:
         cause = f"what {documents:,} documents would teach is empty, or cut off"
         hint = "Give answers with text, or a larger data.block"
