@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,18 @@ def test_a_run_shows_its_next_step_and_nothing_in_it_is_touched(
     back = inspect_data(InspectSettings(resume=str(out)))
     assert back.step == 0
     assert ids_of(back) == ids_of(found)
+    # What came through standard input is gone, and what it was made into is there.
+    recipe = read_recipe(out / "recipe.yaml")
+    write_recipe(out / "recipe.yaml", replace(recipe, data=replace(recipe.data, path=("-",))))
+    (out / "data.json").write_text(
+        (out / "data.json")
+        .read_text()
+        .replace('"kind": "files"', '"kind": "remote"')
+        .replace(str(records), "-")
+    )
+    piped = inspect_data(InspectSettings(resume=str(out)))
+    assert ids_of(piped) == ids_of(by_step)
+    assert ("odd", "not looked for: standard input cannot be read a second time") in piped.count_rows()
 
 
 def test_a_run_whose_weights_were_changed_shows_the_step_that_it_will_take(

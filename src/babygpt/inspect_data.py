@@ -96,6 +96,7 @@ class InspectResult:
         train, validation: how much there is.
         packing: lengths of the training documents and what the windows make of them.
         texts: documents of both whose text was looked at; what is tokenised already has none.
+        unread: why no document of a run was looked at; None where they were.
         oddities: what is odd in it.
         duplicates: of both together.
         contamination: validation text that is trained on.
@@ -122,6 +123,7 @@ class InspectResult:
     contamination: Contamination
     notes: tuple[str, ...]
     windows: tuple[WindowView, ...]
+    unread: str | None = None
     ids: bool = False
     html: str | None = None
 
@@ -176,13 +178,15 @@ class InspectResult:
             rows.append(("left out", f"{self.packing.tokens_left_out:,} tokens and {whole} are in no window"))
         copies, shared = self.duplicates, self.contamination
         example = f", such as {copies.example}" if copies.example else ""
-        rows.append(("duplicates", f"{copies.documents:,} of all documents equal an earlier one{example}"))
+        unread = f"not looked for: {self.unread}" if self.unread else ""
+        equal = f"{copies.documents:,} of all documents equal an earlier one{example}"
+        rows.append(("duplicates", unread or equal))
         example = f", such as document {shared.example:,}" if shared.example is not None else ""
         rows.append(("shared text", shared.in_words() + example))
         rows += [("odd", f"{KINDS[each.kind][0]}: {each.in_words()}") for each in self.oddities]
         if not self.oddities:
             found = "nothing was found" if self.texts else "not looked for: the data are tokenised already"
-            rows.append(("odd", found))
+            rows.append(("odd", unread or found))
         rows += [("note", note) for note in self.notes]
         return [*rows, *((("page", self.html),) if self.html else ())]
 
@@ -286,7 +290,17 @@ def _result(settings: InspectSettings, module: LLMDataModule, step: int, progres
         view_of(batch, row, store, windows, int(number), module.tokenizer)
         for row, number in enumerate(numbers[: settings.windows])
     ]
-    texts, oddities, duplicates = _look_at_documents(module.recipe, module.tokenizer, progress)
+    unread: str | None = None
+    looked: tuple[int, tuple[Oddity, ...], Duplicates] = (0, (), Duplicates(0, None))
+    try:
+        if settings.resume is not None and "-" in (*module.recipe.path, *module.recipe.val_path):
+            raise DataError("standard input cannot be read a second time")
+        looked = _look_at_documents(module.recipe, module.tokenizer, progress)
+    except DataError as error:
+        if settings.resume is None:
+            raise
+        unread = error.what  # a run needs only its tokenised text
+    texts, oddities, duplicates = looked
     return InspectResult(
         data=module.recipe.path,
         model=module.model_name,
@@ -300,6 +314,7 @@ def _result(settings: InspectSettings, module: LLMDataModule, step: int, progres
         validation=_side(module.prepared.val),
         packing=packing_statistics(store.offsets, windows, module.recipe.packing),
         texts=texts,
+        unread=unread,
         oddities=oddities,
         duplicates=duplicates,
         contamination=contamination(
