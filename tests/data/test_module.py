@@ -172,6 +172,12 @@ def test_a_batch_of_validation_is_of_one_source(corpus: Path, pairs: Path) -> No
         assert ("because" in text) == (source == 1)
 
 
+@pytest.mark.parametrize(("name", "word"), [("deduplicate", "all"), ("too_long", "shorten")])
+def test_an_unknown_word_passes_for_no_known_one(corpus: Path, name: str, word: str) -> None:
+    with pytest.raises(RecipeError, match=rf"data\.{name}: '{word}' is none of"):
+        module_of(corpus, packing="isolated", **{name: word})
+
+
 def test_weights_may_differ_from_a_checkpoints_and_hold_from_its_step_on(corpus: Path, pairs: Path) -> None:
     from babygpt.data.mixture import Stretch
 
