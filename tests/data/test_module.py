@@ -172,6 +172,14 @@ def test_a_batch_of_validation_is_of_one_source(corpus: Path, pairs: Path) -> No
         assert ("because" in text) == (source == 1)
 
 
+def test_validation_data_that_too_long_drops_whole_are_named(tmp_path: Path) -> None:
+    train, val = tmp_path / "train.txt", tmp_path / "val.txt"
+    train.write_text("a b c")
+    val.write_text("d e f " * 100)
+    with pytest.raises(DataError, match=r"of the validation data: not one of the \d+ tokens is a target in"):
+        module_of(train, val_path=str(val), packing="isolated", too_long="drop", block=32)
+
+
 @pytest.mark.parametrize(("name", "word"), [("deduplicate", "all"), ("too_long", "shorten")])
 def test_an_unknown_word_passes_for_no_known_one(corpus: Path, name: str, word: str) -> None:
     with pytest.raises(RecipeError, match=rf"data\.{name}: '{word}' is none of"):
