@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer
 
 from babygpt import LLMDataModule
 from babygpt.cli import main
+from babygpt.data.view import Piece, WindowView
 from babygpt.errors import CheckpointError, DataError, RecipeError
 from babygpt.files import write_json_atomic
 from babygpt.inspect_data import InspectResult, inspect_data
@@ -60,6 +63,10 @@ def settings(model: Path, *paths: Path, seed: int = 0, **asked: Any) -> InspectS
     }
     data = DataRecipe(path=tuple(map(str, paths)), **{"block": 32, "global_batch_size": 4, **asked})
     return InspectSettings(ModelRecipe(str(model)), data, seed, **own)
+
+
+def _pieces(window: WindowView) -> list[Piece]:
+    return [piece for document in window.documents for piece in document.pieces]
 
 
 def ids_of(found: InspectResult) -> list[list[int]]:
@@ -116,6 +123,60 @@ def test_a_run_shows_its_next_step_and_nothing_in_it_is_touched(
     back = inspect_data(InspectSettings(resume=str(out)))
     assert back.step == 0
     assert ids_of(back) == ids_of(found)
+    # What came through standard input is gone, and what it was made into is there.
+    recipe = read_recipe(out / "recipe.yaml")
+    write_recipe(out / "recipe.yaml", replace(recipe, data=replace(recipe.data, path=("-",))))
+    (out / "data.json").write_text(
+        (out / "data.json")
+        .read_text()
+        .replace('"kind": "files"', '"kind": "remote"')
+        .replace(str(records), "-")
+    )
+    piped = inspect_data(InspectSettings(resume=str(out)))
+    assert ids_of(piped) == ids_of(by_step)
+    assert ("odd", "not looked for: standard input cannot be read a second time") in piped.count_rows()
+
+
+def test_a_run_whose_weights_were_changed_shows_the_step_that_it_will_take(
+    tiny_gpt2: Path, records: Path, tmp_path: Path
+) -> None:
+    other, out = tmp_path / "other.jsonl", tmp_path / "run"
+    other.write_text("".join(json.dumps({"text": f"Another {n}. " * 5}) + "\n" for n in range(40)))
+    asked = ["--data.path", records, other, "--data.weights", 1, 1, "--model.name", tiny_gpt2]
+    asked += ["--data.block", 32, "--data.global_batch_size", 4, "--budget.steps", 1, "--out", out]
+    assert main([str(word) for word in ["train", *asked]]) == 0
+    write_json_atomic(out / "weights.json", [{"step": 1, "weights": [0, 1]}])
+    texts = [
+        p.text for w in inspect_data(InspectSettings(resume=str(out), windows=4)).windows for p in _pieces(w)
+    ]
+    assert "Another" in "".join(texts)
+    assert "Number" not in "".join(texts)
+
+
+def test_what_too_long_leaves_out_is_said(tiny_gpt2: Path, records: Path) -> None:
+    records.write_text("".join(json.dumps({"text": sentence(n) * (1 + n % 3)}) + "\n" for n in range(60)))
+    for too_long in ("cut", "drop"):
+        found = inspect_data(settings(tiny_gpt2, records, packing="isolated", too_long=too_long))
+        rows = [value for name, value in found.count_rows() if name == "left out"]
+        assert rows == [
+            f"{found.packing.tokens_left_out:,} tokens and {found.packing.documents_left_out} whole documents"
+            " are in no window"
+        ]
+        assert found.packing.tokens_left_out > 0
+        assert (found.packing.documents_left_out > 0) == (too_long == "drop")
+        assert any(note.startswith("training: ") for note in found.notes)
+
+
+def test_data_tokenised_elsewhere(tiny_gpt2: Path, tmp_path: Path) -> None:
+    eos = AutoTokenizer.from_pretrained(tiny_gpt2).eos_token_id
+    rows = [[5 + n % 30, *range(10, 40), eos] for n in range(40)]
+    path = tmp_path / "train.bin"
+    np.array(rows, dtype=np.uint16).tofile(path)
+    found = inspect_data(settings(tiny_gpt2, path, tokenizer=str(tiny_gpt2)))
+    assert found.duplicates.documents == 10
+    assert found.duplicates.example == f"{path}:30"
+    assert found.oddities == ()
+    assert ("odd", "not looked for: the data are tokenised already") in found.count_rows()
 
 
 def test_what_train_takes_of_its_own_accord(records: Path) -> None:

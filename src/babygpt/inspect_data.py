@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.text import Text
+from transformers import PreTrainedTokenizerBase
 
 from babygpt import pages, planner
 from babygpt.checkpoints import discover
@@ -29,10 +30,12 @@ from babygpt.data import changes
 from babygpt.data.arrow import TokenStore
 from babygpt.data.duplicates import Contamination, contamination, repeated
 from babygpt.data.efficiency import PackingStatistics, packing_statistics
+from babygpt.data.imports import Imported
 from babygpt.data.module import LLMDataModule
 from babygpt.data.oddities import KINDS, Oddity, Tally, text_of
-from babygpt.data.sources import Document, content_hash, read_documents
+from babygpt.data.sources import content_hash, read_documents
 from babygpt.data.store import PreparedData
+from babygpt.data.tokenised import is_tokenised
 from babygpt.data.view import WindowView, view_of
 from babygpt.errors import CheckpointError, DataError
 from babygpt.files import write_text_atomic
@@ -43,6 +46,7 @@ from babygpt.settings import InspectSettings
 from babygpt.terminal import LEGEND, window_lines
 from babygpt.training.spikes import is_undone, read_rollbacks
 from babygpt.training.start import build_data, config_of
+from babygpt.training.weights import read_changes
 
 __all__ = ["Duplicates", "InspectResult", "Side", "inspect_data"]
 
@@ -91,7 +95,9 @@ class InspectResult:
         inputs: what the model is given, with its shape and dtype.
         train, validation: how much there is.
         packing: lengths of the training documents and what the windows make of them.
-        oddities: what is odd in the text, of training and validation together.
+        texts: documents of both whose text was looked at; what is tokenised already has none.
+        unread: why no document of a run was looked at; None where they were.
+        oddities: what is odd in it.
         duplicates: of both together.
         contamination: validation text that is trained on.
         notes: what was said of the data when they were prepared.
@@ -111,11 +117,13 @@ class InspectResult:
     train: Side
     validation: Side
     packing: PackingStatistics
+    texts: int
     oddities: tuple[Oddity, ...]
     duplicates: Duplicates
     contamination: Contamination
     notes: tuple[str, ...]
     windows: tuple[WindowView, ...]
+    unread: str | None = None
     ids: bool = False
     html: str | None = None
 
@@ -165,16 +173,20 @@ class InspectResult:
         ]
         packing = [line.strip().partition("  ") for line in self.packing.lines()]
         rows += [(name, value) for name, _, value in packing if name != "documents"]
-        if self.packing.documents_left_out:
-            rows.append(("no target", f"{self.packing.documents_left_out:,} documents teach nothing"))
+        if self.packing.tokens_left_out:
+            whole = f"{self.packing.documents_left_out:,} whole documents"
+            rows.append(("left out", f"{self.packing.tokens_left_out:,} tokens and {whole} are in no window"))
         copies, shared = self.duplicates, self.contamination
         example = f", such as {copies.example}" if copies.example else ""
-        rows.append(("duplicates", f"{copies.documents:,} of all documents equal an earlier one{example}"))
+        unread = f"not looked for: {self.unread}" if self.unread else ""
+        equal = f"{copies.documents:,} of all documents equal an earlier one{example}"
+        rows.append(("duplicates", unread or equal))
         example = f", such as document {shared.example:,}" if shared.example is not None else ""
         rows.append(("shared text", shared.in_words() + example))
         rows += [("odd", f"{KINDS[each.kind][0]}: {each.in_words()}") for each in self.oddities]
         if not self.oddities:
-            rows.append(("odd", "nothing was found"))
+            found = "nothing was found" if self.texts else "not looked for: the data are tokenised already"
+            rows.append(("odd", unread or found))
         rows += [("note", note) for note in self.notes]
         return [*rows, *((("page", self.html),) if self.html else ())]
 
@@ -215,12 +227,19 @@ def _module_of(settings: InspectSettings, progress: Progress) -> tuple[LLMDataMo
     if settings.resume is not None:
         out = Path(settings.resume)
         recipe, step = _of_run(out)
-        key, notes, rollbacks = changes.store_key(out), None, read_rollbacks(out)
+        key, notes, rollbacks, reweighted = (
+            changes.store_key(out),
+            None,
+            read_rollbacks(out),
+            read_changes(out),
+        )
     else:
         recipe, prepared = _resolved(settings.recipe, progress)
-        step, key, notes, rollbacks = 0, prepared.key, prepared.notes, []
+        step, key, notes, rollbacks, reweighted = 0, prepared.key, prepared.notes, [], []
     size = int(recipe.data.global_batch_size)
-    module = build_data(recipe, size, progress=progress, prepared_as=key, rollbacks=rollbacks)
+    module = build_data(
+        recipe, size, progress=progress, prepared_as=key, rollbacks=rollbacks, reweighted=reweighted
+    )
     try:
         module.setup()
     except DataError as error:
@@ -228,7 +247,8 @@ def _module_of(settings: InspectSettings, progress: Progress) -> tuple[LLMDataMo
             raise _no_target(recipe.data, error.what) from None
         raise
     step = step if settings.step is None else settings.step
-    return module, step, module.prepared.notes if notes is None else notes
+    said = module.prepared.notes if notes is None else notes
+    return module, step, (*said, *module.notes_on_length)
 
 
 def _resolved(recipe: Recipe, progress: Progress) -> tuple[Recipe, PreparedData]:
@@ -270,7 +290,17 @@ def _result(settings: InspectSettings, module: LLMDataModule, step: int, progres
         view_of(batch, row, store, windows, int(number), module.tokenizer)
         for row, number in enumerate(numbers[: settings.windows])
     ]
-    oddities, duplicates = _look_at_documents(module.recipe, progress)
+    unread: str | None = None
+    looked: tuple[int, tuple[Oddity, ...], Duplicates] = (0, (), Duplicates(0, None))
+    try:
+        if settings.resume is not None and "-" in (*module.recipe.path, *module.recipe.val_path):
+            raise DataError("standard input cannot be read a second time")
+        looked = _look_at_documents(module.recipe, module.tokenizer, progress)
+    except DataError as error:
+        if settings.resume is None:
+            raise
+        unread = error.what  # a run needs only its tokenised text
+    texts, oddities, duplicates = looked
     return InspectResult(
         data=module.recipe.path,
         model=module.model_name,
@@ -283,6 +313,8 @@ def _result(settings: InspectSettings, module: LLMDataModule, step: int, progres
         train=_side(store),
         validation=_side(module.prepared.val),
         packing=packing_statistics(store.offsets, windows, module.recipe.packing),
+        texts=texts,
+        unread=unread,
         oddities=oddities,
         duplicates=duplicates,
         contamination=contamination(
@@ -301,28 +333,41 @@ def _side(store: TokenStore) -> Side:
 # -- the documents -------------------------------------------------------------------------------------------
 
 
-def _all_documents(recipe: DataRecipe) -> Iterator[Document]:
-    yield from read_documents(recipe.path, field=recipe.field)
-    if recipe.val_path:
-        yield from read_documents(recipe.val_path, field=recipe.field)
+def _all_documents(
+    recipe: DataRecipe, tokenizer: PreTrainedTokenizerBase
+) -> Iterator[tuple[str, int, str | None]]:
+    """Id, content hash and text of each document; what is tokenised already has no text."""
+    for path in (*recipe.path, *recipe.val_path):
+        if is_tokenised(path, recipe.field):
+            for number, seen in enumerate(Imported(tokenizer).seen([path], lambda _: None)):
+                yield f"{path}:{number}", seen.content_hash, None
+        else:
+            for document in read_documents([path], field=recipe.field):
+                yield document.id, content_hash(document), text_of(document)
 
 
-def _look_at_documents(recipe: DataRecipe, progress: Progress) -> tuple[tuple[Oddity, ...], Duplicates]:
-    tally, hashes = Tally(), array("Q")
-    for number, document in enumerate(_all_documents(recipe)):
-        tally.add(document.id, text_of(document))
-        hashes.append(content_hash(document))
+def _look_at_documents(
+    recipe: DataRecipe, tokenizer: PreTrainedTokenizerBase, progress: Progress
+) -> tuple[int, tuple[Oddity, ...], Duplicates]:
+    """How many documents have text, what is odd in it, and the duplicates among all."""
+    tally, hashes, texts = Tally(), array("Q"), 0
+    for number, (name, digest, text) in enumerate(_all_documents(recipe, tokenizer)):
+        if text is not None:
+            tally.add(name, text)
+            texts += 1
+        hashes.append(digest)
         progress("looking", number + 1, 0)
     copies = np.flatnonzero(repeated(np.frombuffer(hashes, dtype=np.uint64)))
     # Ids are not kept for all: the one is read again.
-    first = next(islice(_all_documents(recipe), int(copies[0]), None)).id if len(copies) else None
-    return tally.found, Duplicates(len(copies), first)
+    first = next(islice(_all_documents(recipe, tokenizer), int(copies[0]), None))[0] if len(copies) else None
+    return texts, tally.found, Duplicates(len(copies), first)
 
 
 def _no_target(recipe: DataRecipe, what: str) -> DataError:
     """The error for data that teach nothing, with the cause as far as the documents show it."""
     documents, conversations, roles = 0, 0, Counter[str]()
-    for document in read_documents(recipe.path, field=recipe.field):
+    texts = [path for path in recipe.path if not is_tokenised(path, recipe.field)]
+    for document in read_documents(texts, field=recipe.field) if texts else ():
         documents += 1
         conversations += document.messages is not None
         roles.update(str(message.get("role")) for message in document.messages or ())
@@ -330,6 +375,9 @@ def _no_target(recipe: DataRecipe, what: str) -> DataError:
         there = " and ".join(sorted(roles))
         cause = f"not one of {conversations:,} conversations has an assistant's turn, only {there}"
         hint = "Give conversations in which the role assistant answers"
+    elif not documents:
+        cause = "the labels or masks of the tokenised data mark nothing, or it is cut off"
+        hint = "Give data whose masks mark targets, or a larger data.block"
     else:
         cause = f"what {documents:,} documents would teach is empty, or cut off"
         hint = "Give answers with text, or a larger data.block"

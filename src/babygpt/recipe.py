@@ -116,6 +116,14 @@ class DataRecipe:
     global_batch_size: int | Auto = "auto"
 
     def __post_init__(self) -> None:
+        for name, words in (
+            ("deduplicate", ("none", "exact", "near")),
+            ("too_long", ("split", "cut", "drop", "refuse")),
+        ):
+            # Python code gives what it likes, and an unknown word would pass for one of these.
+            if getattr(self, name) not in words:
+                what = f"{getattr(self, name)!r} is none of {', '.join(words)}"
+                raise RecipeError(what, where=f"data.{name}", hint="Give one of them")
         for name in ("path", "val_path"):
             object.__setattr__(self, name, fields.check_paths(f"data.{name}", getattr(self, name)))
         object.__setattr__(self, "weights", _checked_weights(self.weights))

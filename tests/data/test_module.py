@@ -172,6 +172,20 @@ def test_a_batch_of_validation_is_of_one_source(corpus: Path, pairs: Path) -> No
         assert ("because" in text) == (source == 1)
 
 
+def test_validation_data_that_too_long_drops_whole_are_named(tmp_path: Path) -> None:
+    train, val = tmp_path / "train.txt", tmp_path / "val.txt"
+    train.write_text("a b c")
+    val.write_text("d e f " * 100)
+    with pytest.raises(DataError, match=r"of the validation data: not one of the \d+ tokens is a target in"):
+        module_of(train, val_path=str(val), packing="isolated", too_long="drop", block=32)
+
+
+@pytest.mark.parametrize(("name", "word"), [("deduplicate", "all"), ("too_long", "shorten")])
+def test_an_unknown_word_passes_for_no_known_one(corpus: Path, name: str, word: str) -> None:
+    with pytest.raises(RecipeError, match=rf"data\.{name}: '{word}' is none of"):
+        module_of(corpus, packing="isolated", **{name: word})
+
+
 def test_weights_may_differ_from_a_checkpoints_and_hold_from_its_step_on(corpus: Path, pairs: Path) -> None:
     from babygpt.data.mixture import Stretch
 

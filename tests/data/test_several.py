@@ -10,6 +10,7 @@ from babygpt.data import several
 from babygpt.data.joined import parts_of
 from babygpt.data.several import names_of, prepare_several
 from babygpt.data.store import PreparedData, prepare
+from babygpt.errors import RecipeError
 from babygpt.recipe import DataRecipe
 
 PRESET = "preset:gpt2-1m"
@@ -47,6 +48,14 @@ def test_each_source_is_split_and_tokenised_apart_with_one_tokenizer(prepared, s
         assert ours[number].manifest == alone.train.manifest
         assert parts_of(data.val)[number].manifest == alone.val.manifest
     assert all(any(note.startswith(name) for note in data.notes) for name in names_of(sources))
+
+
+def test_no_tokenizer_is_trained_on_what_is_tokenised_already(prepared, sources, tmp_path) -> None:
+    (tmp_path / "ids.bin").write_bytes(bytes(200))
+    with pytest.raises(
+        RecipeError, match=r"ids\.bin is tokenised already, and not said with what\. Name the"
+    ):
+        prepared(path=(*sources[:2], str(tmp_path / "ids.bin")))
 
 
 def test_the_tokenizer_is_trained_on_all_sources_without_what_is_held_out(prepared) -> None:

@@ -151,7 +151,12 @@ class LLMDataModule(L.LightningDataModule):
         shortest = min(part.num_tokens for part in parts_of(data.train))
         if self._train is None or (shortest < self.block and not only_validates):
             self._train, self._sizes = self._windows_of(data.train, may_be_short=only_validates)
-            self._val, self._val_sizes = self._windows_of(data.val, may_be_short=True)
+            try:
+                self._val, self._val_sizes = self._windows_of(data.val, may_be_short=True)
+            except DataError as error:
+                raise DataError(
+                    f"of the validation data: {error.what}", where=error.where, hint=error.hint
+                ) from None
         self._plan = self._lay_out(self._train.windows)
 
     def train_dataloader(self) -> EpochLoader:
@@ -230,11 +235,13 @@ class LLMDataModule(L.LightningDataModule):
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences for people: how the text was split and tokenised, and what becomes of too long documents."""
+        return (*self.prepared.notes, *self.notes_on_length)
+
+    @property
+    def notes_on_length(self) -> tuple[str, ...]:
+        """Of them, what becomes of too long documents."""
         data, recipe = self.prepared, self.recipe
-        return (
-            *data.notes,
-            *notes_on_length(data.train, data.val, self.block, recipe.packing, recipe.too_long),
-        )
+        return tuple(notes_on_length(data.train, data.val, self.block, recipe.packing, recipe.too_long))
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -32,8 +32,9 @@ from babygpt.data.store import (
     prepare,
     text_to_train_on,
 )
+from babygpt.data.tokenised import is_tokenised
 from babygpt.data.tokenizers import load_tokenizer, tokenizer_source, train_tokenizer
-from babygpt.errors import CheckpointError, DataError, TokenizerError
+from babygpt.errors import CheckpointError, DataError, RecipeError, TokenizerError
 from babygpt.files import publish_folder, read_manifest, remove_folder
 from babygpt.recipe import DataRecipe
 from babygpt.tokenizer_names import TrainedTokenizer
@@ -89,6 +90,13 @@ def prepare_several(
     wanted = tokenizer_source(recipe.tokenizer, model_name)
     notes: list[str] = []
     if isinstance(wanted, TrainedTokenizer):
+        for path in (*recipe.path, *recipe.val_path):
+            if is_tokenised(path, recipe.field):
+                raise RecipeError(
+                    f"{path} is tokenised already, and not said with what",
+                    where="data.tokenizer",
+                    hint="Name the tokenizer it was made with: a folder or a hub name",
+                )
         folder, note = _common_tokenizer(recipes, wanted, home, progress or (lambda *_: None))
         recipes = [replace(each, tokenizer=str(folder)) for each in recipes]
         notes.append(note)
