@@ -10,6 +10,7 @@ from babygpt.data import several
 from babygpt.data.joined import parts_of
 from babygpt.data.several import names_of, prepare_several
 from babygpt.data.store import PreparedData, prepare
+from babygpt.errors import RecipeError
 from babygpt.recipe import DataRecipe
 
 PRESET = "preset:gpt2-1m"
@@ -121,3 +122,9 @@ def test_names_are_the_last_components_made_unique_and_safe() -> None:
     assert names_of(paths) == ("web.jsonl", "web.jsonl-2", "python", "set", "a_b", "_.txt", "y")
     assert names_of(("a", "a-2", "x/a", "y/a")) == ("a", "a-2", "a-3", "a-4")
     assert names_of(("/", "?")) == ("source", "source-2")
+
+
+def test_no_tokenizer_is_trained_on_what_is_tokenised(sources, prepared, tmp_path: Path) -> None:
+    (tmp_path / "ids.bin").write_bytes(bytes(range(1, 61)) * 20)
+    with pytest.raises(RecipeError, match="tokenised already, and not said with what"):
+        prepared(path=(*sources[:2], str(tmp_path / "ids.bin")))
