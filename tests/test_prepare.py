@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from babygpt import DataRecipe, ModelRecipe
 from babygpt.cli import main
 from babygpt.data.arrow import open_store
+from babygpt.data.several import prepare_several
 from babygpt.errors import RecipeError
 from babygpt.prepare import PreparationView, prepare_data
 from babygpt.settings import PrepareSettings
@@ -93,6 +94,30 @@ def test_a_runs_recipe_names_the_data(
     recipe.write_text("data: {blok: 32}\n")
     assert main(["data", "prepare", "--config", str(recipe)]) == 2
     assert "block" in capsys.readouterr().err
+
+
+def test_with_weights_it_prepares_what_a_run_will_mix(
+    rows: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = tmp_path / "note.txt"
+    note.write_text("One and one are two, and two and two are four. " * 40)
+    arguments = ["data", "prepare", "--data.path", str(rows), str(note), "--data.tokenizer", "train:300"]
+    arguments += ["--data.weights", "1", "2"]
+    assert main([*arguments, "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    recipe = DataRecipe(path=(str(rows), str(note)), weights=(1.0, 2.0), tokenizer="train:300")
+    mixed = prepare_several(recipe, model_name="preset:gpt2-1m", cache=cache)
+    assert (found["key"], found["reused"], mixed.reused) == (mixed.key, False, True)
+    assert found["train"]["tokens"] == mixed.train.num_tokens
+    folders = [cache / "data" / key for key in mixed.key.split("+")]
+    assert found["size"] == sum(f.stat().st_size for one in folders for f in one.rglob("*") if f.is_file())
+    assert sum(line.startswith("data: note.txt: validation: ") for line in err.splitlines()) == 1
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert sum("note.txt: tokenised data reused" in line for line in err.splitlines()) == 1
+    assert main(arguments[:-1]) == 2
+    assert "1 weight for 2 paths" in capsys.readouterr().err
 
 
 def test_bad_input_is_one_message(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

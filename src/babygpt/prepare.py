@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from babygpt.data.building import size_in_words
+from babygpt.data.joined import parts_of
+from babygpt.data.several import prepare_several
 from babygpt.data.store import PreparedData, TokenStore, prepare
 from babygpt.machine import detect
 from babygpt.settings import PrepareSettings
@@ -48,8 +50,9 @@ class PrepareResult:
         val: what is held out.
         vocabulary: entries of the tokenizer.
         size: bytes on the disk.
-        key: the folder's name in the cache, which content, tokenizer and settings decide.
-        folder: where it is.
+        key: the folder's name in the cache, which content, tokenizer and settings decide; with weights those of all
+            sources, joined by `+`.
+        folder: where it is; with several, the folder that they lie in.
         reused: whether it was there already.
         seconds: it took.
         notes: how it was split, what was reused and why.
@@ -101,15 +104,16 @@ def prepare_data(settings: PrepareSettings) -> PrepareResult:
     def say(text: str) -> None:
         console.print(shown(f"data: {text}"), **_RAW)
 
+    several = bool(settings.data.weights)
     with PreparationView(console) as view:
-        data = prepare(
+        data = (prepare_several if several else prepare)(
             settings.data,
             model_name=_model_name(settings.model.name),
             revision=settings.model.revision,
             progress=view,
             say=say,
         )
-    if data.reused:
+    if data.reused and not several:
         for note in data.notes:
             say(note)
     return _result(settings, data, time.monotonic() - began)
@@ -124,14 +128,16 @@ def _model_name(name: str) -> str:
 
 
 def _result(settings: PrepareSettings, data: PreparedData, seconds: float) -> PrepareResult:
+    folders = {part.folder.parent for part in parts_of(data.train)}
+    files = (file for folder in folders for file in folder.rglob("*"))
     return PrepareResult(
         data=", ".join(settings.data.path),
         train=_side(data.train),
         val=_side(data.val),
         vocabulary=len(data.tokenizer),
-        size=sum(path.stat().st_size for path in data.folder.rglob("*") if path.is_file()),
+        size=sum(file.stat().st_size for file in files if file.is_file()),
         key=data.key,
-        folder=str(data.folder),
+        folder=str(data.folder if len(folders) == 1 else data.folder.parent),
         reused=data.reused,
         seconds=round(seconds, 3),
         notes=data.notes,

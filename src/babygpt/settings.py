@@ -243,6 +243,7 @@ class PrepareSettings:
     def __post_init__(self) -> None:
         # Checks what only the recipe as a whole can tell.
         _ = Recipe(model=self.model, data=self.data)
+        self.data.check_sources()
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,10 @@ def arrow(table: pa.Table, *, stream: bool = True) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
+def gz(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)  # the same in every process, since it is part of a test's name
+
+
 def parquet_bytes(**columns: Any) -> bytes:
     sink = pa.BufferOutputStream()
     parquet.write_table(pa.table(columns), sink)
@@ -73,19 +77,19 @@ FILES: list[tuple[str, bytes, str]] = [
     ("nul.jsonl", b'{"text": "a"}\n\0\0\0\0\n', "nul.jsonl:2: a NUL byte at offset 14"),
     ("nul.csv", b"text\na\0b\n", "nul.csv:2: a NUL byte at offset 6"),
     ("nul.json", b'[{"text": "a"},\n\0]', "a NUL byte at offset 16"),
-    ("packed.txt", gzip.compress(b"text", mtime=0), "packed.txt: not text: it looks like gzip. Name it with its usual suffix"),
+    ("packed.txt", gz(b"text"), "packed.txt: not text: it looks like gzip. Name it with its usual suffix"),
     ("table.txt", parquet_bytes(text=["a"]), "table.txt: not text: it looks like Parquet"),
     ("image.txt", b"\x89PNG\r\n\x1a\n\0\0", "image.txt: not text: it looks like an image"),
     ("a.zip", b"PK\x03\x04", "a.zip: .zip files are not read. Unpack or convert it"),
-    ("a.tar.gz", gzip.compress(b"a", mtime=0), ".tar files are not read"),
+    ("a.tar.gz", gz(b"a"), ".tar files are not read"),
     ("a.xlsx", b"PK\x03\x04", ".xlsx files are not read"),
     # compression
-    ("short.jsonl.gz", gzip.compress(ROWS, mtime=0)[:-300], "short.jsonl.gz: the gzip file is cut off"),
-    ("trailer.jsonl.gz", gzip.compress(ROWS, mtime=0)[:-4], "trailer.jsonl.gz: the gzip file is cut off"),
-    ("flipped.txt.gz", gzip.compress(ROWS, mtime=0)[:-8] + b"\0" * 8, "the gzip file is damaged, or no such file (CRC check "),
+    ("short.jsonl.gz", gz(ROWS)[:-300], "short.jsonl.gz: the gzip file is cut off"),
+    ("trailer.jsonl.gz", gz(ROWS)[:-4], "trailer.jsonl.gz: the gzip file is cut off"),
+    ("flipped.txt.gz", gz(ROWS)[:-8] + b"\0" * 8, "the gzip file is damaged, or no such file (CRC check "),
     ("plain.txt.gz", b"plain text", "the gzip file is damaged, or no such file (Not a gzipped file"),
     ("none.txt.gz", b"", "the gzip file is cut off (it is empty)"),
-    ("more.txt.gz", gzip.compress(b"text", mtime=0) + b"more", "the gzip file is damaged, or no such file"),
+    ("more.txt.gz", gz(b"text") + b"more", "the gzip file is damaged, or no such file"),
     ("short.txt.zst", zstd(ROWS)[:-20], "short.txt.zst: the zstd file is cut off"),
     ("plain.txt.zst", b"plain text", "plain.txt.zst: the zstd file is damaged, or no such file"),
     ("more.csv.zst", zstd(b"text\na\n") + b"more", "more.csv.zst: the zstd file is damaged, or no such file"),

@@ -25,16 +25,17 @@ from babygpt.data.joined import JoinedStore
 from babygpt.data.store import (
     PreparedData,
     Progress,
+    Say,
     Sources,
     TrainingText,
     look,
     open_prepared,
     prepare,
+    refuse_no_tokenizer,
     text_to_train_on,
 )
-from babygpt.data.tokenised import is_tokenised
 from babygpt.data.tokenizers import load_tokenizer, tokenizer_source, train_tokenizer
-from babygpt.errors import CheckpointError, DataError, RecipeError, TokenizerError
+from babygpt.errors import CheckpointError, DataError, TokenizerError
 from babygpt.files import publish_folder, read_manifest, remove_folder
 from babygpt.recipe import DataRecipe
 from babygpt.tokenizer_names import TrainedTokenizer
@@ -66,11 +67,13 @@ def prepare_several(
     revision: str | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
+    say: Say | None = None,
     prepared_as: str | None = None,
 ) -> PreparedData:
     """Build a store for each path, or find it in the cache; arguments and errors as of `store.prepare`.
 
     Args:
+        say: told every note once, with the name of its source, and what is of no interest later.
         prepared_as: the keys of all stores, joined by `+`.
 
     Returns:
@@ -88,22 +91,27 @@ def prepare_several(
         for number, path in enumerate(recipe.path)
     ]
     wanted = tokenizer_source(recipe.tokenizer, model_name)
+    say = say or (lambda note: None)
     notes: list[str] = []
     if isinstance(wanted, TrainedTokenizer):
-        for path in (*recipe.path, *recipe.val_path):
-            if is_tokenised(path, recipe.field):
-                raise RecipeError(
-                    f"{path} is tokenised already, and not said with what",
-                    where="data.tokenizer",
-                    hint="Name the tokenizer it was made with: a folder or a hub name",
-                )
+        refuse_no_tokenizer([*recipe.path, *recipe.val_path], recipe.field)
         folder, note = _common_tokenizer(recipes, wanted, home, progress or (lambda *_: None))
         recipes = [replace(each, tokenizer=str(folder)) for each in recipes]
         notes.append(note)
-    data = [
-        prepare(each, model_name=model_name, revision=revision, cache=cache, progress=progress)
-        for each in recipes
-    ]
+        say(note)
+    data = []
+    for name, each in zip(names, recipes, strict=True):
+
+        def named(note: str, name: str = name) -> None:
+            say(f"{name}: {note}")
+
+        found = prepare(
+            each, model_name=model_name, revision=revision, cache=cache, progress=progress, say=named
+        )
+        if found.reused:
+            for note in found.notes:
+                named(note)
+        data.append(found)
     return _join(names, data, notes)
 
 
@@ -118,6 +126,7 @@ def _join(names: Sequence[str], data: Sequence[PreparedData], notes: Sequence[st
         fingerprint=together.hexdigest(),
         key="+".join(each.key for each in data),
         sources=_sources([each.sources for each in data]),
+        reused=all(each.reused for each in data),
     )
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +33,7 @@ from babygpt.data.identity import Survey, changed_meanwhile, survey
 from babygpt.data.imports import Imported, all_tokenised
 from babygpt.data.reading import Texts
 from babygpt.data.sources import check_field
+from babygpt.data.tokenised import is_tokenised
 from babygpt.data.tokenizers import load_tokenizer, tokenizer_identity, tokenizer_source
 from babygpt.disk import plain_errors
 from babygpt.errors import CheckpointError, DataError, InputError, RecipeError, SpaceError, TokenizerError
@@ -43,6 +44,7 @@ from babygpt.tokenizer_names import TrainedTokenizer
 __all__ = [
     "PreparedData",
     "Progress",
+    "Say",
     "Sources",
     "StoreManifest",
     "TokenStore",
@@ -52,6 +54,7 @@ __all__ = [
     "open_prepared",
     "open_store",
     "prepare",
+    "refuse_no_tokenizer",
     "text_to_train_on",
 ]
 
@@ -156,11 +159,7 @@ def prepare(
     if isinstance(source, str):
         tokenizer = load_tokenizer(source, revision=revision if recipe.tokenizer == "auto" else None)
     if imported and tokenizer is None:
-        raise RecipeError(
-            "the data are tokenised already, and not said with what",
-            where="data.tokenizer",
-            hint="Name the tokenizer they were made with: a folder or a hub name",
-        )
+        raise _no_tokenizer()
     sources = look(recipe, home)
     key = _key(recipe, sources, source, tokenizer, imported)
     if (found := _open(parent / key)) is not None:
@@ -179,6 +178,25 @@ def prepare(
     )
     with publishing(parent):
         return _built(parent, key, builder, sources, say)
+
+
+def refuse_no_tokenizer(paths: Sequence[str], field: str) -> None:
+    """Refuses to train a tokenizer on what holds ids.
+
+    Raises:
+        RecipeError: one of the paths does.
+        DataError: one is not there.
+    """
+    if any(is_tokenised(path, field) for path in paths):
+        raise _no_tokenizer()
+
+
+def _no_tokenizer() -> RecipeError:
+    return RecipeError(
+        "the data are tokenised already, and not said with what",
+        where="data.tokenizer",
+        hint="Name the tokenizer they were made with: a folder or a hub name",
+    )
 
 
 def _built(parent: Path, key: str, builder: Builder, sources: Sources, say: Say) -> PreparedData:
