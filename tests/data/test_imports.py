@@ -77,6 +77,38 @@ def test_rows_with_labels_keep_their_targets(
     assert total == pytest.approx(sum(len(text.encode()) for text in texts))
 
 
+def test_shards_behind_a_pattern_or_in_a_folder_are_those_named_one_by_one(
+    tokenizer: PreTrainedTokenizerFast, folder: Path, tmp_path: Path
+) -> None:
+    shards = tmp_path / "shards"
+    (shards / "rows").mkdir(parents=True)
+    for number in range(3):
+        texts = TEXTS[10 * number : 10 * number + 10]
+        flat(tokenizer, texts).tofile(shards / f"{number}.bin")
+        rows = [tokenizer(text)["input_ids"] for text in texts]
+        parquet.write_table(pa.table({"input_ids": rows}), shards / "rows" / f"{number}.parquet")
+    named = load(tmp_path / "1", *(shards / f"{n}.bin" for n in range(3)), tokenizer=folder)
+    for number, shown in enumerate(("*.bin", "rows/*.parquet", "rows")):
+        found = load(tmp_path / f"other{number}", shards / shown, tokenizer=folder)
+        assert found.fingerprint == named.fingerprint
+        assert sum("tokenised already, 30 documents" in note for note in found.notes) == 1
+    (shards / "rows" / "readme.jsonl").write_text('{"text": "rows"}\n')
+    with pytest.raises(DataError, match=r"tokenised already, and .*readme.jsonl is not"):
+        load(tmp_path, shards / "rows", tokenizer=folder)
+    (shards / "rows" / "only").mkdir()
+    (shards / "0.bin").rename(shards / "rows" / "only" / "0.bin")
+    with pytest.raises(DataError, match=r"ids in \.bin files are named, or matched by a pattern"):
+        load(tmp_path, shards / "rows" / "only", tokenizer=folder)
+
+
+def test_near_duplicates_of_ids_are_refused_not_overlooked(
+    tokenizer: PreTrainedTokenizerFast, folder: Path, tmp_path: Path
+) -> None:
+    flat(tokenizer, TEXTS).tofile(tmp_path / "train.bin")
+    with pytest.raises(RecipeError, match="near duplicates are looked for in text"):
+        load(tmp_path, tmp_path / "train.bin", tokenizer=folder, deduplicate="near")
+
+
 def test_what_is_refused(tokenizer: PreTrainedTokenizerFast, folder: Path, tmp_path: Path) -> None:
     path, text = tmp_path / "x.bin", tmp_path / "x.txt"
     flat(tokenizer, TEXTS).tofile(path)

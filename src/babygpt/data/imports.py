@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from babygpt.data.encoding import Encoded
 from babygpt.data.reading import Bools, Seen, taken
 from babygpt.data.split import bytes_of
-from babygpt.data.tokenised import Tokens, are_blocks, is_tokenised, read_tokens
+from babygpt.data.tokenised import Tokens, are_blocks, is_tokenised, members, read_tokens
 from babygpt.data.tokenizers import vocabulary_size
 from babygpt.errors import DataError, TokenizerError
 
@@ -71,7 +71,9 @@ class Imported:
             for tokens in self._documents(path):
                 documents += 1
                 yield Seen(_hash(tokens), len(tokens.ids), tokens.is_target is not None)
-            how = f"cut behind each end-of-text (id {self._eos})" if self._blocks[path] else "a row each"
+            blocks = {self._blocks[file] for file in members(path)}
+            cut = f"cut behind each end-of-text (id {self._eos})"
+            how = "a row each" if not any(blocks) else cut if all(blocks) else f"a row each or {cut}"
             say(f"{path}: tokenised already, {documents:,} documents, {how}")
 
     def texts(self, paths: Sequence[str]) -> Iterator[str]:
@@ -97,6 +99,10 @@ class Imported:
         return byte_lengths(self._tokenizer)
 
     def _documents(self, path: str) -> Iterator[Tokens]:
+        for file in members(path):
+            yield from self._documents_of(file)
+
+    def _documents_of(self, path: str) -> Iterator[Tokens]:
         if path not in self._blocks:
             self._blocks[path] = are_blocks(path, self._eos)
         size = vocabulary_size(self._tokenizer)

@@ -138,7 +138,8 @@ def files_of(path: str) -> Files:
         raise DataError(
             "the folder holds no text",
             where=path,
-            hint="Text (.txt, .md, .py, ...), .jsonl, .json, .csv, .tsv, .parquet and .arrow files are read",
+            hint="Text (.txt, .md, .py, ...), .jsonl, .json, .csv, .tsv, .parquet and .arrow files are read;"
+            " ids in .bin files are named, or matched by a pattern",
         )
     return Files(root, known, _in_words(sorted(set(found) - set(known))))
 

@@ -160,6 +160,12 @@ def prepare(
         tokenizer = load_tokenizer(source, revision=revision if recipe.tokenizer == "auto" else None)
     if imported and tokenizer is None:
         raise _no_tokenizer()
+    if imported and recipe.deduplicate == "near":
+        raise RecipeError(
+            "near duplicates are looked for in text, and the data are tokenised already",
+            where="data.deduplicate",
+            hint="Use exact, or thin the text before it is tokenised",
+        )
     sources = look(recipe, home)
     key = _key(recipe, sources, source, tokenizer, imported)
     if (found := _open(parent / key)) is not None:

@@ -25,10 +25,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from babygpt.data.arrow import MANIFEST_NAME, numbers
+from babygpt.data.folders import is_pattern
 from babygpt.data.hub_datasets import open_saved
+from babygpt.data.remote import is_remote
+from babygpt.data.sources import files_of, is_saved
 from babygpt.errors import DataError
 
-__all__ = ["IDS", "Tokens", "are_blocks", "is_tokenised", "read_tokens"]
+__all__ = ["IDS", "Tokens", "are_blocks", "is_tokenised", "members", "read_tokens"]
 
 IDS = "input_ids"
 _TARGETS = ("labels", "is_target", "target_mask", "loss_mask", "completion_mask", "assistant_masks")
@@ -59,9 +62,30 @@ def is_tokenised(path: str, field: str = "auto") -> bool:
     Args:
         path: as in the recipe.
         field: as in the recipe; `input_ids` takes ids where there is text as well.
+
+    Raises:
+        DataError: some files of a folder or a pattern do and some do not, or as `files_of`.
     """
-    if path.startswith("builtin:"):
+    if path.startswith("builtin:") or is_remote(path):
         return False
+    files = members(path)
+    found = {file: _has_ids(file, field) for file in files}
+    if len(set(found.values())) > 1:
+        ids = next(file for file in files if found[file])
+        text = next(file for file in files if not found[file])
+        raise DataError(f"is tokenised already, and {text} is not", where=ids, hint="Name them apart")
+    return any(found.values())
+
+
+def members(path: str) -> list[str]:
+    """The files behind a pattern or a plain folder in the order they are read; else the path itself."""
+    if not is_pattern(path) and (not Path(path).expanduser().is_dir() or is_saved(path)):
+        return [path]
+    root, names, _ = files_of(path)
+    return [str(root / name) for name in names]
+
+
+def _has_ids(path: str, field: str) -> bool:
     place = Path(path).expanduser()
     if place.suffix == ".bin":
         return place.is_file()
@@ -70,7 +94,7 @@ def is_tokenised(path: str, field: str = "auto") -> bool:
 
 
 def are_blocks(path: str, eos: int) -> bool:
-    """Whether the rows of a path are cut from a stream without regard to documents, as the module says.
+    """Whether rows (of a file or a saved data set) are cut from a stream without regard to documents, as the module says.
 
     Raises:
         DataError: as `read_tokens`.
@@ -93,7 +117,7 @@ def read_tokens(path: str, eos: int, *, blocks: bool) -> Iterator[Tokens]:
     """The documents of a path, each with one end-of-text at its end.
 
     Args:
-        path: for which `is_tokenised` holds.
+        path: one of the `members` of one for which `is_tokenised` holds.
         eos: id of end-of-text.
         blocks: what `are_blocks` says.
 
