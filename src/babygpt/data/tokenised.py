@@ -94,7 +94,7 @@ def _has_ids(path: str, field: str) -> bool:
 
 
 def are_blocks(path: str, eos: int) -> bool:
-    """Whether rows (of a file or a saved data set) are cut from a stream without regard to documents, as the module says.
+    """Whether rows of a file or saved data set are cut from a stream without regard to documents, as the module says.
 
     Raises:
         DataError: as `read_tokens`.
