@@ -120,6 +120,20 @@ def test_with_weights_it_prepares_what_a_run_will_mix(
     assert "1 weight for 2 paths" in capsys.readouterr().err
 
 
+def test_what_is_not_read_is_said_the_first_time_too(
+    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    rows.rename(folder / "rows.jsonl")
+    (folder / "picture.png").write_bytes(b"no text")
+    arguments = ["data", "prepare", "--data.path", str(folder), "--data.tokenizer", "train:300"]
+    for _ in range(2):
+        assert main(arguments) == 0
+        said = [line for line in capsys.readouterr().err.splitlines() if "not read (.png)" in line]
+        assert said == [f"data: {folder}: 1 file is of another kind and not read (.png)"]
+
+
 def test_bad_input_is_one_message(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"text": "good"}\n{"text": \n')

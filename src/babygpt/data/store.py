@@ -217,6 +217,8 @@ def _built(parent: Path, key: str, builder: Builder, sources: Sources, say: Say)
             if (theirs := _open(parent / key)) is not None:
                 shutil.rmtree(work)
                 return _told(theirs, sources)
+            for note in (*sources.path.notes, *sources.val_path.notes):
+                say(note)
             folder = builder.build(work)
             file = changed_meanwhile((*sources.path.listings, *sources.val_path.listings))
             if file is not None:
