@@ -353,7 +353,7 @@ def test_standard_input_is_kept_by_content(piped: Any, tmp_path: Path) -> None:
     assert "read as JSON lines because it begins with {" in located.notes[0]
     assert [document.text for document in read_documents([str(located.files[0])])] == ["one", "two"]
     # It can be read only once, and is asked for more often.
-    assert localise(["-"], tmp_path)[0].files == located.files
+    assert localise(["-"], tmp_path) == [located], "and how it was read is told by whoever asks last"
     piped(b"just text\r\n")
     (text,) = localise(["-"], tmp_path)
     assert text.files[0].read_bytes() == b"just text\r\n"

@@ -187,7 +187,7 @@ def _standard_input(parent: Path) -> Located:
     owner, _, name = os.environ.get(_SPOOLED, "").partition(":")
     is_further = any(os.environ.get(rank, "0") != "0" for rank in ("RANK", "LOCAL_RANK", "NODE_RANK"))
     if re.fullmatch(r"stdin-[0-9a-f]{32}\.(txt|jsonl)", name) and (is_further or owner == str(os.getpid())):
-        return Located("-", (parent / name,))
+        return _spooled(parent / name)
     if is_further:
         raise DataError(
             "standard input reaches the first process of a run only",
@@ -214,15 +214,20 @@ def _standard_input(parent: Path) -> Located:
             os.fsync(out.fileno())
         if not first:
             raise DataError("standard input is empty", where="-", hint="Pipe text or JSON lines into it")
-        kind, why = ("jsonl", "begins with {") if first == b"{" else ("txt", "does not begin with {")
+        kind = "jsonl" if first == b"{" else "txt"
         file = parent / f"stdin-{digest.hexdigest()[:32]}.{kind}"
         os.replace(partial, file)
     fsync_dir(parent)
     os.environ[_SPOOLED] = f"{os.getpid()}:{file.name}"
-    what = "JSON lines" if kind == "jsonl" else "one text"
-    return Located(
-        "-", (file,), (f"standard input: {size:,} bytes, read as {what} because it {why}; kept as {file}",)
-    )
+    return _spooled(file)
+
+
+def _spooled(file: Path) -> Located:
+    """What was kept. It is told at every look: whoever looks first may not be who tells."""
+    lines = file.suffix == ".jsonl"
+    how = "JSON lines because it begins with {" if lines else "one text because it does not begin with {"
+    size = file.stat().st_size
+    return Located("-", (file,), (f"standard input: {size:,} bytes, read as {how}; kept as {file}",))
 
 
 def _refuse_binary(block: bytes) -> None:
