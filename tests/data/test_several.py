@@ -35,6 +35,19 @@ def prepared(sources: tuple[str, ...], tmp_path: Path) -> Callable[..., Prepared
     return make
 
 
+def test_what_was_prepared_before_changes_nothing(prepared, sources, tmp_path) -> None:
+    """The common tokenizer is trained without what is left out, whatever the cache holds of it already."""
+    with Path(sources[0]).open("a") as file:
+        file.write((json.dumps({"text": "Quick jinx fog."}) + "\n") * 900)
+    fresh = prepared(deduplicate="exact")
+    everything = prepared()
+    (tmp_path / "cache").rename(tmp_path / "first")
+    prepared()
+    again = prepared(deduplicate="exact")
+    assert again.fingerprint == fresh.fingerprint
+    assert again.tokenizer.get_vocab() == fresh.tokenizer.get_vocab() != everything.tokenizer.get_vocab()
+
+
 def test_each_source_is_split_and_tokenised_apart_with_one_tokenizer(prepared, sources, tmp_path) -> None:
     data = prepared()
     ours = parts_of(data.train)

@@ -18,6 +18,7 @@ from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
+from babygpt.data import duplicates
 from babygpt.data.cache import clear_leftovers, default_cache, publishing
 from babygpt.data.excerpts import SAMPLE_BYTES, SAMPLING, excerpts
 from babygpt.data.identity import Survey
@@ -198,6 +199,7 @@ def _key(recipes: Sequence[DataRecipe], sources: Sequence[Sources], wanted: Trai
     parts = [
         read,
         recipes[0].field,
+        *duplicates.identity_of(recipes[0].deduplicate),
         held_out,
         wanted.kind,
         wanted.vocab_size,
