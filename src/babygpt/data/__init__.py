@@ -10,9 +10,12 @@
     encoding    Document               -> Encoded: ids, target mask, bytes
     oddities    texts                  -> counts of what is odd in them
     duplicates  hashes, texts, ids     -> what stands twice
-    arrow       Encoded                -> TokenStore: memory-mapped ids, offsets, manifest
+    imports     ids made elsewhere     -> Encoded (tokenised reads the files)
+    writing     Encoded                -> a token store on the disk
+    arrow       a token store          -> TokenStore: memory-mapped ids, offsets, manifest
     split       content hashes         -> which documents, or which tokens, are held out
-    store       a data recipe          -> PreparedData: split, tokenised, cached
+    building    a data recipe          -> both stores: reading, excerpts for the tokenizer, work to go on from
+    store       a data recipe          -> PreparedData: found in the cache, or built and published
     several     a recipe with weights  -> PreparedData of a store a source (joined lays them side by side)
     changes     a run folder           -> whether the data are still what it was trained on
     block       a model's positions    -> the length of a window
