@@ -104,18 +104,15 @@ def prepare_data(settings: PrepareSettings) -> PrepareResult:
     def say(text: str) -> None:
         console.print(shown(f"data: {text}"), **_RAW)
 
-    several = bool(settings.data.weights)
+    make = prepare_several if settings.data.weights else prepare
     with PreparationView(console) as view:
-        data = (prepare_several if several else prepare)(
+        data = make(
             settings.data,
             model_name=_model_name(settings.model.name),
             revision=settings.model.revision,
             progress=view,
             say=say,
         )
-    if data.reused and not several:
-        for note in data.notes:
-            say(note)
     return _result(settings, data, time.monotonic() - began)
 
 

@@ -106,13 +106,9 @@ def prepare_several(
         def named(note: str, name: str = name) -> None:
             say(f"{name}: {note}")
 
-        found = prepare(
-            each, model_name=model_name, revision=revision, cache=cache, progress=progress, say=named
+        data.append(
+            prepare(each, model_name=model_name, revision=revision, cache=cache, progress=progress, say=named)
         )
-        if found.reused:
-            for note in found.notes:
-                named(note)
-        data.append(found)
     return _join(names, data, notes)
 
 

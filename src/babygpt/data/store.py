@@ -146,6 +146,7 @@ def prepare(
         TokenizerError, ModelError: the tokenizer is missing or unfit.
         SpaceError: the disk is full.
     """
+    say = say or (lambda text: None)
     home = cache or default_cache()
     parent = home / "data"
     clear_leftovers(parent)
@@ -169,11 +170,10 @@ def prepare(
     sources = look(recipe, home)
     key = _key(recipe, sources, source, tokenizer, imported)
     if (found := _open(parent / key)) is not None:
-        return _told(replace(found, notes=(*found.notes, _why_reused(found, sources))), sources)
+        return _reused(replace(found, notes=(*found.notes, _why_reused(found, sources))), sources, say)
     if sources.taken_on_trust:
         sources = look(recipe, home, trust=False)
         key = _key(recipe, sources, source, tokenizer, imported)
-    say = say or (lambda text: None)
     builder = Builder(
         _read_from(recipe, sources),
         Imported(tokenizer) if imported and tokenizer is not None else _texts(recipe),
@@ -216,7 +216,7 @@ def _built(parent: Path, key: str, builder: Builder, sources: Sources, say: Say)
         try:
             if (theirs := _open(parent / key)) is not None:
                 shutil.rmtree(work)
-                return _told(theirs, sources)
+                return _reused(theirs, sources, say)
             for note in (*sources.path.notes, *sources.val_path.notes):
                 say(note)
             folder = builder.build(work)
@@ -246,6 +246,14 @@ def _told(data: PreparedData, sources: Sources) -> PreparedData:
     """With what stood behind the paths, and what is to be said of it first."""
     notes = (*sources.path.notes, *sources.val_path.notes, *data.notes)
     return replace(data, sources=sources, notes=notes)
+
+
+def _reused(data: PreparedData, sources: Sources, say: Say) -> PreparedData:
+    """The same, of data that were there; told now, since nothing was while they were built."""
+    told = _told(data, sources)
+    for note in told.notes:
+        say(note)
+    return told
 
 
 def _read_from(recipe: DataRecipe, sources: Sources) -> DataRecipe:
