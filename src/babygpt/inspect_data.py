@@ -37,13 +37,14 @@ from babygpt.data.sources import content_hash, read_documents
 from babygpt.data.store import PreparedData
 from babygpt.data.tokenised import is_tokenised
 from babygpt.data.view import WindowView, view_of
-from babygpt.errors import CheckpointError, DataError
+from babygpt.errors import DataError
 from babygpt.files import write_text_atomic
 from babygpt.machine import detect
 from babygpt.prepare import PreparationView
-from babygpt.recipe import DataRecipe, Recipe, read_recipe
+from babygpt.recipe import DataRecipe, Recipe
 from babygpt.settings import InspectSettings
 from babygpt.terminal import LEGEND, window_lines
+from babygpt.training.resume import recipe_of
 from babygpt.training.spikes import is_undone, read_rollbacks
 from babygpt.training.start import build_data, config_of
 from babygpt.training.weights import read_changes
@@ -268,13 +269,7 @@ def _resolved(recipe: Recipe, progress: Progress) -> tuple[Recipe, PreparedData]
 
 def _of_run(out: Path) -> tuple[Recipe, int]:
     """The recipe of a run, its data where they lie now, and its completed steps."""
-    if not (out / "recipe.yaml").is_file():
-        raise CheckpointError(
-            "is not a run folder: it has no recipe.yaml",
-            where=str(out),
-            hint="Give the folder that --out named",
-        )
-    recipe = read_recipe(out / "recipe.yaml")
+    recipe = recipe_of(out)
     rollbacks = read_rollbacks(out)
     found = [each.step for each in discover(out / "checkpoints") if not is_undone(each, rollbacks)]
     data = changes.unchanged(out, recipe.data, recipe.data, ())

@@ -20,7 +20,7 @@ from babygpt.training.spikes import read_rollbacks, undo
 from babygpt.training.start import Run, Say, build_data, config_of, reopen, write_machine
 from babygpt.training.weights import change_weights, check_weights, refuse_change
 
-__all__ = ["resume"]
+__all__ = ["recipe_of", "resume"]
 
 
 def resume(settings: TrainSettings, say: Say) -> Run:
@@ -33,7 +33,13 @@ def resume(settings: TrainSettings, say: Say) -> Run:
     """
     assert settings.resume is not None
     out = Path(settings.resume)
-    recipe = _recipe_of(out)
+    recipe = recipe_of(out)
+    if recipe.budget.steps is None:
+        raise CheckpointError(
+            "budget.steps is missing: this is not the recipe.yaml that a run writes",
+            where=str(out / "recipe.yaml"),
+            hint="Begin a new run from it with --config",
+        )
     asked = [
         f for f in settings.given if f.split(".")[0] not in ("machine", "checkpoint", "out", "resume", "json")
     ]
@@ -75,21 +81,20 @@ def resume(settings: TrainSettings, say: Say) -> Run:
     return Run(out, recipe, plan, settings, found)
 
 
-def _recipe_of(out: Path) -> Recipe:
+def recipe_of(out: Path) -> Recipe:
+    """The recipe that a run folder holds.
+
+    Raises:
+        CheckpointError: it is no run folder.
+        RecipeError: the recipe is damaged.
+    """
     if not (out / "recipe.yaml").is_file():
         raise CheckpointError(
             "is not a run folder: it has no recipe.yaml",
             where=str(out),
             hint="Give the folder that --out named",
         )
-    recipe = read_recipe(out / "recipe.yaml")
-    if recipe.budget.steps is None:
-        raise CheckpointError(
-            "budget.steps is missing: this is not the recipe.yaml that a run writes",
-            where=str(out / "recipe.yaml"),
-            hint="Begin a new run from it with --config",
-        )
-    return recipe
+    return read_recipe(out / "recipe.yaml")
 
 
 def _plan_again(out: Path, recipe: Recipe, settings: TrainSettings, say: Say) -> MachinePlan:
