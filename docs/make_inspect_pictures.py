@@ -21,7 +21,8 @@ from transformers import GPT2Config
 
 from babygpt.data.sources import read_documents
 from babygpt.data.tokenizers import train_tokenizer
-from babygpt.inspect_data import InspectResult, inspect_data
+from babygpt.inspect_data import inspect_data
+from babygpt.inspection import InspectResult
 from babygpt.recipe import DataRecipe, ModelRecipe
 from babygpt.settings import InspectSettings
 

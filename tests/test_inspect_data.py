@@ -19,7 +19,8 @@ from babygpt.cli import main
 from babygpt.data.view import Piece, WindowView
 from babygpt.errors import CheckpointError, DataError, RecipeError
 from babygpt.files import write_json_atomic
-from babygpt.inspect_data import InspectResult, inspect_data
+from babygpt.inspect_data import inspect_data
+from babygpt.inspection import InspectResult
 from babygpt.recipe import DataRecipe, ModelRecipe, Recipe, read_recipe, write_recipe
 from babygpt.settings import InspectSettings
 
@@ -146,11 +147,22 @@ def test_a_run_whose_weights_were_changed_shows_the_step_that_it_will_take(
     asked += ["--data.block", 32, "--data.global_batch_size", 4, "--budget.steps", 1, "--out", out]
     assert main([str(word) for word in ["train", *asked]]) == 0
     write_json_atomic(out / "weights.json", [{"step": 1, "weights": [0, 1]}])
-    texts = [
-        p.text for w in inspect_data(InspectSettings(resume=str(out), windows=4)).windows for p in _pieces(w)
-    ]
-    assert "Another" in "".join(texts)
-    assert "Number" not in "".join(texts)
+    assert _sources_shown(InspectSettings(resume=str(out), windows=4)) == ["other.jsonl"] * 4
+    earlier = _sources_shown(InspectSettings(resume=str(out), windows=4, step=0))
+    assert sorted(earlier) == ["other.jsonl"] * 2 + ["records.jsonl"] * 2
+
+
+def _sources_shown(asked: InspectSettings) -> list[str]:
+    """The source of each window by its words, which has to be the one that is said."""
+    found = inspect_data(asked)
+    texts = ["".join(piece.text for piece in _pieces(window)) for window in found.windows]
+    by_words = ["other.jsonl" if "Another" in text else "records.jsonl" for text in texts]
+    assert not any("Another" in text and "Number" in text for text in texts)
+    assert list(found.sources) == by_words
+    counts = [f"{by_words.count(name)} of {name}" for name in dict.fromkeys(by_words)]
+    assert dict(found.step_rows())["mixed"].split(", ") == counts
+    assert all(f", {name}):" in found.window_heading(n) for n, name in enumerate(by_words, 1))
+    return by_words
 
 
 def test_what_too_long_leaves_out_is_said(tiny_gpt2: Path, records: Path) -> None:
@@ -203,12 +215,13 @@ def test_counts_by_hand(tiny_gpt2: Path, tmp_path: Path) -> None:
         "x" * 10_001,
         "a\r\nb\nc\u200b",
     ]
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in [*texts, "", ""]))
     found = inspect_data(settings(tiny_gpt2, path, packing="padded"))
     assert found.train.documents + found.validation.documents == len(texts)
     assert found.train.tokens + found.validation.tokens == sum(len(t.encode()) + 1 for t in texts)
     assert (found.duplicates.documents, found.duplicates.example) == (3, f"{path}:37")
     assert {o.kind: (o.documents, o.times, o.example.rpartition(":")[2]) for o in found.oddities} == {
+        "empty": (2, 2, "45"),
         "blank": (1, 1, "42"),
         "control": (1, 2, "40"),
         "mojibake": (1, 1, "41"),

@@ -6,6 +6,8 @@ import io
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 from transformers import AutoTokenizer
@@ -132,6 +134,19 @@ def test_what_is_not_read_is_said_the_first_time_too(
         assert main(arguments) == 0
         said = [line for line in capsys.readouterr().err.splitlines() if "not read (.png)" in line]
         assert said == [f"data: {folder}: 1 file is of another kind and not read (.png)"]
+
+
+def test_data_that_teach_nothing_are_refused(
+    tiny_gpt2: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "ids.parquet"
+    columns = {"input_ids": [[1, 2, 3]] * 30, "labels": [[-100] * 3] * 30}
+    pq.write_table(pa.table(columns), path)
+    words = ["data", "prepare", "--data.path", str(path), "--model.name", str(tiny_gpt2), "--json"]
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert "ids.parquet: no token of the training data is a target" in said.err
+    assert not said.out
 
 
 def test_bad_input_is_one_message(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,193 +12,44 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from textwrap import wrap
-from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from babygpt import pages, planner
 from babygpt.checkpoints import discover
 from babygpt.data import changes
 from babygpt.data.arrow import TokenStore
-from babygpt.data.duplicates import Contamination, contamination, repeated
-from babygpt.data.efficiency import PackingStatistics, packing_statistics
+from babygpt.data.duplicates import contamination, repeated
+from babygpt.data.efficiency import packing_statistics
 from babygpt.data.imports import Imported
+from babygpt.data.mixture import Mixture
 from babygpt.data.module import LLMDataModule
-from babygpt.data.oddities import KINDS, Oddity, Tally, text_of
+from babygpt.data.oddities import Oddity, Tally, text_of
 from babygpt.data.sources import content_hash, read_documents
 from babygpt.data.store import PreparedData
 from babygpt.data.tokenised import is_tokenised
-from babygpt.data.view import WindowView, view_of
+from babygpt.data.view import view_of
 from babygpt.errors import DataError
 from babygpt.files import write_text_atomic
+from babygpt.inspection import Duplicates, InspectResult, Side
 from babygpt.machine import detect
 from babygpt.prepare import PreparationView
 from babygpt.recipe import DataRecipe, Recipe
 from babygpt.settings import InspectSettings
-from babygpt.terminal import LEGEND, window_lines
 from babygpt.training.resume import recipe_of
 from babygpt.training.spikes import is_undone, read_rollbacks
 from babygpt.training.start import build_data, config_of
 from babygpt.training.weights import read_changes
 
-__all__ = ["Duplicates", "InspectResult", "Side", "inspect_data"]
-
-_VALUE_WIDTH = 64
+__all__ = ["inspect_data"]
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Side:
-    """How much there is to train on, or to validate on.
-
-    Attributes:
-        documents, tokens, targets: of an epoch.
-    """
-
-    documents: int
-    tokens: int
-    targets: int
-
-
-@dataclass(frozen=True)
-class Duplicates:
-    """Documents that are equal to an earlier one, among all that were read.
-
-    Attributes:
-        documents: how many.
-        example: the id of the first of them; None if there is none.
-    """
-
-    documents: int
-    example: str | None
-
-
-@dataclass(frozen=True)
-class InspectResult:
-    """What a model will see.
-
-    Attributes:
-        data: what was read.
-        model: whose tokenizer and positions were taken.
-        seed: of the data order.
-        step: optimiser steps completed before the one that is shown.
-        steps_per_epoch: of the training text.
-        step_windows, step_targets: of the whole step.
-        inputs: what the model is given, with its shape and dtype.
-        train, validation: how much there is.
-        packing: lengths of the training documents and what the windows make of them.
-        texts: documents of both whose text was looked at; what is tokenised already has none.
-        unread: why no document of a run was looked at; None where they were.
-        oddities: what is odd in it.
-        duplicates: of both together.
-        contamination: validation text that is trained on.
-        notes: what was said of the data when they were prepared.
-        windows: the first of the step.
-        ids: whether people are shown the ids.
-        html: the page that was written.
-    """
-
-    data: tuple[str, ...]
-    model: str
-    seed: int
-    step: int
-    steps_per_epoch: int
-    step_windows: int
-    step_targets: int
-    inputs: tuple[str, ...]
-    train: Side
-    validation: Side
-    packing: PackingStatistics
-    texts: int
-    oddities: tuple[Oddity, ...]
-    duplicates: Duplicates
-    contamination: Contamination
-    notes: tuple[str, ...]
-    windows: tuple[WindowView, ...]
-    unread: str | None = None
-    ids: bool = False
-    html: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
-        plain = {**vars(self), "packing": self.packing.to_dict()}
-        plain["windows"] = [window.to_dict() for window in self.windows]
-        plain["oddities"] = {each.kind: asdict(each) for each in self.oddities}
-        for name in ("train", "validation", "duplicates", "contamination"):
-            plain[name] = asdict(plain[name])
-        del plain["ids"]
-        return plain
-
-    def lines(self) -> list[str | Text]:
-        """For people, in 80 columns where no name or sentence is longer."""
-        lines: list[str | Text] = [*_aligned(self.step_rows()), "", *LEGEND]
-        for number, window in enumerate(self.windows, 1):
-            lines += ["", Text(self.window_heading(number), style="bold")]
-            lines += window_lines(window, ids=self.ids)
-        return [*lines, "", *_aligned(self.count_rows())]
-
-    def window_heading(self, number: int) -> str:
-        """The line above the n-th window, counted from 1."""
-        window = self.windows[number - 1]
-        counts = f"{window.targets:,} targets, {window.masked:,} masked, {window.padding:,} padding"
-        return f"window {number} of {self.step_windows:,} (no. {window.number:,}): {counts}"
-
-    def step_rows(self) -> list[tuple[str, str]]:
-        """What is shown, as (name, value)."""
-        epoch, inside = divmod(self.step, self.steps_per_epoch)
-        return [
-            ("data", ", ".join(self.data)),
-            ("model", self.model),
-            (
-                "step",
-                f"{self.step:,} (epoch {epoch}, {inside:,} of {self.steps_per_epoch:,}), seed {self.seed}",
-            ),
-            ("in the step", f"{self.step_windows:,} windows, {self.step_targets:,} targets"),
-            *(("model gets" if not n else "", text) for n, text in enumerate(self.inputs)),
-        ]
-
-    def count_rows(self) -> list[tuple[str, str]]:
-        """What the data hold, as (name, value)."""
-        rows = [
-            (name, f"{side.documents:,} documents, {side.tokens:,} tokens, {side.targets:,} targets")
-            for name, side in (("training", self.train), ("validation", self.validation))
-        ]
-        packing = [line.strip().partition("  ") for line in self.packing.lines()]
-        rows += [(name, value) for name, _, value in packing if name != "documents"]
-        if self.packing.tokens_left_out:
-            whole = f"{self.packing.documents_left_out:,} whole documents"
-            rows.append(("left out", f"{self.packing.tokens_left_out:,} tokens and {whole} are in no window"))
-        copies, shared = self.duplicates, self.contamination
-        example = f", such as {copies.example}" if copies.example else ""
-        unread = f"not looked for: {self.unread}" if self.unread else ""
-        equal = f"{copies.documents:,} of all documents equal an earlier one{example}"
-        rows.append(("duplicates", unread or equal))
-        example = f", such as document {shared.example:,}" if shared.example is not None else ""
-        rows.append(("shared text", shared.in_words() + example))
-        rows += [("odd", f"{KINDS[each.kind][0]}: {each.in_words()}") for each in self.oddities]
-        if not self.oddities:
-            found = "nothing was found" if self.texts else "not looked for: the data are tokenised already"
-            rows.append(("odd", unread or found))
-        rows += [("note", note) for note in self.notes]
-        return [*rows, *((("page", self.html),) if self.html else ())]
-
-
-def _aligned(rows: Iterable[tuple[str, str]]) -> list[str]:
-    """Names to the left, values to the right, broken to 80 columns where they have spaces."""
-    lines = []
-    for name, value in rows:
-        first, *rest = wrap(value, _VALUE_WIDTH, break_long_words=False, break_on_hyphens=False) or [""]
-        lines += [f"{name:>14}  {first}", *(f"{'':>14}  {more}" for more in rest)]
-    return lines
 
 
 def inspect_data(settings: InspectSettings) -> InspectResult:
@@ -279,7 +130,8 @@ def _of_run(out: Path) -> tuple[Recipe, int]:
 def _result(settings: InspectSettings, module: LLMDataModule, step: int, progress: Progress) -> InspectResult:
     """Everything but the page."""
     batch = module.micro_batch(step * module.micro_batches)
-    numbers = module.windows_of(step)
+    numbers, order = module.windows_of(step), module.plan.order
+    mixed = order.sources_of(module.data_step(step)) if isinstance(order, Mixture) else ()
     store, windows = module.prepared.train, module.plan.windows
     views = [
         view_of(batch, row, store, windows, int(number), module.tokenizer)
@@ -317,6 +169,7 @@ def _result(settings: InspectSettings, module: LLMDataModule, step: int, progres
         ),
         notes=(),
         windows=tuple(views),
+        sources=tuple(module.sources[int(source)] for source in mixed),
         ids=settings.ids,
     )
 
@@ -329,15 +182,18 @@ def _side(store: TokenStore) -> Side:
 
 
 def _all_documents(
-    recipe: DataRecipe, tokenizer: PreTrainedTokenizerBase
+    recipe: DataRecipe, tokenizer: PreTrainedTokenizerBase, empty: Callable[[str], None] | None = None
 ) -> Iterator[tuple[str, int, str | None]]:
-    """Id, content hash and text of each document; what is tokenised already has no text."""
+    """Id, content hash and text of each document; what is tokenised already has no text.
+
+    `empty` is told the place of what is no document for want of text.
+    """
     for path in (*recipe.path, *recipe.val_path):
         if is_tokenised(path, recipe.field):
             for number, seen in enumerate(Imported(tokenizer).seen([path], lambda _: None)):
                 yield f"{path}:{number}", seen.content_hash, None
         else:
-            for document in read_documents([path], field=recipe.field):
+            for document in read_documents([path], field=recipe.field, empty=empty):
                 yield document.id, content_hash(document), text_of(document)
 
 
@@ -346,7 +202,7 @@ def _look_at_documents(
 ) -> tuple[int, tuple[Oddity, ...], Duplicates]:
     """How many documents have text, what is odd in it, and the duplicates among all."""
     tally, hashes, texts = Tally(), array("Q"), 0
-    for number, (name, digest, text) in enumerate(_all_documents(recipe, tokenizer)):
+    for number, (name, digest, text) in enumerate(_all_documents(recipe, tokenizer, tally.pass_over)):
         if text is not None:
             tally.add(name, text)
             texts += 1

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from html import escape
-from typing import Protocol
 
-from babygpt.data.view import Piece, WindowView
+from babygpt.data.view import Piece
+from babygpt.inspection import InspectResult
 from babygpt.terminal import SYMBOLS, visible
 
-__all__ = ["Inspected", "inspect_page"]
+__all__ = ["inspect_page"]
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1b1f24; --page: #fff; --soft: #59636e; --line: #d1d9e0;
@@ -49,28 +49,7 @@ h3 { font-size: .85rem; font-weight: 600; color: var(--mark); border-top: 1px so
 """
 
 
-class Inspected(Protocol):
-    """What the page shows: `inspect_data.InspectResult`."""
-
-    @property
-    def windows(self) -> tuple[WindowView, ...]:
-        """The windows."""
-
-    @property
-    def ids(self) -> bool:
-        """Whether each token's id stands behind it."""
-
-    def window_heading(self, number: int) -> str:
-        """The line above the n-th window, counted from 1."""
-
-    def step_rows(self) -> list[tuple[str, str]]:
-        """What is shown, as (name, value)."""
-
-    def count_rows(self) -> list[tuple[str, str]]:
-        """What the data hold, as (name, value)."""
-
-
-def inspect_page(found: Inspected) -> str:
+def inspect_page(found: InspectResult) -> str:
     """The page of `data inspect`."""
     parts = [
         "<h1>What the model sees</h1>",
@@ -113,7 +92,7 @@ def _legend() -> str:
     )
 
 
-def _window(found: Inspected, number: int) -> str:
+def _window(found: InspectResult, number: int) -> str:
     view = found.windows[number - 1]
     parts = [f"<details open>\n<summary>{escape(found.window_heading(number))}</summary>"]
     for document in view.documents:

@@ -13,6 +13,7 @@ from babygpt.data.building import size_in_words
 from babygpt.data.joined import parts_of
 from babygpt.data.several import prepare_several
 from babygpt.data.store import PreparedData, TokenStore, prepare
+from babygpt.errors import DataError
 from babygpt.machine import detect
 from babygpt.settings import PrepareSettings
 from babygpt.untrusted import shown
@@ -95,7 +96,7 @@ def prepare_data(settings: PrepareSettings) -> PrepareResult:
     """Tokenises the data of a recipe, unless the cache has them, and says on standard error how far it is.
 
     Raises:
-        DataError, TokenizerError, ModelError: the data or the tokenizer cannot be used.
+        DataError, TokenizerError, ModelError: the data or the tokenizer cannot be used, or teach nothing.
         SpaceError: the disk is full.
     """
     console = Console(stderr=True)
@@ -112,6 +113,12 @@ def prepare_data(settings: PrepareSettings) -> PrepareResult:
             revision=settings.model.revision,
             progress=view,
             say=say,
+        )
+    if not data.train.manifest.num_targets:
+        raise DataError(
+            "no token of the training data is a target",
+            where=", ".join(settings.data.path),
+            hint="babygpt data inspect shows why",
         )
     return _result(settings, data, time.monotonic() - began)
 

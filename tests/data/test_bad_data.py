@@ -153,7 +153,7 @@ FILES: list[tuple[str, bytes, str]] = [
     ("empty.txt", b"", "empty.txt: the file is empty"),
     ("bom.txt", b"\xef\xbb\xbf", "bom.txt: the file is empty"),
     ("blank.jsonl", b"\n \r\n\n", "blank.jsonl: the file is empty"),
-    ("texts.jsonl", lines({"text": ""}, {"text": ""}), "texts.jsonl: the file is empty"),
+    ("texts.jsonl", lines({"text": ""}, {"text": ""}), "texts.jsonl: no record of the file holds text"),
 ]  # fmt: skip
 
 

@@ -42,6 +42,20 @@ def test_an_error_comes_through(tmp_path: Path) -> None:
         list(read_ahead(read_documents([str(path)])))
 
 
+def test_what_has_no_text_is_told_once_for_all(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("")
+    (tmp_path / "b.txt").write_text("b")
+    (tmp_path / "c.jsonl").write_text('{"text": ""}\n{"text": "c"}\n{"text": ""}\n')
+    (tmp_path / "d.jsonl").write_text("\n")
+    paths = [tmp_path / name for name in ("b.txt", "c.jsonl")]
+    said: list[str] = []
+    assert len(list(Texts("auto").seen([str(tmp_path / "[a-d].*")], said.append))) == 2
+    assert said == [f"passed over, since without text: 4 documents, such as {tmp_path / 'a.txt'}"]
+    said.clear()
+    assert len(list(Texts("auto").seen(list(map(str, paths)), said.append))) == 2
+    assert said == [f"passed over, since without text: 2 documents, such as {paths[1]}:1"]
+
+
 def test_what_is_seen_of_documents(tmp_path: Path) -> None:
     rows = [
         {"text": "naïve"},

@@ -135,6 +135,7 @@ def test_names_are_the_last_components_made_unique_and_safe() -> None:
     assert names_of(paths) == ("web.jsonl", "web.jsonl-2", "python", "set", "a_b", "_.txt", "y")
     assert names_of(("a", "a-2", "x/a", "y/a")) == ("a", "a-2", "a-3", "a-4")
     assert names_of(("/", "?")) == ("source", "source-2")
+    assert names_of(("-", "x/\u6570\u636e", "stdin")) == ("stdin", "source", "stdin-2")
 
 
 def test_no_tokenizer_is_trained_on_what_is_tokenised(sources, prepared, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What is odd in text, counted without knowing its language.
 
+    empty             a record or file of no characters at all, which is no document
     blank             nothing but white space
     control           control characters but tab, line ends and form feed
     replacement       U+FFFD: what a decoder leaves where bytes were no text
@@ -27,6 +28,7 @@ __all__ = ["KINDS", "Oddity", "Tally", "odd_in", "text_of"]
 
 # Kind -> in words, and what one of the times it was counted is.
 KINDS: dict[str, tuple[str, str]] = {
+    "empty": ("without text", "document"),
     "blank": ("white space only", "document"),
     "control": ("control characters", "character"),
     "replacement": ("replacement characters (U+FFFD)", "character"),
@@ -123,8 +125,15 @@ class Tally:
     def add(self, document_id: str, text: str) -> None:
         """Counts one document."""
         for kind, times in odd_in(text).items():
-            before = self._found.get(kind, Oddity(kind, 0, 0, document_id))
-            self._found[kind] = Oddity(kind, before.documents + 1, before.times + times, before.example)
+            self._count(kind, times, document_id)
+
+    def pass_over(self, where: str) -> None:
+        """Counts a record or file that is no document, since it has no text."""
+        self._count("empty", 1, where)
+
+    def _count(self, kind: str, times: int, where: str) -> None:
+        before = self._found.get(kind, Oddity(kind, 0, 0, where))
+        self._found[kind] = Oddity(kind, before.documents + 1, before.times + times, before.example)
 
     @property
     def found(self) -> tuple[Oddity, ...]:

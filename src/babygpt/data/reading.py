@@ -18,7 +18,7 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
 from babygpt.data.encoding import Encoded, encode
-from babygpt.data.oddities import text_of
+from babygpt.data.oddities import Tally, text_of
 from babygpt.data.sources import Document, content_hash, read_documents
 
 __all__ = ["Origin", "Seen", "Texts", "read_ahead", "taken"]
@@ -74,13 +74,16 @@ class Texts:
 
     def seen(self, paths: Sequence[str], say: Callable[[str], None]) -> Iterator[Seen]:
         """What each document is."""
-        for document in read_documents(paths, field=self.field, say=say):
+        empty = Tally()
+        for document in read_documents(paths, field=self.field, say=say, empty=empty.pass_over):
             yield Seen(
                 content_hash(document),
                 len(text_of(document).encode()),
                 masked=document.text is None and not self.train_on_prompts,
                 is_chat=document.messages is not None,
             )
+        for found in empty.found:
+            say(f"passed over, since without text: {found.in_words()}")
 
     def texts(self, paths: Sequence[str]) -> Iterator[str]:
         """The documents' text."""

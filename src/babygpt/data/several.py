@@ -49,7 +49,8 @@ def names_of(paths: Sequence[str]) -> tuple[str, ...]:
     plain = []
     for path in paths:
         last = re.split(r"[/\\:]", re.sub(r"[?#].*", "", path).rstrip("/\\"))[-1]
-        plain.append(re.sub(r"[^\w.-]", "_", last, flags=re.ASCII) or "source")
+        name = "stdin" if path == "-" else re.sub(r"[^\w.-]", "_", last, flags=re.ASCII)
+        plain.append(name if re.search(r"[A-Za-z0-9]", name) else "source")
     names: list[str] = []
     seen: Counter[str] = Counter()
     for name in plain:

@@ -66,7 +66,7 @@ class Files(NamedTuple):
 
 
 def read_documents(
-    paths: Sequence[str], *, field: str = "auto", say: Say | None = None
+    paths: Sequence[str], *, field: str = "auto", say: Say | None = None, empty: Say | None = None
 ) -> Iterator[Document]:
     """Read documents in a fixed order: the paths as given, each as the module's table says.
 
@@ -74,6 +74,7 @@ def read_documents(
         paths: files, folders, patterns, addresses, data set names, `builtin:python`, `builtin:prose`, `-`.
         field: the column that holds the text (or a list of messages); `auto` chooses as `records` says.
         say: told in a sentence of each choice that was guessed, once.
+        empty: told the place of each record and file without text; they are no documents.
 
     Raises:
         DataError: something is missing, empty, damaged, not UTF-8 or lacks its column; says file, line and
@@ -81,7 +82,7 @@ def read_documents(
     """
     if not paths:
         raise DataError("no path given", where="data.path", hint="Give files, folders or builtin:python")
-    reader = _Reader(field, say or (lambda note: None))
+    reader = _Reader(field, say or (lambda note: None), empty or (lambda where: None))
     for path in paths:
         if path == "builtin:prose":
             yield from prose()
@@ -208,33 +209,39 @@ def is_hub_name(path: str) -> bool:
 class _Reader:
     """Reads what lies behind a path, and tells of each guess once."""
 
-    def __init__(self, field: str, say: Say) -> None:
-        self._field, self._say = field, say
+    def __init__(self, field: str, say: Say, empty: Say) -> None:
+        self._field, self._say, self._empty = field, say, empty
         self._said: set[str] = set()
 
     def files(self, path: str) -> Iterator[Document]:
         """The documents of the files behind a path, which must not all be empty."""
         root, names, _ = files_of(path)
-        any_text = False
+        any_text = any_record = False
         for name in names:
             for document in self._file(root / name, name, path):
-                any_text = True
-                yield document
+                any_record = True
+                if document is not None:
+                    any_text = True
+                    yield document
         if not any_text:
             is_file = len(names) == 1 and Path(path).expanduser().is_file()
+            whose = "the file" if is_file else "the files"
             what = "the file is empty" if is_file else "all of the files are empty"
-            raise DataError(what, where=path, hint="Check data.path")
+            raise DataError(
+                f"no record of {whose} holds text" if any_record else what, where=path, hint="Check data.path"
+            )
 
-    def _file(self, file: Path, name: str, path: str) -> Iterator[Document]:
+    def _file(self, file: Path, name: str, path: str) -> Iterator[Document | None]:
+        """A file's documents; None for a record without text."""
         form = format_of(name)
         if form.kind != "text":
             first = next(read_records(file, form), None)
             if first is None:
+                self._empty(str(file))
                 return
             columns = self._choose(first[1], first[0], path)
             for where, record in read_records(file, form, columns.read):
-                if (document := document_of(record, columns, where)) is not None:
-                    yield document
+                yield self._document(record, columns, where)
             return
         try:
             text = read_text(file, form.codec)
@@ -244,6 +251,14 @@ class _Reader:
             raise
         if text:
             yield Document(str(file), text=text)
+        else:
+            self._empty(str(file))
+
+    def _document(self, record: Any, columns: Columns, where: str) -> Document | None:
+        document = document_of(record, columns, where)
+        if document is None:
+            self._empty(where)
+        return document
 
     def rows(self, dataset: Any, path: str) -> Iterator[Document]:
         """The documents of a data set, which must not all be empty."""
@@ -254,7 +269,7 @@ class _Reader:
             # Pictures and the like in other columns would be decoded.
             taken = dataset.select_columns([name for name in columns.read if name in first])
             for number, row in enumerate(taken):
-                if (document := document_of(row, columns, f"{path}:{number}")) is not None:
+                if (document := self._document(row, columns, f"{path}:{number}")) is not None:
                     any_text = True
                     yield document
         if not any_text:
