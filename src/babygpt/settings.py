@@ -21,6 +21,7 @@ from babygpt.recipe import (
 
 __all__ = [
     "CheckpointPlan",
+    "DoctorSettings",
     "EvalSettings",
     "GenerateSettings",
     "InspectSettings",
@@ -264,6 +265,57 @@ class VerifySettings:
     def __post_init__(self) -> None:
         if not self.path:
             raise RecipeError("'' is not a folder", where="path")
+
+
+@dataclass(frozen=True)
+class DoctorSettings:
+    """Look for what would keep a run from working, and say how to mend it.
+
+    Args:
+        model: the model, if a recipe is to be looked at too.
+        data: the data, its tokens and its windows.
+        optim: the optimiser.
+        schedule: the learning rate's course over the run.
+        budget: how long to train: at most one of these.
+        validate: when and on how much to validate.
+        seed: of initial weights, data order and dropout.
+        machine: how this computer would do it.
+        out: the folder that the run would write to; by default one under runs/.
+        json: print one JSON object on standard output and nothing else there.
+        given: the dotted names that were set on purpose, not left at their defaults.
+
+    Raises:
+        RecipeError: a field is out of range, or fields contradict each other.
+    """
+
+    model: ModelRecipe = field(default_factory=ModelRecipe)
+    data: DataRecipe = field(default_factory=DataRecipe)
+    optim: OptimRecipe = field(default_factory=OptimRecipe)
+    schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
+    budget: Budget = field(default_factory=Budget)
+    validate: ValidateRecipe = field(default_factory=ValidateRecipe)
+    seed: int = 0
+    machine: MachineRequest = field(default_factory=MachineRequest)
+    out: str | None = None
+    json: bool = False
+    given: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.out == "":
+            raise RecipeError("'' is not a folder", where="out")
+        # Checks what only the recipe as a whole can tell.
+        _ = self.recipe
+        self.data.check_sources()
+
+    @property
+    def recipe(self) -> Recipe:
+        """The part that decides what is learned."""
+        return Recipe(self.model, self.data, self.optim, self.schedule, self.budget, self.validate, self.seed)
+
+    @property
+    def names_a_recipe(self) -> bool:
+        """Whether more is given than where to write and how to print."""
+        return any(name not in ("out", "json") for name in self.given)
 
 
 def _named(checkpoint: str) -> None:
