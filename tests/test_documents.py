@@ -83,6 +83,9 @@ def quick(words: list[str]) -> list[str]:
 def workplace(tmp_path: Path, tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the documents' commands name."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(
+        "TORCHDYNAMO_DISABLE", "1"
+    )  # of the doctor's processes: compiling takes a dozen seconds
     prose = [d.text or "" for d in read_documents(["builtin:prose"])]
     (tmp_path / "notes.txt").write_text("\n\n".join(prose[:30]))
     (tmp_path / "letters.jsonl").write_text(

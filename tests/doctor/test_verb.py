@@ -11,11 +11,14 @@ import json
 import os
 import resource
 import ssl
+import subprocess
+import sys
 import time
 import urllib.error
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,10 +26,10 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import save_tiny
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from architectures import save_tiny
 from babygpt import checks
 from babygpt.doctor import devices, network, numerics, own, places, probe, system, verb
 from babygpt.doctor.findings import Diagnosis, Finding
@@ -34,6 +37,8 @@ from babygpt.recipe import DataRecipe, ModelRecipe
 from babygpt.settings import DoctorSettings
 
 Patch = pytest.MonkeyPatch
+# Reading the metadata of eighty packages takes longer than everything else that a doctor does here.
+VERSION, REQUIRES = cache(metadata.version), cache(metadata.requires)
 
 
 class InProcess:
@@ -49,16 +54,17 @@ class InProcess:
 
 
 @pytest.fixture
-def sound(monkeypatch: Patch, tmp_path: Path) -> Iterator[None]:
+def sound(monkeypatch: Patch, tmp_path: Path) -> None:
     """What of the environment the tests decide themselves."""
-    cache = tmp_path / "cache"
-    cache.mkdir()
+    (tmp_path / "cache").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(verb, "started", contextmanager(lambda what: iter([InProcess(what)])))
     monkeypatch.setattr(places, "_PIECES", 1)
     monkeypatch.setattr(places, "_SLOW", 0.0)  # other tests may keep the disk busy
     monkeypatch.setattr(places, "_SLOW_FLUSH", 60.0)
-    monkeypatch.setenv("BABYGPT_CACHE", str(cache))
+    monkeypatch.setenv("BABYGPT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(metadata, "version", VERSION)
+    monkeypatch.setattr(metadata, "requires", REQUIRES)
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
     for name in (
         "HF_TOKEN",
@@ -70,7 +76,12 @@ def sound(monkeypatch: Patch, tmp_path: Path) -> Iterator[None]:
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "token"))
-    yield
+
+
+@cache
+def before() -> frozenset[Finding]:
+    """What is not quite well without any plant: tests run on one thread, and compile nothing."""
+    return frozenset(bad(verb.doctor(DoctorSettings())))
 
 
 def bad(diagnosis: Diagnosis) -> list[Finding]:
@@ -120,12 +131,13 @@ def attribute(place: Any, name: str, value: Any) -> Callable[[Patch, Path], None
     return lambda patch, tmp_path: patch.setattr(place, name, value)
 
 
-def failing(number: int, only: str = "") -> Callable[..., Any]:
+def failing(number: int, only: str = "", otherwise: Callable[..., Any] | None = None) -> Callable[..., Any]:
     """A function that fails as the system does, where its first argument holds a word."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if only in str(args[0] if args else ""):
             raise OSError(number, os.strerror(number))
+        return otherwise(*args, **kwargs) if otherwise else None
 
     return call
 
@@ -183,42 +195,135 @@ def limit(which: int, value: int) -> Callable[[Patch, Path], None]:
 CERTIFICATE = ssl.SSLCertVerificationError("self-signed certificate")
 PLANTS = {
     "malicious lightning": Plant(version("lightning", "2.6.2"), "fault", "malicious release", ">=2.6.5"),
-    "transformers that runs code": Plant(version("transformers", "5.2.1"), "fault", "a config.json runs code", ">=5.3"),
-    "torch too old": Plant(version("torch", "2.10.1"), "fault", "2.10.1 is installed, and >=2.11 is", ">=2.11"),
+    "transformers that runs code": Plant(
+        version("transformers", "5.2.1"), "fault", "a config.json runs code", ">=5.3"
+    ),
+    "torch too old": Plant(
+        version("torch", "2.10.1"), "fault", "2.10.1 is installed, and >=2.11 is", ">=2.11"
+    ),
     "no safetensors": Plant(version("safetensors", None), "fault", "is not installed", "pip install"),
-    "filelock with a hole": Plant(version("filelock", "3.12"), "warning", "CVE-2025-68146", "pip install -U filelock"),
-    "old Python": Plant(attribute(verb.versions.platform, "python_version", lambda: "3.10.2"), "fault", "3.10.2 is outside", "Python >=3.11"),
-    "code from checkpoints": Plant(variable(TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1"), "fault", "runs whatever code", "Unset"),
-    "left from a launcher": Plant(variable(RANK="3", WORLD_SIZE="4"), "fault", "RANK=3, WORLD_SIZE=4 without MASTER_ADDR", "unset RANK WORLD_SIZE"),
+    "filelock with a hole": Plant(
+        version("filelock", "3.12"), "warning", "CVE-2025-68146", "pip install -U filelock"
+    ),
+    "old Python": Plant(
+        attribute(verb.versions.platform, "python_version", lambda: "3.10.2"),
+        "fault",
+        "3.10.2 is outside",
+        "Python >=3.11",
+    ),
+    "code from checkpoints": Plant(
+        variable(TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1"), "fault", "runs whatever code", "Unset"
+    ),
+    "left from a launcher": Plant(
+        variable(RANK="3", WORLD_SIZE="4"),
+        "fault",
+        "RANK=3, WORLD_SIZE=4 without MASTER_ADDR",
+        "unset RANK WORLD_SIZE",
+    ),
     "no certificates": Plant(variable(SSL_CERT_FILE="/no/where.pem"), "fault", "is not there", "Unset"),
     "waiting for kernels": Plant(variable(CUDA_LAUNCH_BLOCKING="1"), "warning", "slow", "Unset"),
-    "on and off line": Plant(variable(TRANSFORMERS_OFFLINE="0"), "warning", "TRANSFORMERS_OFFLINE is 0", "HF_HUB_OFFLINE"),
+    "on and off line": Plant(
+        variable(TRANSFORMERS_OFFLINE="0"), "warning", "TRANSFORMERS_OFFLINE is 0", "HF_HUB_OFFLINE"
+    ),
     "an old cache": Plant(variable(TRANSFORMERS_CACHE="/x"), "warning", "no longer read", "HF_HOME"),
-    "a hub without https": Plant(variable(HF_ENDPOINT="http://me:secret@hub.local"), "warning", "not https", "https address"),
-    "no memory": Plant(attribute(system, "cpu_memory_available", lambda: 10**8), "fault", "0.1 of", "End other programs"),
+    "a hub without https": Plant(
+        variable(HF_ENDPOINT="http://me:secret@hub.local"), "warning", "not https", "https address"
+    ),
+    "no memory": Plant(
+        attribute(system, "cpu_memory_available", lambda: 10**8), "fault", "0.1 of", "End other programs"
+    ),
     "few files": Plant(limit(resource.RLIMIT_NOFILE, 256), "warning", "at most 256", "ulimit -n"),
     "small files": Plant(limit(resource.RLIMIT_FSIZE, 10**6), "fault", "larger than 1 MB", "ulimit -f"),
-    "clock of 1970": Plant(attribute(system, "time", SimpleNamespace(time=lambda: 0.0, strftime=time.strftime, gmtime=time.gmtime)), "fault", "1970-01-01", "NTP"),
-    "ASCII": Plant(attribute(system.sys, "getfilesystemencoding", lambda: "ascii"), "warning", "ascii for file names", "PYTHONUTF8=1"),
-    "no compiler": Plant(attribute(system.shutil, "which", lambda name: None), "warning", "no C++ compiler", "nstall g++"),
-    "full disk": Plant(attribute(places, "free_bytes", lambda path: 10**6 if "cache" in str(path) else 10**11), "fault", "less than a checkpoint", "Free some space"),
-    "disk that fills up": Plant(attribute(places, "fsync_dir", failing(errno.ENOSPC, "cache")), "fault", "no space left", "Free some space"),
-    "no right to write": Plant(attribute(places, "fsync_dir", failing(errno.EACCES, "cache")), "fault", "permission denied", "BABYGPT_CACHE"),
-    "cache in a file": Plant(lambda patch, tmp_path: patch.setenv("BABYGPT_CACHE", str(Path(__file__) / "x")), "fault", "is a file, not a folder", "BABYGPT_CACHE"),
-    "no rename": Plant(attribute(places.os, "rename", failing(errno.EXDEV, "cache")), "fault", "cannot rename", "BABYGPT_CACHE"),
-    "wrong bf16": Plant(bad_product(torch.bfloat16, lambda x: x * 1.1), "fault", "products in bfloat16 are wrong", "32-true"),
-    "fp32 of 10 bits": Plant(bad_product(torch.float32, lambda x: x.half().float()), "fault", "products in float32 are wrong", "64-true"),
-    "attention that looks ahead": Plant(not_causal, "fault", "scaled_dot_product_attention is wrong on cpu", "eager"),
+    "clock of 1970": Plant(
+        attribute(
+            system, "time", SimpleNamespace(time=lambda: 0.0, strftime=time.strftime, gmtime=time.gmtime)
+        ),
+        "fault",
+        "1970-01-01",
+        "NTP",
+    ),
+    "ASCII": Plant(
+        attribute(system.sys, "getfilesystemencoding", lambda: "ascii"),
+        "warning",
+        "ascii for file names",
+        "PYTHONUTF8=1",
+    ),
+    "no compiler": Plant(
+        attribute(system.shutil, "which", lambda name: None), "warning", "no C++ compiler", "nstall g++"
+    ),
+    "full disk": Plant(
+        attribute(places, "free_bytes", lambda path: 10**6 if "cache" in str(path) else 10**11),
+        "fault",
+        "less than a checkpoint",
+        "Free some space",
+    ),
+    "disk that fills up": Plant(
+        attribute(places, "fsync_dir", failing(errno.ENOSPC, "cache")),
+        "fault",
+        "no space left",
+        "Free some space",
+    ),
+    "no right to write": Plant(
+        attribute(places, "fsync_dir", failing(errno.EACCES, "cache")),
+        "fault",
+        "permission denied",
+        "BABYGPT_CACHE",
+    ),
+    "cache in a file": Plant(
+        lambda patch, tmp_path: patch.setenv("BABYGPT_CACHE", str(Path(__file__) / "x")),
+        "fault",
+        "is a file, not a folder",
+        "BABYGPT_CACHE",
+    ),
+    "no rename": Plant(
+        attribute(places.os, "rename", failing(errno.EXDEV, "cache", os.rename)),
+        "fault",
+        "cannot rename",
+        "BABYGPT_CACHE",
+    ),
+    "wrong bf16": Plant(
+        bad_product(torch.bfloat16, lambda x: x * 1.1), "fault", "products in bfloat16 are wrong", "32-true"
+    ),
+    "fp32 of 10 bits": Plant(
+        bad_product(torch.float32, lambda x: x.half().float()),
+        "fault",
+        "products in float32 are wrong",
+        "64-true",
+    ),
+    "attention that looks ahead": Plant(
+        not_causal, "fault", "scaled_dot_product_attention is wrong on cpu", "eager"
+    ),
     "AdamW without decay": Plant(no_decay, "fault", "fused AdamW is wrong", "torch"),
-    "a kernel that raises": Plant(attribute(torch, "mm", failing(errno.EIO)), "fault", "OSError", "machine.device"),
-    "a library that does not load": Plant(lambda patch, tmp_path: patch.setattr(probe, "PACKAGES", ("numpy", "no_such_package")), "fault", "cannot be imported: ModuleNotFoundError", "reinstall"),
-    "a hub of another's": Plant(answering(urllib.error.URLError(CERTIFICATE)), "fault", "not trusted", "SSL_CERT_FILE"),
-    "no network": Plant(answering(urllib.error.URLError("no route to host")), "warning", "no route to host", "HF_HUB_OFFLINE=1"),
-    "an hour behind": Plant(answering(None, ago=-3600), "fault", "-3,600 s from the hub's", "NTP"),
+    "a kernel that raises": Plant(
+        attribute(torch, "mm", failing(errno.EIO)), "fault", "OSError", "machine.device"
+    ),
+    "a library that does not load": Plant(
+        lambda patch, tmp_path: patch.setattr(probe, "PACKAGES", ("numpy", "no_such_package")),
+        "fault",
+        "cannot be imported: ModuleNotFoundError",
+        "reinstall",
+    ),
+    "a hub of another's": Plant(
+        answering(urllib.error.URLError(CERTIFICATE)), "fault", "not trusted", "SSL_CERT_FILE"
+    ),
+    "no network": Plant(
+        answering(urllib.error.URLError("no route to host")),
+        "warning",
+        "no route to host",
+        "HF_HUB_OFFLINE=1",
+    ),
+    "an hour behind": Plant(answering(None, ago=-3600.0), "fault", " s from the hub", "NTP"),
     "a token for everyone": Plant(loose_token, "warning", "other users may read", "chmod 600"),
-    "a token with a line's end": Plant(variable(HF_TOKEN="hf_secret\n"), "fault", "spaces or characters", "Set it again"),
-    "GPU and a build without": Plant(attribute(devices, "gpus_of_the_system", lambda: "2 NVIDIA GPUs"), "warning", "cannot use 2 NVIDIA GPUs", "build of torch"),
-}  # fmt: skip
+    "a token with a line's end": Plant(
+        variable(HF_TOKEN="hf_secret\n"), "fault", "spaces or characters", "Set it again"
+    ),
+    "GPU and a build without": Plant(
+        attribute(devices, "gpus_of_the_system", lambda: "2 NVIDIA GPUs"),
+        "warning",
+        "cannot use 2 NVIDIA GPUs",
+        "build of torch",
+    ),
+}
 
 
 @pytest.mark.usefixtures("sound")
@@ -240,10 +345,10 @@ def test_a_sound_set_up(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("name", PLANTS)
 def test_each_planted_fault_is_found(name: str, monkeypatch: Patch, tmp_path: Path) -> None:
     plant = PLANTS[name]
-    before = set(bad(verb.doctor(DoctorSettings())))
+    well = before()
     plant.plant(monkeypatch, tmp_path)
     diagnosis = verb.doctor(DoctorSettings())
-    (new,) = set(bad(diagnosis)) - before
+    (new,) = set(bad(diagnosis)) - well
     assert new.status == plant.status
     assert plant.words in new.what
     assert plant.mend in new.mend
@@ -402,9 +507,7 @@ def test_what_a_check_did_not_foresee_is_a_finding(shop: Workshop, monkeypatch: 
 
 def test_no_torch_before_it_is_known_to_work() -> None:
     """In a fresh process the verb's file imports nothing that could be broken."""
-    import subprocess
-    import sys
-
-    code = "import sys, babygpt.doctor.verb; print(*{'torch', 'transformers', 'numpy', 'lightning'} & sys.modules.keys())"
+    heavy = set(probe.PACKAGES)
+    code = f"import sys, babygpt.doctor.verb; print(*{heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -58,7 +58,7 @@ def check_packages() -> Iterator[Finding]:
     holes = _holes()
     found = [*chain.from_iterable(_judge(each, holes) for each in wanted), *_bad_further_away(wanted, holes)]
     yield from found
-    yield from _quarrels(wanted)
+    yield from _quarrels(wanted, {each.about for each in found})
     if not found:
         named = ", ".join(f"{name} {metadata.version(name)}" for name in _NAMED)
         yield ok("packages", f"{named} and {len(wanted) - len(_NAMED)} more are in their ranges")
@@ -119,14 +119,14 @@ def _bad_further_away(wanted: list[Requirement], holes: list[dict[str, str]]) ->
             yield warning(name, bad, f"pip install -U {name}")
 
 
-def _quarrels(wanted: list[Requirement]) -> Iterator[Finding]:
-    """What the packages themselves ask for and do not get."""
+def _quarrels(wanted: list[Requirement], known: set[str]) -> Iterator[Finding]:
+    """What the packages themselves ask for and do not get, but for what is known to be wrong itself."""
     for package in wanted:
         try:
             inner = _requirements(package.name)
         except metadata.PackageNotFoundError:
             continue
-        for requirement in inner:
+        for requirement in (each for each in inner if each.name not in known):
             try:
                 version = metadata.version(requirement.name)
             except metadata.PackageNotFoundError:
