@@ -30,6 +30,7 @@ from babygpt.settings import (
     EvalSettings,
     GenerateSettings,
     InspectSettings,
+    PlanSettings,
     PrepareSettings,
     TrainSettings,
     VerifySettings,
@@ -185,6 +186,20 @@ VERBS: dict[str, Verb] = {
             ),
         ),
     ),
+    "plan": Verb(
+        "babygpt.plan:plan",
+        Syntax(
+            "babygpt plan",
+            PlanSettings,
+            one_of="budget",
+            takes_config=True,
+            config=TrainSettings,
+            examples=(
+                "babygpt plan --data.path notes.txt --model.name preset:gpt2-11m --budget.tokens 1000000",
+                "babygpt plan --config runs/notes/recipe.yaml --machine.preset h100x8 --price_per_hour 20",
+            ),
+        ),
+    ),
     "doctor": Verb(
         "babygpt.doctor.verb:doctor",
         Syntax(
@@ -210,6 +225,7 @@ _OTHER_VERBS = {
     "env": "doctor",
     "evaluate": "eval",
     "finetune": "train",
+    "estimate": "plan",
     "fit": "train",
     "inspect": "data inspect",
     "prepare": "data prepare",

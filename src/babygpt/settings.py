@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from babygpt import fields
 from babygpt.errors import RecipeError
 from babygpt.machine import MachineRequest
+from babygpt.machines import PlanMachine
 from babygpt.recipe import (
     Auto,
     Budget,
@@ -25,6 +26,7 @@ __all__ = [
     "EvalSettings",
     "GenerateSettings",
     "InspectSettings",
+    "PlanSettings",
     "PrepareSettings",
     "TrainSettings",
     "VerifySettings",
@@ -265,6 +267,49 @@ class VerifySettings:
     def __post_init__(self) -> None:
         if not self.path:
             raise RecipeError("'' is not a folder", where="path")
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """Say what a run will need and reach, without running it.
+
+    Args:
+        model: the model.
+        data: the data, its tokens and its windows.
+        optim: the optimiser.
+        budget: how long to train: at most one of these; none is three minutes.
+        validate: when and on how much to validate.
+        machine: the computer to plan for.
+        price_per_hour: of that computer, all devices, in any currency.
+        watts: that it takes under load, all devices; a preset knows its own.
+        json: print one JSON object on standard output and nothing else there.
+
+    Raises:
+        RecipeError: a field is out of range, or fields contradict each other.
+    """
+
+    model: ModelRecipe = field(default_factory=ModelRecipe)
+    data: DataRecipe = field(default_factory=DataRecipe)
+    optim: OptimRecipe = field(default_factory=OptimRecipe)
+    budget: Budget = field(default_factory=Budget)
+    validate: ValidateRecipe = field(default_factory=ValidateRecipe)
+    machine: PlanMachine = field(default_factory=PlanMachine)
+    price_per_hour: float | None = None
+    watts: float | None = None
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("price_per_hour", "watts"):
+            if getattr(self, name) is not None:
+                fields.check_number(name, getattr(self, name), above=0)
+        # Checks what only the recipe as a whole can tell.
+        _ = self.recipe
+        self.data.check_sources()
+
+    @property
+    def recipe(self) -> Recipe:
+        """The part that decides what is learned."""
+        return Recipe(self.model, self.data, self.optim, ScheduleRecipe(), self.budget, self.validate)
 
 
 @dataclass(frozen=True)

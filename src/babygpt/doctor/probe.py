@@ -18,6 +18,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from babygpt.doctor.findings import Finding, fault, ok, warning
@@ -228,11 +229,11 @@ def _runs(what: str) -> Iterator[tuple[str, Callable[[], Iterable[Finding]]]]:
     for device in facts.devices:
         for name in [f"cuda:{i}" for i in range(facts.cuda_count)] if device == "cuda" else [device]:
             if what == "compile":
-                yield "compile", lambda name=name: compiled(name)
+                yield "compile", partial(compiled, name)
                 return
-            yield name, lambda name=name: products(name)
-            yield "attention", lambda name=name: attention(name)
-            yield "optimizer", lambda name=name: optimizer(name)
+            yield name, partial(products, name)
+            yield "attention", partial(attention, name)
+            yield "optimizer", partial(optimizer, name)
 
 
 def main(what: str, say: Callable[[dict[str, Any]], None]) -> None:

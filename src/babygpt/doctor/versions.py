@@ -35,7 +35,9 @@ def check_python() -> Iterator[Finding]:
     """Whether this Python is one that the package takes."""
     here = platform.python_version()
     try:
-        wanted = metadata.metadata("babygpt").get("Requires-Python") or ""
+        about = metadata.metadata("babygpt")
+        # Its type has no get.
+        wanted = about["Requires-Python"] if "Requires-Python" in about else ""  # noqa: SIM401
     except metadata.PackageNotFoundError:
         wanted = ""
     if Version(here) in SpecifierSet(wanted, prereleases=True):
