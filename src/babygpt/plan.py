@@ -171,14 +171,11 @@ def plan(settings: PlanSettings) -> PlanResult:
     data = build_data(recipe, batch_size=planned.plan.micro_batch, prepared_as=data.prepared.key)
     data.setup()
     require_full_steps(data)
-    if other is None:
-        module = build_module(recipe, planned.plan, data)
-        seconds = planner.measure_step(
-            module.model, data.micro_batch, planned.plan, data.plan.micro_batches, recipe.optim.name
-        )
-    else:
-        step = flops * tokens / (planned.plan.devices * other.gpu.peak * ASSUMED_SHARE)
-        seconds = planner.StepTime(step, step * _FORWARD_SHARE / data.plan.micro_batches)
+    seconds = (
+        _measured(recipe, planned.plan, data)
+        if other is None
+        else _assumed(flops * tokens, planned.plan, data, other)
+    )
     batches = len(data.validation.rows(planned.plan.micro_batch, 0, 1))
     steps = planner.resolve_steps(recipe, data.plan, batches, seconds).budget.steps or 0
     training = steps * seconds.step
@@ -208,6 +205,17 @@ def plan(settings: PlanSettings) -> PlanResult:
         assumptions=tuple(_assumptions(other)),
         alternatives=tuple(_alternatives(planned.plan, recipe, config, room)),
     )
+
+
+def _measured(recipe: Recipe, plan: MachinePlan, data: LLMDataModule) -> planner.StepTime:
+    model = build_module(recipe, plan, data).model
+    return planner.measure_step(model, data.micro_batch, plan, data.plan.micro_batches, recipe.optim.name)
+
+
+def _assumed(flops: int, plan: MachinePlan, data: LLMDataModule, other: Machine) -> planner.StepTime:
+    """Of a step of so many operations, on all devices together."""
+    step = flops / (plan.devices * other.gpu.peak * ASSUMED_SHARE)
+    return planner.StepTime(step, step * _FORWARD_SHARE / data.plan.micro_batches)
 
 
 def _resolved(recipe: Recipe, facts: MachineFacts) -> tuple[Recipe, LLMDataModule]:
