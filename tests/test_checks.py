@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig, OPTForCausalLM
 
-from babygpt.checks import StepContext, check_model, check_schedule
+from babygpt.checks import StepContext, check_schedule, verdicts
 from babygpt.errors import CheckError
 from babygpt.model.loss import find_head
 
@@ -29,6 +29,12 @@ def context(tiny_gpt2: Path) -> StepContext:
 
 def with_batch(context: StepContext, **changed: torch.Tensor) -> StepContext:
     return replace(context, batch={**context.batch, **changed})
+
+
+def check_model(model: Any, head: Any, context: StepContext) -> None:
+    for _, error in verdicts(model, head, context):
+        if error is not None:
+            raise error
 
 
 def failure(model: Any, context: StepContext) -> str:

@@ -70,6 +70,20 @@ def answer(settings):
 # -- exit codes ----------------------------------------------------------------------------------------------
 
 
+def test_1_bad_news_is_a_result(verb, capsys, monkeypatch):
+    """A judgement is told by every process, and its exit code is the command's."""
+
+    @dataclass(frozen=True)
+    class Judged(Answer):
+        exit_code: int = 1
+
+    monkeypatch.setenv("RANK", "1")
+    for code in (0, 1):
+        verb("doctor", lambda settings, code=code: Judged(exit_code=code))
+        assert main(["doctor"]) == code
+        assert capsys.readouterr().out.startswith("the first line")
+
+
 def test_0_done(verb, capsys):
     asked = verb("train", answer)
     assert main(["train", "--optim.lr", "0.1"]) == 0
@@ -200,8 +214,8 @@ def test_what_the_terminal_cannot_show_is_no_failure():
     [
         (
             [],
-            "no verb is given. There are train, eval, generate, data prepare, data inspect, checkpoint verify;"
-            " babygpt --help says more.",
+            "no verb is given. There are train, eval, generate, data prepare, data inspect, checkpoint verify, plan,"
+            " doctor; babygpt --help says more.",
         ),
         (["trian"], "there is no verb trian. Did you mean babygpt train."),
         (["finetune"], "there is no verb finetune. Did you mean babygpt train."),
@@ -212,7 +226,8 @@ def test_what_the_terminal_cannot_show_is_no_failure():
         (["--seed", "1"], "--seed stands before the verb. Begin with one of train,"),
         (
             ["xyzzy"],
-            "there is no verb xyzzy. There are train, eval, generate, data prepare, data inspect, checkpoint verify.",
+            "there is no verb xyzzy. There are train, eval, generate, data prepare, data inspect, checkpoint verify,"
+            " plan, doctor.",
         ),
     ],
     ids=repr,

@@ -18,7 +18,8 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
-HOLES = tomllib.loads(Path(__file__).with_name("known_vulnerable.toml").read_text(encoding="utf-8"))["hole"]
+KNOWN = ROOT / "src" / "babygpt" / "known_vulnerable.toml"
+HOLES = tomllib.loads(KNOWN.read_text(encoding="utf-8"))["hole"]
 SETS = {
     "train": [*PYPROJECT["project"]["dependencies"], *PYPROJECT["build-system"]["requires"]],
     **EXTRAS,

@@ -69,6 +69,8 @@ def blocks_of(page: Path) -> list[tuple[str, str]]:
 
 def quick(words: list[str]) -> list[str]:
     """A command's own words, with a smaller model and three steps; what it is asked to read and write stays."""
+    if words[0] == "plan":
+        return [*words, "--data.block", "64", "--data.global_batch_size", "8"]
     if words[0] != "train":
         return words
     text = re.sub(r" --budget\.\w+ \S+", "", shlex.join(words)).replace("preset:gpt2-11m", "preset:gpt2-1m")
@@ -83,6 +85,9 @@ def quick(words: list[str]) -> list[str]:
 def workplace(tmp_path: Path, tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the documents' commands name."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(
+        "TORCHDYNAMO_DISABLE", "1"
+    )  # of the doctor's processes: compiling takes a dozen seconds
     prose = [d.text or "" for d in read_documents(["builtin:prose"])]
     (tmp_path / "notes.txt").write_text("\n\n".join(prose[:30]))
     (tmp_path / "letters.jsonl").write_text(

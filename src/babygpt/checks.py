@@ -5,7 +5,7 @@ Each finds a fault that otherwise shows only as a model that learned the wrong t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +14,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from babygpt.errors import CheckError
+from babygpt.errors import CheckError, InputError
 from babygpt.model.attention import model_inputs, packing_leak
 from babygpt.model.loss import Head, count_targets, sum_nll
 
-__all__ = ["StepContext", "check_model", "check_schedule"]
+__all__ = ["StepContext", "Verdict", "check_schedule", "failure", "verdicts"]
+
+Verdict = tuple[str, InputError | None]
 
 _ROWS, _COLUMNS = 2, 128
 # Two correct implementations differ by the order of summation: about sqrt(vocabulary) roundings of 6e-8.
@@ -44,25 +46,46 @@ class StepContext:
     isolated: bool
 
 
-def check_model(model: PreTrainedModel, head: Head | None, context: StepContext) -> None:
-    """Runs every check that needs the model.
+def verdicts(model: PreTrainedModel, head: Head | None, context: StepContext) -> Iterator[Verdict]:
+    """Every check that needs the model: what it looks at, in words, and its failure if it fails.
 
-    Raises:
-        CheckError: what is wrong and what to do.
+    Those that run the model come last, and only where the others pass: a model is not run on what it cannot take.
     """
-    _check_vocabulary(model, context)
-    _check_positions(model, context.block)
-    _check_targets(context)
-    _check_padding(context)
-    _check_tied(model)
-    was_training = model.training
-    model.train(False)
+    unfit = False
+    for about, check in (
+        (
+            "every id of the tokenizer and the batch has an embedding",
+            lambda: _check_vocabulary(model, context),
+        ),
+        ("the block fits into the model's positions", lambda: _check_positions(model, context.block)),
+        ("the first batch has targets", lambda: _check_targets(context)),
+        ("padding is no target, and ends of text are", lambda: _check_padding(context)),
+        ("the head is tied as the configuration says", lambda: _check_tied(model)),
+    ):
+        error = failure(check)
+        unfit = unfit or error is not None
+        yield about, error
+    if unfit:
+        return
+    if context.isolated:
+        yield "packed documents do not see each other", failure(lambda: _check_leak(model), model)
+    shift = lambda: _check_label_shift(model, head, context.batch)  # noqa: E731
+    yield "our loss equals the model's own", failure(shift, model)
+
+
+def failure(check: Callable[[], object], model: PreTrainedModel | None = None) -> InputError | None:
+    """How a check fails, if it does; a model that it runs is in eval mode meanwhile."""
+    was_training = model is not None and model.training
+    if model is not None:
+        model.train(False)
     try:
-        if context.isolated:
-            _check_leak(model)
-        _check_label_shift(model, head, context.batch)
+        check()
+    except InputError as error:
+        return error
     finally:
-        model.train(was_training)
+        if model is not None:
+            model.train(was_training)
+    return None
 
 
 def check_schedule(multipliers: Sequence[float], name: str) -> None:

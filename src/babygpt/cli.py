@@ -1,7 +1,7 @@
 """The command: arguments -> verb -> exit code. The only place that prints results or exits.
 
     0    done
-    1    a failure of ours, with its traceback
+    1    a failure of ours, with its traceback; or what was looked for was found: a fault, by doctor
     2    bad input or usage, one plain message on standard error
     128+n  stopped by signal n, after saving: 143 for SIGTERM, 130 for Ctrl-C
 
@@ -20,15 +20,17 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from babygpt import __version__
 from babygpt.arguments import Syntax, parse
 from babygpt.errors import InputError, NotFiniteError, RecipeError, SpikeSeen, Stopped
 from babygpt.settings import (
+    DoctorSettings,
     EvalSettings,
     GenerateSettings,
     InspectSettings,
+    PlanSettings,
     PrepareSettings,
     TrainSettings,
     VerifySettings,
@@ -49,6 +51,15 @@ class Result(Protocol):
 
     def lines(self) -> Sequence[str | Text]:
         """For people; a `Text` may have colours, and holds nothing that moves a terminal's cursor."""
+
+
+@runtime_checkable
+class Judgement(Result, Protocol):
+    """A result that may be bad news; every process tells its own, since each may be on another computer."""
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 for bad news."""
 
 
 @dataclass(frozen=True)
@@ -175,12 +186,46 @@ VERBS: dict[str, Verb] = {
             ),
         ),
     ),
+    "plan": Verb(
+        "babygpt.plan:plan",
+        Syntax(
+            "babygpt plan",
+            PlanSettings,
+            one_of="budget",
+            takes_config=True,
+            config=TrainSettings,
+            examples=(
+                "babygpt plan --data.path notes.txt --model.name preset:gpt2-11m --budget.tokens 1000000",
+                "babygpt plan --config runs/notes/recipe.yaml --machine.preset h100x8 --price_per_hour 20",
+            ),
+        ),
+    ),
+    "doctor": Verb(
+        "babygpt.doctor.verb:doctor",
+        Syntax(
+            "babygpt doctor",
+            DoctorSettings,
+            left_out=("given",),
+            one_of="budget",
+            takes_config=True,
+            config=TrainSettings,
+            examples=(
+                "babygpt doctor",
+                "babygpt doctor --data.path chat.jsonl --model.name path/to/model",
+                "babygpt doctor --config runs/notes/recipe.yaml --json",
+            ),
+        ),
+    ),
 }
 
 _OTHER_VERBS = {
     "chat": "generate",
+    "check": "doctor",
+    "diagnose": "doctor",
+    "env": "doctor",
     "evaluate": "eval",
     "finetune": "train",
+    "estimate": "plan",
     "fit": "train",
     "inspect": "data inspect",
     "prepare": "data prepare",
@@ -214,8 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name is None:
             return 0
         prog = VERBS[name].syntax.prog
-        _run(VERBS[name], rest)
-        return 0
+        return _run(VERBS[name], rest)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except InputError as error:
@@ -288,15 +332,16 @@ def _help() -> str:
 # -- running it ----------------------------------------------------------------------------------------------
 
 
-def _run(verb: Verb, arguments: list[str]) -> None:
+def _run(verb: Verb, arguments: list[str]) -> int:
     parsed = parse(verb.syntax, arguments)
     settings: Any = parsed.settings
-    if isinstance(settings, TrainSettings):
+    if isinstance(settings, TrainSettings | DoctorSettings):
         settings = replace(settings, given=parsed.given)
     module, _, function = verb.home.partition(":")
     result: Result = getattr(importlib.import_module(module), function)(settings)
-    if _is_first_process():
+    if isinstance(result, Judgement) or _is_first_process():
         _print(result, as_json=settings.json)
+    return result.exit_code if isinstance(result, Judgement) else 0
 
 
 def _is_first_process() -> bool:

@@ -13,6 +13,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
+from babygpt.cgroups import limits
 from babygpt.errors import MachineError
 
 __all__ = [
@@ -20,10 +21,13 @@ __all__ = [
     "MachinePlan",
     "MachineRequest",
     "asked_as_before",
+    "cpu_memory_available",
     "detect",
     "installed_versions",
     "keep_freed_memory",
     "memory_available",
+    "memory_total",
+    "usable_cores",
 ]
 
 # Products timed for each number format, and how many times faster bf16 has to be.
@@ -182,9 +186,9 @@ def detect() -> MachineFacts:
         name=name,
         devices=tuple(devices),
         cuda_count=cuda,
-        cores=_cores(),
+        cores=usable_cores(),
         threads=torch.get_num_threads(),
-        memory_bytes=_memory_total(),
+        memory_bytes=memory_total(),
         bf16_devices=tuple(bf16),
     )
 
@@ -224,14 +228,21 @@ def memory_available(device: str) -> int:
         return int(torch.cuda.mem_get_info()[0])
     if device == "mps":
         return int(torch.mps.recommended_max_memory())
+    return cpu_memory_available()
+
+
+def cpu_memory_available() -> int:
+    """Bytes that programs may still take of this computer's memory, or of its container's limit."""
+    available = memory_total() // 2
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             for line in file:
                 if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
+                    available = int(line.split()[1]) * 1024
     except OSError:
         pass  # not Linux
-    return _memory_total() // 2
+    left = limits().memory_free
+    return available if left is None else min(available, left)
 
 
 @cache
@@ -257,16 +268,21 @@ def _bf16_pays_on_cpu() -> bool:
     return fastest[torch.float32] > _WORTH_IT * fastest[torch.bfloat16]
 
 
-def _cores() -> int:
+def usable_cores() -> int:
+    """Processor cores that this process may use, whole ones, after its affinity and its container's limit."""
     affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    allowed = limits().cores
+    return count if allowed is None else max(1, min(count, math.ceil(allowed)))
 
 
-def _memory_total() -> int:
+def memory_total() -> int:
+    """Bytes of this computer's memory, or of its container's limit."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
-        return 8 * 2**30  # a system that does not say: what a small laptop has
+        total = 8 * 2**30  # a system that does not say: what a small laptop has
+    return min(total, limits().memory or total)
 
 
 def _cpu_name() -> str:

@@ -28,6 +28,7 @@ from babygpt.optim.optimizers import OPTIMIZERS, build_optimizer
 from babygpt.recipe import Budget, Recipe
 
 __all__ = [
+    "SHARE_OF_MEMORY",
     "Planned",
     "StepTime",
     "choose_model",
@@ -41,7 +42,7 @@ __all__ = [
 # Presets by device: the largest that learns something to look at in the default three minutes.
 _MODEL_FOR = {"cpu": "preset:llama-5m", "mps": "preset:gpt2-11m", "cuda": "preset:gpt2-124m"}
 _DEFAULT_MINUTES = 3.0
-_SHARE_OF_MEMORY = 0.7
+SHARE_OF_MEMORY = 0.7
 # A micro-batch of more tokens than this no longer gains on a CPU, whose caches it leaves.
 _CPU_TOKENS = 4096
 _VALIDATIONS = 8
@@ -182,22 +183,30 @@ def should_checkpoint_activations(
 ) -> bool:
     """Whether a step without activation checkpointing would not fit into the device's memory."""
     parts = memory_bytes(config, micro_batch, block, checkpointing=False, bf16=False)
-    return parts.total > _SHARE_OF_MEMORY * memory_available(device.type)
+    return parts.total > SHARE_OF_MEMORY * memory_available(device.type)
 
 
-def resolve_plan(request: MachineRequest, facts: MachineFacts, recipe: Recipe, config: Any) -> Planned:
-    """The plan of this computer: as asked, or the fastest that fits.
+def resolve_plan(
+    request: MachineRequest,
+    facts: MachineFacts,
+    recipe: Recipe,
+    config: Any,
+    available: Callable[[str], int] | None = None,
+) -> Planned:
+    """The plan of a computer: as asked, or the fastest that fits.
 
     Args:
         request: what the user asks; `auto` elsewhere.
         facts: what the computer is.
         recipe: resolved.
         config: the model's configuration.
+        available: bytes that a run may take on a kind of device of it; None asks this computer.
 
     Raises:
         MachineError: the computer has not what was asked.
     """
     reasons: list[str] = []
+    available = available or memory_available
     device = facts.device_for(request.device)
     devices = (facts.cuda_count if device == "cuda" else 1) if request.devices == "auto" else request.devices
     if device == "cuda" and devices > facts.cuda_count:
@@ -217,13 +226,14 @@ def resolve_plan(request: MachineRequest, facts: MachineFacts, recipe: Recipe, c
     block, size = int(recipe.data.block), int(recipe.data.global_batch_size)
     world = devices * request.nodes
     per_rank = -(-size // world)
-    micro, checkpointing = _fit(request, config, per_rank, block, device, precision.startswith("bf16"))
+    room = int(SHARE_OF_MEMORY * available(device))
+    micro, checkpointing = _fit(request, config, per_rank, block, device, precision.startswith("bf16"), room)
     memory = memory_bytes(
         config, micro, block, checkpointing=checkpointing, bf16=precision.startswith("bf16")
     )
     reasons.append(
         f"micro-batch {micro} of {per_rank} sequences a device and step: {memory.total / 2**30:.1f} GiB predicted,"
-        f" {memory_available(device) / 2**30:.1f} GiB free"
+        f" {available(device) / 2**30:.1f} GiB free"
     )
     reasons.append(
         f"activation checkpointing {'on: it would not fit without' if checkpointing else 'off: it fits'}"
@@ -257,10 +267,9 @@ def _precision(asked: str, device: str, facts: MachineFacts) -> tuple[str, str]:
 
 
 def _fit(
-    request: MachineRequest, config: Any, per_rank: int, block: int, device: str, bf16: bool
+    request: MachineRequest, config: Any, per_rank: int, block: int, device: str, bf16: bool, room: int
 ) -> tuple[int, bool]:
     """The largest divisor of a rank's sequences that fits, and whether activations are checkpointed."""
-    room = _SHARE_OF_MEMORY * memory_available(device)
     cap = max(1, _CPU_TOKENS // block) if device == "cpu" else per_rank
     sizes = [s for s in range(per_rank, 0, -1) if per_rank % s == 0 and s <= cap]
     if request.micro_batch != "auto":

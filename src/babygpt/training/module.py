@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
-from babygpt.checks import StepContext, check_model, check_schedule
+from babygpt.checks import StepContext, Verdict, check_schedule, failure, verdicts
 from babygpt.data.module import LLMDataModule
 from babygpt.errors import RecipeError
 from babygpt.model.attention import model_inputs, resolve_attention
@@ -172,11 +172,19 @@ class BabyGPT(L.LightningModule):
             CheckError: what is wrong and what to do.
             ModelError: a parameter that no rule matches.
         """
+        for _, error in self.verdicts(data):
+            if error is not None:
+                raise error
+
+    def verdicts(self, data: LLMDataModule) -> Iterator[Verdict]:
+        """Each of these checks on the first micro-batch: what it looks at, and its failure if it fails."""
         device = next(self.model.parameters()).device
         batch = {k: v.to(device) for k, v in data.micro_batch(0).items()}
         self._attend_as(data)
-        check_model(self.model, self._head, StepContext(batch, data.tokenizer, data.block, data.isolated))
-        parameter_groups(self.model, self._rules, self.hparams["weight_decay"])
+        context = StepContext(batch, data.tokenizer, data.block, data.isolated)
+        yield from verdicts(self.model, self._head, context)
+        group = lambda: parameter_groups(self.model, self._rules, self.hparams["weight_decay"])  # noqa: E731
+        yield "every parameter is in exactly one group of the optimiser", failure(group)
 
     # -- a step --------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from babygpt.training.spikes import Rollback, read_rollbacks, roll_back
 from babygpt.training.weights import read_changes
 
 __all__ = [
+    "SAVED_COPIES",
     "Run",
     "Say",
     "begin",
@@ -41,6 +42,7 @@ __all__ = [
     "go_back",
     "pieces",
     "reopen",
+    "require_full_steps",
     "shrink",
     "write_machine",
 ]
@@ -48,7 +50,7 @@ __all__ = [
 Say = Callable[[str], None]
 
 # The newest two and the best, each with weights and two moments in fp32.
-_SAVED_COPIES = 3
+SAVED_COPIES = 3
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
     say(f"model: {name}, {parameters:,} parameters, on {facts.describe()}")
     for reason in planned.reasons:
         say(f"plan: {reason}")
-    ensure_space(out.parent, _SAVED_COPIES * 12 * parameters, "the checkpoints of this run")
+    ensure_space(out.parent, SAVED_COPIES * 12 * parameters, "the checkpoints of this run")
     prepared = data.prepared
     recipe, plan, built = _fitting(recipe, planned.plan, prepared.key, say)
     if recipe.data.packing != "stream":
@@ -147,7 +149,7 @@ def _fitting(
     while True:
         data = build_data(recipe, batch_size=plan.micro_batch, workers=plan.workers, prepared_as=prepared_as)
         data.setup()
-        _require_full_steps(data)
+        require_full_steps(data)
         module = build_module(recipe, plan, data)
         try:
             module.check(data)
@@ -159,7 +161,7 @@ def _fitting(
             plan = _smaller(recipe, plan, error, say)
 
 
-def _require_full_steps(data: LLMDataModule) -> None:
+def require_full_steps(data: LLMDataModule) -> None:
     """Refuses a step that would be mostly empty: a window comes once an epoch, and no step goes beyond one."""
     order = data.plan.order
     if order.global_batch_size > order.num_windows:

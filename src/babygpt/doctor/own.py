@@ -1,0 +1,140 @@
+"""The self-checks on the user's own recipe and data: what `train` does up to its first step, and no run folder.
+
+Everything is tried that can be without what failed before it. Cost: data that are not in the cache yet are prepared,
+as `train` would; the model is built and run on one micro-batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+
+from babygpt import planner
+from babygpt.checks import check_schedule, failure
+from babygpt.data.module import LLMDataModule
+from babygpt.disk import ensure_space
+from babygpt.doctor.findings import Finding, fault, ok, warning
+from babygpt.errors import InputError
+from babygpt.machine import MachinePlan, detect, memory_available
+from babygpt.model.cost import model_cost
+from babygpt.optim.schedules import multiplier
+from babygpt.prepare import PreparationView
+from babygpt.recipe import Recipe
+from babygpt.settings import DoctorSettings
+from babygpt.training.module import BabyGPT
+from babygpt.training.start import SAVED_COPIES, build_data, build_module, config_of, require_full_steps
+
+__all__ = ["check_recipe"]
+
+T = TypeVar("T")
+
+# Of a run whose budget is no number of steps, for the rates of its first ones.
+_STEPS = 1000
+
+
+def check_recipe(settings: DoctorSettings) -> Iterator[Finding]:
+    """Data, model, plan and the self-checks of a recipe, each with its findings."""
+    found: list[Finding] = []
+    with PreparationView(Console(stderr=True)) as progress:
+        prepared = _attempt("data", found, lambda: _prepared(settings, progress))
+    yield from found
+    if prepared is None:
+        return
+    recipe, data = prepared
+    yield from _data_findings(data)
+    planned = _attempt("plan", found := [], lambda: _planned(settings, recipe, data))
+    yield from found
+    if planned is None:
+        return
+    recipe, plan, findings = planned
+    yield from findings
+    built = _attempt("model", found := [], lambda: _built(recipe, plan, data.prepared.key))
+    yield from found
+    if built is not None:
+        yield from _self_checks(recipe, *built)
+
+
+def _attempt(about: str, found: list[Finding], work: Callable[[], T]) -> T | None:
+    """What the work gives; None, and a fault among the findings, where it fails."""
+    try:
+        return work()
+    except InputError as error:
+        where = f"{error.where}: " if error.where else ""
+        found.append(fault(about, f"{where}{error.what}", error.hint or "Correct the recipe"))
+    except Exception as error:
+        what = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        found.append(fault(about, what, "Please report it, with this line and the recipe"))
+    return None
+
+
+def _prepared(settings: DoctorSettings, progress: Any) -> tuple[Recipe, LLMDataModule]:
+    name = planner.choose_model(settings.recipe.model.name, detect())
+    recipe = replace(settings.recipe, model=replace(settings.recipe.model, name=name))
+    data = build_data(recipe, batch_size=1, progress=progress)
+    data.prepare_data()
+    return recipe, data
+
+
+def _data_findings(data: LLMDataModule) -> Iterator[Finding]:
+    train, val = data.prepared.train, data.prepared.val
+    yield ok(
+        "data", f"{train.num_documents:,} documents, {train.num_tokens:,} tokens; {val.num_tokens:,} held out"
+    )
+    for note in data.notes:
+        yield ok("data", note)
+
+
+def _planned(
+    settings: DoctorSettings, recipe: Recipe, data: LLMDataModule
+) -> tuple[Recipe, MachinePlan, list[Finding]]:
+    facts, config = detect(), config_of(recipe, data)
+    parameters = model_cost(config).parameters
+    recipe = planner.resolve_recipe(
+        recipe,
+        model_name=recipe.model.name,
+        parameters=parameters,
+        block=data.block,
+        windows=data.prepared.train.num_tokens // data.block,
+    )
+    planned = planner.resolve_plan(settings.machine, facts, recipe, config)
+    plan, needed = planned.plan, planned.memory.total
+    free = memory_available(plan.device)
+    said = f"{needed / 2**30:.2f} GiB are predicted for {parameters:,} parameters, and {free / 2**30:.1f} are free"
+    if needed > free:
+        mend = "Give a smaller model, data.block or machine.micro_batch, or machine.activation_checkpointing true"
+        found = [fault("plan", said, mend)]
+    else:
+        found = [ok("plan", f"{plan.precision} on {plan.device}, micro-batch {plan.micro_batch}: {said}")]
+    if plan.compile and plan.device == "mps":
+        found.append(warning("plan", "torch.compile is not reliable on MPS", "Leave machine.compile at auto"))
+    ensure_space(Path(settings.out or "runs"), SAVED_COPIES * 12 * parameters, "the checkpoints of this run")
+    return recipe, plan, found
+
+
+def _built(recipe: Recipe, plan: MachinePlan, key: str) -> tuple[LLMDataModule, BabyGPT]:
+    data = build_data(recipe, batch_size=plan.micro_batch, prepared_as=key)
+    data.setup()
+    require_full_steps(data)
+    return data, build_module(recipe, plan, data)
+
+
+def _self_checks(recipe: Recipe, data: LLMDataModule, module: BabyGPT) -> Iterator[Finding]:
+    found: list[Finding] = []
+    schedule, steps = recipe.schedule, recipe.budget.steps or _STEPS
+    rates = [
+        multiplier(schedule.name, s, steps, schedule.warmup, schedule.final) for s in range(min(steps, 3))
+    ]
+    rate = (
+        "the learning rate changes from step to step",
+        failure(lambda: check_schedule(rates, schedule.name)),
+    )
+    for about, error in [*(_attempt("self-check", found, lambda: list(module.verdicts(data))) or ()), rate]:
+        if error is None:
+            yield ok("self-check", about)
+        else:
+            yield fault("self-check", f"{error.where}: {error.what}", error.hint or "Correct the recipe")
+    yield from found

@@ -1,0 +1,277 @@
+"""The verb `plan`: settings in, what a run will need and reach out; nothing is trained and no run folder is made.
+
+1. Data, recipe and machine plan are found as `train` finds them. Data that are not in the cache are prepared.
+2. Here, a few optimiser steps are timed on the very model and data. Of another machine the time is arithmetic: the
+   FLOPs of a step over the assumed share of its peak.
+3. Memory is arithmetic in both cases (`model.cost`), and so are disk, energy and money.
+
+Cost: building the model, and about six seconds of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from textwrap import wrap
+from typing import Any
+
+from rich.console import Console
+
+from babygpt import planner
+from babygpt.data.module import LLMDataModule
+from babygpt.machine import MachineFacts, MachinePlan, detect, memory_available
+from babygpt.machines import ASSUMED_SHARE, Machine
+from babygpt.model.cost import MemoryParts, memory_bytes, model_cost
+from babygpt.prepare import PreparationView
+from babygpt.recipe import Recipe
+from babygpt.settings import PlanSettings
+from babygpt.training.start import SAVED_COPIES, build_data, build_module, config_of, require_full_steps
+
+__all__ = ["Alternative", "PlanResult", "plan"]
+
+# fp32 weights and AdamW's two moments; a checkpoint holds them all.
+_BYTES_OF_A_CHECKPOINT = 12
+# A forward pass does a third of a step's operations.
+_FORWARD_SHARE = 1 / 3
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another way to do the same steps.
+
+    Args:
+        micro_batch: sequences at a time.
+        activation_checkpointing: whether activations are computed again.
+        bytes: predicted.
+        fits: into what a run may take.
+    """
+
+    micro_batch: int
+    activation_checkpointing: bool
+    bytes: int
+    fits: bool
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """What a run will need and reach.
+
+    Args:
+        model: resolved.
+        parameters: each counted once.
+        machine: in words.
+        plan: every field decided.
+        reasons: a line for each choice.
+        memory: predicted bytes of a device, by part.
+        memory_available: bytes of a device.
+        fits: whether the prediction is within what a run may take of these.
+        flops_per_token: forward and backward.
+        flops: of the whole run.
+        steps: of the whole run.
+        tokens: that the steps read.
+        step_seconds: of an optimiser step.
+        is_measured: whether that was timed here; else it is assumed.
+        seconds: of all steps, without validations and checkpoints.
+        tokens_per_second: of all devices.
+        checkpoint_bytes: of one.
+        disk_bytes: of those that are kept at a time.
+        kilowatt_hours: of all devices; None where their power is not known.
+        price: of all devices; None where no price is given.
+        assumptions: of what was not measured.
+        alternatives: smaller plans, where this one does not fit.
+    """
+
+    model: str
+    parameters: int
+    machine: str
+    plan: MachinePlan
+    reasons: tuple[str, ...]
+    memory: MemoryParts
+    memory_available: int
+    fits: bool
+    flops_per_token: int
+    flops: float
+    steps: int
+    tokens: int
+    step_seconds: float
+    is_measured: bool
+    seconds: float
+    tokens_per_second: float
+    checkpoint_bytes: int
+    disk_bytes: int
+    kilowatt_hours: float | None
+    price: float | None
+    assumptions: tuple[str, ...]
+    alternatives: tuple[Alternative, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        parts = asdict(self.memory)
+        rows = [
+            ("model", f"{self.model}, {self.parameters:,} parameters"),
+            ("machine", self.machine),
+            ("memory", f"{_size(self.memory.total)} of {_size(self.memory_available)} a device"),
+            *(("", f"{_size(value):>10}  {name}") for name, value in parts.items()),
+            *(("plan" if not n else "", reason) for n, reason in enumerate(self.reasons)),
+            ("work", f"{self.flops_per_token:.3g} FLOPs a token, {self.flops:.3g} in all"),
+            ("steps", f"{self.steps:,}, {self.tokens:,} tokens"),
+            (
+                "speed",
+                f"{self.tokens_per_second:,.0f} tokens/s, {self.step_seconds:.3g} s a step ({self._origin()})",
+            ),
+            ("time", f"{_time(self.seconds)} of training"),
+            (
+                "disk",
+                f"{_size(self.disk_bytes)}: {SAVED_COPIES} checkpoints of {_size(self.checkpoint_bytes)}",
+            ),
+        ]
+        if self.kilowatt_hours is not None:
+            rows.append(("energy", f"{self.kilowatt_hours:.3g} kWh"))
+        if self.price is not None:
+            rows.append(("price", f"{self.price:,.2f}"))
+        rows += [("assumed", each) for each in self.assumptions]
+        return [*_aligned(rows), *self._table()]
+
+    def _origin(self) -> str:
+        return "measured" if self.is_measured else "assumed"
+
+    def _table(self) -> Iterator[str]:
+        if self.fits:
+            return
+        yield ""
+        yield "This does not fit. Smaller plans, which learn the same:"
+        yield f"{'micro-batch':>12}{'checkpointing':>15}{'predicted':>12}"
+        for each in self.alternatives:
+            checkpointing = "on" if each.activation_checkpointing else "off"
+            mark = "  fits" if each.fits else ""
+            yield f"{each.micro_batch:>12}{checkpointing:>15}{_size(each.bytes):>12}{mark}"
+
+
+def plan(settings: PlanSettings) -> PlanResult:
+    """Plans a run.
+
+    Raises:
+        InputError: something given is wrong.
+    """
+    other = settings.machine.other
+    facts = detect() if other is None else other.facts
+    available = memory_available if other is None else lambda device: other.gpu.memory
+    recipe, data = _resolved(settings.recipe, facts)
+    config = config_of(recipe, data)
+    planned = planner.resolve_plan(settings.machine.request, facts, recipe, config, available)
+    cost, free = model_cost(config), available(planned.plan.device)
+    tokens = int(recipe.data.global_batch_size) * int(recipe.data.block)
+    flops = cost.flops_per_token(int(recipe.data.block))
+    room = planner.SHARE_OF_MEMORY * free
+    data = build_data(recipe, batch_size=planned.plan.micro_batch, prepared_as=data.prepared.key)
+    data.setup()
+    require_full_steps(data)
+    seconds = (
+        _measured(recipe, planned.plan, data)
+        if other is None
+        else _assumed(flops * tokens, planned.plan, data, other)
+    )
+    batches = len(data.validation.rows(planned.plan.micro_batch, 0, 1))
+    steps = planner.resolve_steps(recipe, data.plan, batches, seconds).budget.steps or 0
+    training = steps * seconds.step
+    watts = settings.watts if other is None else settings.watts or other.gpu.watts * planned.plan.devices
+    one = _BYTES_OF_A_CHECKPOINT * cost.parameters
+    return PlanResult(
+        model=recipe.model.name,
+        parameters=cost.parameters,
+        machine=facts.describe() if other is None else f"{other.count} x {other.gpu.name}",
+        plan=planned.plan,
+        reasons=planned.reasons,
+        memory=planned.memory,
+        memory_available=free,
+        fits=planned.memory.total <= room,
+        flops_per_token=flops,
+        flops=float(flops) * tokens * steps,
+        steps=steps,
+        tokens=tokens * steps,
+        step_seconds=seconds.step,
+        is_measured=other is None,
+        seconds=training,
+        tokens_per_second=tokens / seconds.step,
+        checkpoint_bytes=one,
+        disk_bytes=SAVED_COPIES * one,
+        kilowatt_hours=None if watts is None else watts * training / 3.6e6,
+        price=None if settings.price_per_hour is None else settings.price_per_hour * training / 3600,
+        assumptions=tuple(_assumptions(other)),
+        alternatives=tuple(_alternatives(planned.plan, recipe, config, room)),
+    )
+
+
+def _measured(recipe: Recipe, plan: MachinePlan, data: LLMDataModule) -> planner.StepTime:
+    model = build_module(recipe, plan, data).model
+    return planner.measure_step(model, data.micro_batch, plan, data.plan.micro_batches, recipe.optim.name)
+
+
+def _assumed(flops: int, plan: MachinePlan, data: LLMDataModule, other: Machine) -> planner.StepTime:
+    """Of a step of so many operations, on all devices together."""
+    step = flops / (plan.devices * other.gpu.peak * ASSUMED_SHARE)
+    return planner.StepTime(step, step * _FORWARD_SHARE / data.plan.micro_batches)
+
+
+def _resolved(recipe: Recipe, facts: MachineFacts) -> tuple[Recipe, LLMDataModule]:
+    """The recipe as a run there would begin with it, and its data."""
+    name = planner.choose_model(recipe.model.name, facts)
+    recipe = replace(recipe, model=replace(recipe.model, name=name))
+    with PreparationView(Console(stderr=True)) as progress:
+        data = build_data(recipe, batch_size=1, progress=progress)
+        data.prepare_data()
+    resolved = planner.resolve_recipe(
+        recipe,
+        model_name=name,
+        parameters=planner.parameters_of(config_of(recipe, data)),
+        block=data.block,
+        windows=data.prepared.train.num_tokens // data.block,
+    )
+    return resolved, data
+
+
+def _assumptions(other: Machine | None) -> Iterator[str]:
+    if other is None:
+        return
+    gpu = other.gpu
+    yield f"{ASSUMED_SHARE:.0%} of {gpu.peak / 1e12:,.0f} TFLOP/s a GPU, and no time lost between GPUs"
+    yield f"{gpu.memory / 1e9:.0f} GB and {gpu.watts:.0f} W a GPU; the processor beside them keeps up"
+
+
+def _alternatives(plan: MachinePlan, recipe: Recipe, config: Any, room: float) -> Iterator[Alternative]:
+    """All smaller plans of the same steps, the largest first."""
+    sequences = -(-int(recipe.data.global_batch_size) // (plan.devices * plan.nodes))
+    for checkpointing in (False, True):
+        for micro in (n for n in range(plan.micro_batch, 0, -1) if sequences % n == 0):
+            needed = memory_bytes(
+                config,
+                micro,
+                int(recipe.data.block),
+                checkpointing=checkpointing,
+                bf16=plan.precision.startswith("bf16"),
+            ).total
+            yield Alternative(micro, checkpointing, needed, needed <= room)
+
+
+def _aligned(rows: list[tuple[str, str]]) -> Iterator[str]:
+    """Names to the left, values to the right, broken to 80 columns."""
+    for name, value in rows:
+        # A first line keeps its indent.
+        first, *rest = wrap(value, 68, break_long_words=False, break_on_hyphens=False)
+        yield f"{name:>10}  {first}"
+        yield from (f"{'':>10}  {more}" for more in rest)
+
+
+def _size(count: int) -> str:
+    return f"{count / _GIB:.2f} GiB" if count >= _GIB else f"{count / 2**20:.0f} MiB"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
