@@ -258,13 +258,19 @@ def _bf16_pays_on_cpu() -> bool:
     if not any(getattr(torch.cpu, name, bool)() for name in names):
         return False
     fastest = dict.fromkeys((torch.float32, torch.bfloat16), math.inf)
-    # In turns, and the fastest of each: what else the machine does slows both.
-    for _ in range(_PRODUCTS):
-        for dtype in fastest:
-            left, right = torch.ones(1024, 512, dtype=dtype), torch.ones(512, 1024, dtype=dtype)
-            begun = time.perf_counter()
-            torch.mm(left, right)
-            fastest[dtype] = min(fastest[dtype], time.perf_counter() - begun)
+    # In turns, on one thread and by that thread's own time: beside other work, the wall clock of several threads
+    # that wait for one another was seen to call bf16 the faster one where it takes twice as long.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(_PRODUCTS):
+            for dtype in fastest:
+                left, right = torch.ones(1024, 512, dtype=dtype), torch.ones(512, 1024, dtype=dtype)
+                begun = time.thread_time()
+                torch.mm(left, right)
+                fastest[dtype] = min(fastest[dtype], time.thread_time() - begun)
+    finally:
+        torch.set_num_threads(threads)
     return fastest[torch.float32] > _WORTH_IT * fastest[torch.bfloat16]
 
 
