@@ -42,9 +42,9 @@ from babygpt.files import write_text_atomic
 from babygpt.machine import detect
 from babygpt.prepare import PreparationView
 from babygpt.recipe import DataRecipe, Recipe
+from babygpt.run_folder import recipe_of
 from babygpt.settings import InspectSettings
 from babygpt.terminal import LEGEND, window_lines
-from babygpt.training.resume import recipe_of
 from babygpt.training.spikes import is_undone, read_rollbacks
 from babygpt.training.start import build_data, config_of
 from babygpt.training.weights import read_changes

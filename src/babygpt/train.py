@@ -30,6 +30,7 @@ from babygpt.errors import CheckpointError, InputError, SpikeSeen, Stopped
 from babygpt.files import read_manifest
 from babygpt.machine import keep_freed_memory
 from babygpt.prepare import PreparationView
+from babygpt.run_folder import lines_of, losses_of_sources
 from babygpt.settings import TrainSettings
 from babygpt.training.alive import alone_in, noted
 from babygpt.training.callbacks import (
@@ -37,8 +38,6 @@ from babygpt.training.callbacks import (
     RunFiles,
     Sampler,
     cut_after,
-    lines_of,
-    losses_of_sources,
 )
 from babygpt.training.checkpoint_io import FolderCheckpointIO
 from babygpt.training.guards import SignalGuard, requeue, slurm_job
@@ -245,7 +244,7 @@ def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
         log_every_n_steps=10,
         use_distributed_sampler=False,
         callbacks=[guard, watchdog, files, view, sampler, saving],
-        plugins=[FolderCheckpointIO(writer)],
+        plugins=[FolderCheckpointIO(writer, run.recipe)],
     )
     begun = time.monotonic()
     try:

@@ -13,7 +13,8 @@ from babygpt.data.order import data_step, skips_of
 from babygpt.errors import CheckpointError, RecipeError
 from babygpt.files import read_manifest
 from babygpt.machine import MachineFacts, MachinePlan, asked_as_before, detect
-from babygpt.recipe import Recipe, differences, read_recipe, write_recipe
+from babygpt.recipe import Recipe, differences, write_recipe
+from babygpt.run_folder import recipe_of
 from babygpt.settings import TrainSettings
 from babygpt.training.budget import lengthened
 from babygpt.training.spikes import read_rollbacks, undo
@@ -79,22 +80,6 @@ def resume(settings: TrainSettings, say: Say) -> Run:
     if reweighted:
         change_weights(out, recipe.data, settings.data.weights, next_step, say)
     return Run(out, recipe, plan, settings, found)
-
-
-def recipe_of(out: Path) -> Recipe:
-    """The recipe that a run folder holds.
-
-    Raises:
-        CheckpointError: it is no run folder.
-        RecipeError: the recipe is damaged.
-    """
-    if not (out / "recipe.yaml").is_file():
-        raise CheckpointError(
-            "is not a run folder: it has no recipe.yaml",
-            where=str(out),
-            hint="Give the folder that --out named",
-        )
-    return read_recipe(out / "recipe.yaml")
 
 
 def _plan_again(out: Path, recipe: Recipe, settings: TrainSettings, say: Say) -> MachinePlan:
