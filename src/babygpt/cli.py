@@ -30,6 +30,7 @@ from babygpt.settings import (
     GenerateSettings,
     InspectSettings,
     PrepareSettings,
+    ReportSettings,
     TrainSettings,
     VerifySettings,
 )
@@ -163,6 +164,18 @@ VERBS: dict[str, Verb] = {
             ),
         ),
     ),
+    "report": Verb(
+        "babygpt.report.verb:report",
+        Syntax(
+            "babygpt report",
+            ReportSettings,
+            positional="runs",
+            examples=(
+                "babygpt report runs/notes",
+                "babygpt report runs/notes runs/faster --out comparison.html",
+            ),
+        ),
+    ),
     "checkpoint verify": Verb(
         "babygpt.verify:verify",
         Syntax(
@@ -185,6 +198,7 @@ _OTHER_VERBS = {
     "inspect": "data inspect",
     "prepare": "data prepare",
     "pretrain": "train",
+    "plot": "report",
     "resume": "train --resume",
     "sample": "generate",
     "test": "eval",

@@ -32,6 +32,7 @@ __all__ = [
     "from_dict",
     "read_recipe",
     "to_dict",
+    "to_yaml",
     "write_recipe",
 ]
 

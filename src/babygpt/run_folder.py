@@ -60,10 +60,16 @@ def recipe_of(out: Path) -> Recipe:
 
 def step_in(line: bytes) -> float:
     """The step of a JSON line; infinite for what is none, such as the torn last line of a killed process."""
+    return _parsed(line)[0]
+
+
+def _parsed(line: bytes) -> tuple[float, Any]:
+    """The step of a line and its value; an infinite step and no value where it is none."""
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return math.inf
+        value = json.loads(line)
+        return float(value["step"]), value
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+        return math.inf, None
 
 
 def whole_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -72,8 +78,9 @@ def whole_lines(path: Path) -> Iterator[dict[str, Any]]:
         return
     with path.open("rb") as file:  # as bytes: text may hold other line ends than ours
         for line in file:
-            if step_in(line) < math.inf:
-                yield json.loads(line)
+            step, value = _parsed(line)
+            if step < math.inf:
+                yield value
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:

@@ -93,7 +93,7 @@ def _plan_again(out: Path, recipe: Recipe, settings: TrainSettings, say: Say) ->
     planned = planner.resolve_plan(request, facts, recipe, config_of(recipe, data))
     for line in _plan_lines(planned, facts, before):
         say(f"plan: {line}")
-    write_machine(out, facts, planned.plan, planned.reasons)
+    write_machine(out, facts, planned.plan, planned)
     return planned.plan
 
 
