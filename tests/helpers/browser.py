@@ -21,8 +21,15 @@ from typing import Any, Self
 
 import aiohttp
 
-_NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-_SECONDS = 60.0
+_NAMES = (
+    "chromium-headless-shell",
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
+)
+_SECONDS = 30.0
 _CODES = {"ArrowLeft": 37, "ArrowRight": 39, "Home": 36, "End": 35, "Escape": 27, "Tab": 9}
 
 
@@ -114,12 +121,14 @@ class Browser:
 
     def screenshot(self, target: Path, *, whole: bool = False) -> None:
         """What is to be seen, or the whole page, as PNG."""
-        answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole, **self._clip(whole))
+        answer = self.call(
+            "Page.captureScreenshot", format="png", captureBeyondViewport=whole, **self._clip(whole)
+        )
         target.write_bytes(base64.b64decode(answer["data"]))
 
     def call(self, method: str, **params: Any) -> Any:
         """A command of the protocol, and its answer."""
-        return self._do(asyncio.wait_for(self._call(method, params), _SECONDS))
+        return self._do(self._call(method, params))
 
     def _clip(self, whole: bool) -> dict[str, Any]:
         if not whole:
@@ -155,7 +164,8 @@ class Browser:
         number = next(self._ids)
         self._answers[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": number, "method": method, "params": params})
-        answer = await self._answers.pop(number)
+        answer = await asyncio.wait_for(self._answers[number], _SECONDS)
+        del self._answers[number]
         if "error" in answer:
             raise AssertionError(f"{method}: {answer['error']}")
         return answer["result"]

@@ -240,7 +240,7 @@ def _run(run: RunView, name: str, anchor: str, several: bool) -> str:
         ("What happened on the way", _facts(events) if events else ""),
         (
             "Plan and what came of it",
-            _figures(f"Plan{of}", ("", "planned", "happened"), tables.plan_rows(run)),
+            _figures(f"Plan{of}", ("what", "planned", "happened"), tables.plan_rows(run)),
         ),
         ("Samples", _samples(run, of)),
         (
