@@ -68,7 +68,8 @@ def _document(title: str, body: str) -> str:
     style = f"/* {licence} */\n{_asset('uplot/uPlot.min.css')}\n{_asset('page.css')}"
     scripts = [f"/* {licence} */\n{_asset('uplot/uPlot.iife.min.js')}", _asset("page.js")]
     allowed = " ".join(map(_digest, scripts))
-    policy = f"default-src 'none'; script-src {allowed}; style-src {_digest(style)}; base-uri 'none'; form-action 'none'"
+    ours = f"script-src {allowed}; style-src {_digest(style)}"
+    policy = f"default-src 'none'; {ours}; base-uri 'none'; form-action 'none'"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
