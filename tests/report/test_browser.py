@@ -73,17 +73,18 @@ def test_it_draws_and_keeps_to_itself(
 
 
 def ink(browser: Browser) -> int:
-    """Pixels of the first chart in the colour of the first run."""
+    """Pixels of the first chart in a run's colour."""
     return int(
         browser.evaluate(
             """(() => {
               const canvas = document.querySelector('figure[data-kind=loss] canvas');
-              const c = getComputedStyle(document.documentElement).getPropertyValue('--c0').trim();
-              const want = [1, 3, 5].map(i => parseInt(c.slice(i, i + 2), 16));
+              const css = getComputedStyle(document.documentElement);
+              const colours = [0, 1, 2].map(n => css.getPropertyValue('--c' + n).trim());
+              const wanted = colours.map(c => [1, 3, 5].map(i => parseInt(c.slice(i, i + 2), 16)));
               const d = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
               let n = 0;
               for (let i = 0; i < d.length; i += 4)
-                n += d[i + 3] > 128 && want.every((w, k) => Math.abs(w - d[i + k]) < 24);
+                n += d[i + 3] > 128 && wanted.some(c => c.every((w, k) => Math.abs(w - d[i + k]) < 24));
               return n; })()"""
         )
     )
@@ -116,10 +117,8 @@ def test_keys_move_and_zoom_in_every_chart(browser: Browser, pages: dict[str, Pa
 
 def test_the_pointer_tells_and_dragging_zooms(browser: Browser, pages: dict[str, Path]) -> None:
     browser.open(pages["one"])
-    box = browser.evaluate(
-        "(() => { const b = document.querySelector('.u-over').getBoundingClientRect(); return [b.x, b.y, b.width, b.height] })()"
-    )
-    x, y, width, height = box
+    box = browser.evaluate("document.querySelector('.u-over').getBoundingClientRect().toJSON()")
+    x, y, width, height = (box[name] for name in ("x", "y", "width", "height"))
     browser.mouse("mouseMoved", x + width / 2, y + height / 2)
     assert "step 20" in readout(browser)
     before = browser.evaluate("document.querySelector('figure[data-kind=speed] canvas').toDataURL()")

@@ -251,7 +251,7 @@
         const move = xs[i] < min ? xs[i] - min : xs[i] - max;
         u.setScale("x", { min: min + move, max: max + move });
       }
-      u.setCursor({ left: u.valToPos(xs[i], "x"), top: 0 });
+      u.setCursor({ left: u.valToPos(xs[i], "x"), top: 0 }, true, true);
     } else if (event.key === "+" || event.key === "=" || event.key === "-") {
       const { min, max } = u.scales.x, factor = event.key === "-" ? 2 : 0.5;
       const middle = Math.min(max, Math.max(min, xs[now]));
