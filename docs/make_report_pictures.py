@@ -26,7 +26,7 @@ def trained(name: str, lr: float) -> str:
     """A run folder."""
     settings = TrainSettings(
         model=ModelRecipe(name="preset:gpt2-1m"),
-        data=DataRecipe(path=("builtin:prose",)),
+        data=DataRecipe(path=("builtin:prose",), block=64, global_batch_size=8),
         optim=OptimRecipe(lr=lr),
         budget=Budget(steps=60),
         validate=ValidateRecipe(every_steps=10, batches=1),

@@ -200,7 +200,7 @@ def test_what_the_terminal_cannot_show_is_no_failure():
     [
         (
             [],
-            "no verb is given. There are train, eval, generate, data prepare, data inspect, checkpoint verify;"
+            "no verb is given. There are train, eval, generate, data prepare, data inspect, report, checkpoint verify;"
             " babygpt --help says more.",
         ),
         (["trian"], "there is no verb trian. Did you mean babygpt train."),
@@ -212,7 +212,7 @@ def test_what_the_terminal_cannot_show_is_no_failure():
         (["--seed", "1"], "--seed stands before the verb. Begin with one of train,"),
         (
             ["xyzzy"],
-            "there is no verb xyzzy. There are train, eval, generate, data prepare, data inspect, checkpoint verify.",
+            "there is no verb xyzzy. There are train, eval, generate, data prepare, data inspect, report, checkpoint verify.",
         ),
     ],
     ids=repr,

@@ -165,7 +165,8 @@ def read_run(path: Path, points: int) -> RunView:
             notes.append(f"{name}: cannot be read ({type(error).__name__})")
         return otherwise
 
-    samples, sampled = tried("samples.jsonl", lambda: _samples(whole_lines(path / "samples.jsonl")), ((), 0))
+    none: tuple[tuple[Sample, ...], int] = ((), 0)
+    samples, sampled = tried("samples.jsonl", lambda: _samples(whole_lines(path / "samples.jsonl")), none)
     found = tuple(discover(path / "checkpoints"))
     return RunView(
         path=path,

@@ -70,9 +70,9 @@ def summary(run: RunView) -> tuple[str, ...]:
         f"{curves.tokens:,}",
         duration(curves.seconds),
         number(curves.train_loss),
-        number(last and last.loss),
-        number(last and last.perplexity, 2),
-        number(last and last.bits_per_byte, 3),
+        number(last.loss if last else None),
+        number(last.perplexity if last else None, 2),
+        number(last.bits_per_byte if last else None, 3),
         _NONE if best is None else f"{number(best.loss)} at {best.step:,}",
     )
 
@@ -170,7 +170,9 @@ def _against(text: str, happened: float | None, planned: float | None) -> str:
 
 def _number_in(part: dict[str, Any], name: str) -> float | None:
     value = part.get(name)
-    return float(value) if type(value) in (int, float) and 0 <= value < 1e300 else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 <= value < 1e300 else None
 
 
 def environment_rows(run: RunView) -> Rows:

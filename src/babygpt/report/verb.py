@@ -123,7 +123,7 @@ def _rows(runs: list[RunView]) -> tuple[tuple[str, ...], ...]:
 
 
 def _numbers(run: RunView) -> Numbers:
-    curves, last = run.curves, run.curves.last
+    curves, last, best = run.curves, run.curves.last, run.curves.best
     return Numbers(
         run=str(run.path),
         state=run.state,
@@ -133,11 +133,11 @@ def _numbers(run: RunView) -> Numbers:
         seconds=None if curves.seconds is None else round(curves.seconds, 3),
         tokens_per_second=None if curves.speed is None else round(curves.speed, 1),
         train_loss=curves.train_loss,
-        val_loss=last and last.loss,
-        val_perplexity=last and last.perplexity,
-        val_bits_per_byte=last and last.bits_per_byte,
+        val_loss=last.loss if last else None,
+        val_perplexity=last.perplexity if last else None,
+        val_bits_per_byte=last.bits_per_byte if last else None,
         val_losses=dict(last.sources) if last else {},
-        best_val_loss=curves.best and curves.best.loss,
-        best_step=curves.best and curves.best.step,
+        best_val_loss=best.loss if best else None,
+        best_step=best.step if best else None,
         best=None if run.best is None else str(run.best.path),
     )

@@ -72,7 +72,9 @@ def alone_in(out: Path) -> Iterator[None]:
 
 def is_at_work(out: Path) -> bool:
     """Whether a process trains in a run folder, as far as this system can tell."""
-    if fcntl is None or not out.is_dir():
+    if fcntl is None:
+        return False
+    if not out.is_dir():
         return False
     descriptor = os.open(out, os.O_RDONLY)
     try:
