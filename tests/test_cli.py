@@ -212,7 +212,8 @@ def test_what_the_terminal_cannot_show_is_no_failure():
         (["--seed", "1"], "--seed stands before the verb. Begin with one of train,"),
         (
             ["xyzzy"],
-            "there is no verb xyzzy. There are train, eval, generate, data prepare, data inspect, report, checkpoint verify.",
+            "there is no verb xyzzy. There are train, eval, generate, data prepare, data inspect, report,"
+            " checkpoint verify.",
         ),
     ],
     ids=repr,

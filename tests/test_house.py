@@ -30,6 +30,8 @@ LIGHT = [
     "settings",
     "arguments",
     "verify",
+    "run_folder",
+    "report.verb",
     "cli",
 ]
 HEAVY = {"torch", "transformers", "lightning", "datasets", "tokenizers", "pyarrow", "numpy"}
