@@ -225,7 +225,7 @@ def test_a_tied_weight_is_written_once_and_nothing_is_pickled(tmp_path: Path) ->
     assert "lm_head.weight" not in stored
     with safe_open(path / "training" / "optimizer.safetensors", framework="pt") as file:
         assert not any(name.startswith("state_dict.model.") for name in file.keys())  # noqa: SIM118
-    allowed = {".json", ".safetensors"}
+    allowed = {".json", ".safetensors", ".md"}
     assert {p.suffix for p in path.rglob("*") if p.is_file()} == allowed
 
 
@@ -584,3 +584,16 @@ def test_a_last_that_a_copying_tool_made_a_folder_is_not_lost(tmp_path: Path) ->
     link_last(tmp_path, one)
     assert os.readlink(tmp_path / "last") == "step-000001"
     verify_folder(tmp_path / "last-v1")
+
+
+def test_the_card_is_part_of_the_checkpoint(tmp_path: Path) -> None:
+    path = save(tmp_path)
+    assert "README.md" in verify_folder(path).files
+    assert (path / "README.md").read_bytes() == (save(tmp_path) / "README.md").read_bytes()
+    text = (path / "README.md").read_text(encoding="utf-8")
+    config = json.loads((path / "config.json").read_text())
+    count = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(path).parameters())
+    assert f"`{config['model_type']}`, {count:,} parameters" in text
+    (path / "README.md").write_text(text + " ")
+    with pytest.raises(CheckpointError, match=r"README\.md has"):
+        verify_folder(path)

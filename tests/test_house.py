@@ -32,6 +32,8 @@ LIGHT = [
     "settings",
     "arguments",
     "verify",
+    "run_folder",
+    "report.verb",
     "cli",
 ]
 HEAVY = {"torch", "transformers", "lightning", "datasets", "tokenizers", "pyarrow", "numpy"}

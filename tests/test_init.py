@@ -13,8 +13,8 @@ import babygpt
 PUBLIC = [
     "BabyGPT", "BabyGPTError", "Budget", "CheckpointPlan", "DataRecipe", "EvalSettings",
     "FolderCheckpointIO", "GenerateSettings", "InputError", "InspectSettings", "LLMDataModule", "MachinePlan",
-    "MachineRequest", "ModelRecipe", "OptimRecipe", "Recipe", "ScheduleRecipe", "Stopped", "TrainSettings",
-    "ValidateRecipe", "evaluate", "generate", "inspect_data", "train",
+    "MachineRequest", "ModelRecipe", "OptimRecipe", "Recipe", "ReportSettings", "ScheduleRecipe", "Stopped",
+    "TrainSettings", "ValidateRecipe", "evaluate", "generate", "inspect_data", "report", "train",
 ]  # fmt: skip
 
 

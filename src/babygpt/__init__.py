@@ -28,11 +28,13 @@ if TYPE_CHECKING:
         ScheduleRecipe,
         ValidateRecipe,
     )
+    from babygpt.report.verb import report
     from babygpt.settings import (
         CheckpointPlan,
         EvalSettings,
         GenerateSettings,
         InspectSettings,
+        ReportSettings,
         TrainSettings,
     )
     from babygpt.train import train
@@ -62,6 +64,7 @@ __all__ = [
     "ModelRecipe",
     "OptimRecipe",
     "Recipe",
+    "ReportSettings",
     "ScheduleRecipe",
     "Stopped",
     "TrainSettings",
@@ -69,6 +72,7 @@ __all__ = [
     "evaluate",
     "generate",
     "inspect_data",
+    "report",
     "train",
 ]
 
@@ -87,7 +91,15 @@ _NAMES_OF = {
         "ScheduleRecipe",
         "ValidateRecipe",
     ),
-    "settings": ("CheckpointPlan", "EvalSettings", "GenerateSettings", "InspectSettings", "TrainSettings"),
+    "report.verb": ("report",),
+    "settings": (
+        "CheckpointPlan",
+        "EvalSettings",
+        "GenerateSettings",
+        "InspectSettings",
+        "ReportSettings",
+        "TrainSettings",
+    ),
     "train": ("train",),
     "training.checkpoint_io": ("FolderCheckpointIO",),
     "training.module": ("BabyGPT",),

@@ -67,6 +67,12 @@ class Syntax(Generic[S]):
         every = fields.leaves(self.settings)
         return {n: h for n, h in every.items() if n not in self.left_out and n != self.positional}
 
+    @property
+    def takes_several(self) -> bool:
+        """Whether what goes without a flag may be given more than once."""
+        hints = fields.leaves(self.settings)
+        return self.positional is not None and typing.get_origin(hints[self.positional]) is tuple
+
     def is_exclusive(self, name: str) -> bool:
         """Whether a field belongs to the group of which one is set."""
         return self.one_of is not None and name.startswith(f"{self.one_of}.")
@@ -219,7 +225,9 @@ def _as_json_list(name: str, values: list[str], hint: Any) -> str:
 
 def _parser(syntax: Syntax[Any]) -> jsonargparse.ArgumentParser:
     settings, about = syntax.settings, _descriptions(syntax.settings)
-    called = syntax.prog if syntax.positional is None else f"{syntax.prog} {syntax.positional.upper()}"
+    called = syntax.prog if syntax.positional is None else f"{syntax.prog} {_called(syntax)}"
+    if syntax.takes_several:
+        called += f" [{_called(syntax)} ...]"
     parser = jsonargparse.ArgumentParser(
         prog=syntax.prog,
         usage=f"{called} [--FIELD VALUE ...]",
@@ -235,7 +243,8 @@ def _parser(syntax: Syntax[Any]) -> jsonargparse.ArgumentParser:
     for field in dataclasses.fields(settings):
         hint, name = hints[field.name], field.name
         if name == syntax.positional:
-            parser.add_argument(name, type=str, metavar=name.upper(), help=about[name])
+            count = "+" if syntax.takes_several else None
+            parser.add_argument(name, type=str, nargs=count, metavar=_called(syntax), help=about[name])
         elif not dataclasses.is_dataclass(hint):
             if name not in syntax.left_out:
                 _add(parser, name, hint, field.default, about[name])
@@ -244,6 +253,12 @@ def _parser(syntax: Syntax[Any]) -> jsonargparse.ArgumentParser:
             default = field.default_factory() if callable(field.default_factory) else field.default
             _add_group(syntax, group, name, hint, default)
     return parser
+
+
+def _called(syntax: Syntax[Any]) -> str:
+    """What stands for the positional in usage and messages: of a list, one of it."""
+    name = str(syntax.positional).upper()
+    return name.removesuffix("S") if syntax.takes_several else name
 
 
 def _add_group(syntax: Syntax[Any], group: Any, name: str, cls: Any, default: Any) -> None:
@@ -300,8 +315,8 @@ def _plain_error(syntax: Syntax[Any], arguments: list[str], text: str) -> Recipe
             return RecipeError(wrong, where=f"--{name}")
         return RecipeError(f"{_value_of(name, arguments)} is not {wanted}", where=f"--{name}")
     if "arguments are required" in text and syntax.positional:
-        hint = f"{syntax.prog} {syntax.positional.upper()}, before any flag"
-        return RecipeError(f"no {syntax.positional} is given", hint=hint)
+        hint = f"{syntax.prog} {_called(syntax)}, before any flag"
+        return RecipeError(f"no {_called(syntax).lower()} is given", hint=hint)
     extra = re.search(r"unrecognized arguments: (.*)", text, re.DOTALL)
     if extra:
         return RecipeError(

@@ -2,6 +2,7 @@
 
     step-000120/
       config.json model.safetensors tokenizer.json generation_config.json   as `save_pretrained` writes them
+      README.md                         the model card
       training/optimizer.safetensors    every tensor of the training state but the model's weights
       training/state.json               the rest of it, and the dtypes and shapes of the weights
       manifest.json                     sizes, checksums and facts; written last
@@ -14,12 +15,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from babygpt import card
 from babygpt.errors import CheckpointError, InputError
 from babygpt.files import (
     check_name,
@@ -44,6 +44,8 @@ from babygpt.files import (
 )
 from babygpt.machine import installed_versions
 from babygpt.model.weights import PREFIX, describe, load_weights, save_weights
+from babygpt.recipe import Recipe
+from babygpt.run_folder import Found, best, checkpoint_at, checkpoint_folders, discover
 from babygpt.staging import STATE_FORMAT, Staged, stage
 from babygpt.state import bytes_of, decode
 from babygpt.untrusted import parse_json, shown
@@ -69,21 +71,6 @@ _TENSORS, _STATE = "training/optimizer.safetensors", "training/state.json"
 LAST = "last"
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Found:
-    """A checkpoint on the disk, by its manifest; its other files have not been looked at.
-
-    Args:
-        path: of the folder.
-        step: optimiser steps completed.
-        facts: the manifest's; `val_loss` in nats a target token, or None.
-    """
-
-    path: Path
-    step: int
-    facts: dict[str, Any]
 
 
 def step_name(step: int) -> str:
@@ -133,20 +120,38 @@ def publish(
     return publish_staged(parent, name, staged, replace=replace)
 
 
-def publish_staged(parent: Path, name: str, staged: Staged, *, replace: bool = False) -> Path:
-    """Writes what was staged; arguments, result and errors as of `publish`."""
+def publish_staged(
+    parent: Path, name: str, staged: Staged, *, replace: bool = False, recipe: Recipe | None = None
+) -> Path:
+    """Writes what was staged; arguments, result and errors as of `publish`.
+
+    Args:
+        recipe: of the run, for the model card.
+    """
+    facts = {**staged.facts, "versions": installed_versions()}
     ensure_space(parent, 2 * (bytes_of(staged.weights) + bytes_of(staged.tensors)), f"the checkpoint {name}")
 
     def fill(folder: Path) -> None:
         save_weights(folder, staged.weights, staged.model)
         if staged.tokenizer is not None:
             staged.tokenizer.save_pretrained(folder)
+        (folder / card.NAME).write_text(_card(staged, facts, recipe), encoding="utf-8", newline="\n")
         (folder / "training").mkdir()
         save_file(dict(staged.tensors), folder / _TENSORS)
         write_json_atomic(folder / _STATE, staged.document)
 
-    facts = {**staged.facts, "versions": installed_versions()}
     return publish_folder(parent, name, fill, facts, replace=replace)
+
+
+def _card(staged: Staged, facts: Mapping[str, Any], recipe: Recipe | None) -> str:
+    config = staged.model.config
+    return card.model_card(
+        facts,
+        model_type=str(config.model_type),
+        parameters=sum(p.numel() for p in staged.model.parameters()),
+        positions=getattr(config, "max_position_embeddings", None),
+        recipe=recipe,
+    )
 
 
 def copy_checkpoint(source: Path, name: str) -> Path:
@@ -232,24 +237,6 @@ def resolve(path: Path) -> Path:
     return path
 
 
-def discover(parent: Path) -> list[Found]:
-    """Every checkpoint of a folder, the newest first; of one step, `step-*` first, then the later written.
-
-    Links, hidden and unfinished folders are no checkpoints; one is if its replacement was interrupted, until the
-    next `keep` puts it back. Only manifests are read.
-    """
-    found = []
-    for path in _folders(parent):
-        with suppress(CheckpointError):
-            found.append(_found(path))
-
-    def age(checkpoint: Found) -> tuple[int, bool, int]:
-        path = checkpoint.path
-        return checkpoint.step, path.name.startswith("step-"), (path / "manifest.json").stat().st_mtime_ns
-
-    return sorted(found, key=age, reverse=True)
-
-
 def newest(parent: Path, say: Say) -> Path | None:
     """The newest checkpoint that is whole and can be resumed from, or None.
 
@@ -261,9 +248,9 @@ def newest(parent: Path, say: Say) -> Path | None:
         for path in sorted(parent.iterdir()):
             if path.is_symlink() and path.is_dir() and path.name[0] != "." and path.name != LAST:
                 say(f"{path.name} is passed over: it is a link")
-    for path in _folders(parent):
+    for path in checkpoint_folders(parent):
         try:
-            _found(path)
+            checkpoint_at(path)
         except CheckpointError as error:
             say(f"{path.name} is passed over: {error}")
     for checkpoint in discover(parent):
@@ -275,13 +262,6 @@ def newest(parent: Path, say: Say) -> Path | None:
         else:
             return checkpoint.path
     return None
-
-
-def best(parent: Path) -> Found | None:
-    """Of the checkpoints named `babygpt-*`, the one of the least validation loss; of equals the earlier."""
-    named = [f for f in discover(parent) if f.path.name.startswith("babygpt-")]
-    rated = [f for f in named if _is_number(f.facts.get("val_loss"))]
-    return min(rated, key=lambda f: (f.facts["val_loss"], f.step), default=None)
 
 
 # -- keeping ---------------------------------------------------------------------------------------
@@ -347,26 +327,6 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     with safe_open(path, framework="pt", device="cpu") as file:
         # Copies: views of the file would tie the optimiser to it for as long as it lives.
         return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-
-
-def _folders(parent: Path) -> Iterator[Path]:
-    if not parent.is_dir():
-        return
-    for path in sorted(parent.iterdir()):
-        if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
-            yield path
-    yield from set_aside(parent).values()
-
-
-def _found(path: Path) -> Found:
-    facts = read_manifest(path).facts
-    if type(facts.get("step")) is not int or not 0 <= facts["step"] < 2**63:
-        raise CheckpointError("the manifest gives no step", where=str(path))
-    return Found(path, facts["step"], facts)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < math.inf
 
 
 def _is_whole(checkpoint: Found, say: Say) -> bool:

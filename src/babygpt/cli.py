@@ -32,6 +32,7 @@ from babygpt.settings import (
     InspectSettings,
     PlanSettings,
     PrepareSettings,
+    ReportSettings,
     TrainSettings,
     VerifySettings,
 )
@@ -174,6 +175,18 @@ VERBS: dict[str, Verb] = {
             ),
         ),
     ),
+    "report": Verb(
+        "babygpt.report.verb:report",
+        Syntax(
+            "babygpt report",
+            ReportSettings,
+            positional="runs",
+            examples=(
+                "babygpt report runs/notes",
+                "babygpt report runs/notes runs/faster --out comparison.html",
+            ),
+        ),
+    ),
     "checkpoint verify": Verb(
         "babygpt.verify:verify",
         Syntax(
@@ -230,6 +243,7 @@ _OTHER_VERBS = {
     "inspect": "data inspect",
     "prepare": "data prepare",
     "pretrain": "train",
+    "plot": "report",
     "resume": "train --resume",
     "sample": "generate",
     "test": "eval",

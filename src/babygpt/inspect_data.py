@@ -41,8 +41,8 @@ from babygpt.inspection import Duplicates, InspectResult, Side
 from babygpt.machine import detect
 from babygpt.prepare import PreparationView
 from babygpt.recipe import DataRecipe, Recipe
+from babygpt.run_folder import recipe_of
 from babygpt.settings import InspectSettings
-from babygpt.training.resume import recipe_of
 from babygpt.training.spikes import is_undone, read_rollbacks
 from babygpt.training.start import build_data, config_of
 from babygpt.training.weights import read_changes

@@ -6,6 +6,7 @@ import ctypes
 import math
 import os
 import platform
+import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -218,6 +219,20 @@ def keep_freed_memory() -> bool:
     trim_threshold, top_pad, mmap_max = -1, -2, -4  # of malloc.h
     settings = ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 64 * 2**20))
     return all(mallopt(name, value) for name, value in settings)
+
+
+def peak_memory_bytes(device: str) -> int | None:
+    """The most memory used so far: by tensors on a GPU, by this whole process elsewhere; None where it is not told."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def memory_available(device: str) -> int:

@@ -32,6 +32,7 @@ __all__ = [
     "from_dict",
     "read_recipe",
     "to_dict",
+    "to_yaml",
     "write_recipe",
 ]
 
@@ -353,13 +354,17 @@ def read_recipe(path: Path | str) -> Recipe:
     return from_dict(fields.read_yaml(path), str(path))
 
 
-def write_recipe(path: Path | str, recipe: Recipe) -> None:
-    """Writes a recipe as YAML, every field, whole or not at all; addresses without their secrets."""
+def to_yaml(recipe: Recipe) -> str:
+    """A recipe as YAML, every field; addresses without their secrets."""
     values = to_dict(recipe)
     for name in ("path", "val_path"):
         values["data"][name] = [redacted(path) for path in values["data"][name]]
-    text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
-    write_text_atomic(Path(path), _HEADER + text)
+    return _HEADER + yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def write_recipe(path: Path | str, recipe: Recipe) -> None:
+    """Writes a recipe as YAML, whole or not at all."""
+    write_text_atomic(Path(path), to_yaml(recipe))
 
 
 def differences(a: Recipe, b: Recipe) -> list[str]:

@@ -28,9 +28,13 @@ __all__ = [
     "InspectSettings",
     "PlanSettings",
     "PrepareSettings",
+    "ReportSettings",
     "TrainSettings",
     "VerifySettings",
 ]
+
+
+_MOST_RUNS = 50  # of one page
 
 
 @dataclass(frozen=True)
@@ -247,6 +251,39 @@ class PrepareSettings:
         # Checks what only the recipe as a whole can tell.
         _ = Recipe(model=self.model, data=self.data)
         self.data.check_sources()
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """Make a page about one or several runs, to read in a browser.
+
+    Args:
+        runs: run folders, under way or ended; several are compared.
+        out: the page; by default report.html in the first run's folder.
+        json: print one JSON object on standard output and nothing else there.
+
+    Raises:
+        RecipeError: no run is named, or one twice, or the page has no name.
+    """
+
+    runs: tuple[str, ...]
+    out: str | None = None
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "runs", tuple(self.runs))
+        if not self.runs or "" in self.runs:
+            raise RecipeError("'' is not a run folder", where="runs")
+        if len(set(self.runs)) < len(self.runs):
+            raise RecipeError("a run is named twice", where="runs", hint="Name each once")
+        if len(self.runs) > _MOST_RUNS:
+            raise RecipeError(
+                f"{len(self.runs)} runs are more than a page can compare",
+                where="runs",
+                hint=f"Give at most {_MOST_RUNS}",
+            )
+        if self.out == "":
+            raise RecipeError("'' is no name", where="out")
 
 
 @dataclass(frozen=True)

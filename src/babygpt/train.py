@@ -9,6 +9,7 @@ Processes that Lightning starts for further devices come through here too: they 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -16,7 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,18 @@ from transformers.utils import logging as transformers_logging
 from babygpt.checkpoints import best
 from babygpt.disk import plain_errors
 from babygpt.errors import CheckpointError, InputError, SpikeSeen, Stopped
-from babygpt.files import read_manifest
-from babygpt.machine import keep_freed_memory
+from babygpt.files import read_manifest, write_json_atomic
+from babygpt.machine import keep_freed_memory, peak_memory_bytes
 from babygpt.prepare import PreparationView
-from babygpt.settings import TrainSettings
+from babygpt.report.verb import report
+from babygpt.run_folder import lines_of, losses_of_sources
+from babygpt.settings import ReportSettings, TrainSettings
 from babygpt.training.alive import alone_in, noted
 from babygpt.training.callbacks import (
     ProgressView,
     RunFiles,
     Sampler,
     cut_after,
-    lines_of,
-    losses_of_sources,
 )
 from babygpt.training.checkpoint_io import FolderCheckpointIO
 from babygpt.training.guards import SignalGuard, requeue, slurm_job
@@ -78,6 +79,7 @@ class RunResult:
         seconds: of this process, from its first step on.
         saving_seconds: of these, for which training stood still for its checkpoints.
         already_finished: nothing was left to do.
+        report: the page about it; None where it could not be written.
     """
 
     out: str
@@ -93,6 +95,7 @@ class RunResult:
     saving_seconds: float = 0.0
     already_finished: bool = False
     val_losses: dict[str, float] = field(default_factory=dict)
+    report: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -118,6 +121,7 @@ class RunResult:
         if self.val_bits_per_byte is not None:
             rows.append(("bits per byte", f"{self.val_bits_per_byte:.3f}"))
         rows += [("best", self.best or "none"), ("run folder", self.out)]
+        rows += [("page", self.report)] if self.report else []
         if self.best:
             rows.append(("load it", f'AutoModelForCausalLM.from_pretrained("{self.best}")'))
             rows.append(("go on", f'babygpt generate {self.best} --prompt "..."'))
@@ -245,7 +249,7 @@ def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
         log_every_n_steps=10,
         use_distributed_sampler=False,
         callbacks=[guard, watchdog, files, view, sampler, saving],
-        plugins=[FolderCheckpointIO(writer)],
+        plugins=[FolderCheckpointIO(writer, run.recipe)],
     )
     begun = time.monotonic()
     try:
@@ -264,7 +268,22 @@ def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
             where=str(run.checkpoint),
             hint="Take the folder away to go on from an earlier checkpoint, or start a new run from it as model.name",
         ) from error
-    return _result(run, files, sampler, module, time.monotonic() - begun, saving.stalled)
+    result = _result(run, files, sampler, module, time.monotonic() - begun, saving.stalled)
+    return replace(result, report=_page(run, console)) if trainer.is_global_zero else result
+
+
+def _page(run: Run, console: Console) -> str | None:
+    """Writes the most memory used into `machine.json`, and the page about the run; a run never fails for either."""
+    path = run.out / "machine.json"
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        measured = {"peak_memory_bytes": peak_memory_bytes(run.plan.device)}
+        write_json_atomic(path, {**value, "measured": measured})
+        return report(ReportSettings((str(run.out),))).page
+    except Exception as error:
+        message = f"report: the page could not be written ({type(error).__name__}: {error})"
+        console.print(shown(message), markup=False, highlight=False, soft_wrap=True)
+        return None
 
 
 def _result(

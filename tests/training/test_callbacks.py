@@ -14,7 +14,8 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from babygpt.training.callbacks import ProgressView, RunFiles, Sampler, cut_after, lines_of
+from babygpt.run_folder import lines_of
+from babygpt.training.callbacks import ProgressView, RunFiles, Sampler, cut_after
 from babygpt.training.meter import StepMeter
 
 

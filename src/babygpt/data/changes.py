@@ -1,6 +1,6 @@
 """What a run was trained on, remembered in its folder, and the refusal to go on with anything else.
 
-    RUN/data.json   the token store's key and fingerprint, and for each path every file's size, time and sha256
+    RUN/data.json   the token store's key, fingerprint and counts, and for each path every file's size, time and sha256
 
 A run that goes on compares names and sizes first, then times, and reads only the files whose time differs (or
 that the cache's index knows to have been touched): equal content under another time is the same data. Nothing
@@ -70,7 +70,9 @@ def remember(out: Path, data: PreparedData) -> None:
         data: with its sources.
     """
     assert data.sources is not None
-    head = {"format": _FORMAT, "store": data.key, "fingerprint": data.fingerprint}
+    head: dict[str, Any] = {"format": _FORMAT, "store": data.key, "fingerprint": data.fingerprint}
+    for name, store in (("train", data.train), ("val", data.val)):  # for people: a copied run has no cache
+        head[name] = {"documents": store.num_documents, "tokens": store.num_tokens}
     lines = [f'  "{name}": {json.dumps(value)}' for name, value in head.items()]
     for name in _PATHS:
         places = [_place_lines(listing, out) for listing in getattr(data.sources, name).listings]

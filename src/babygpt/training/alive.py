@@ -21,7 +21,7 @@ try:
 except ImportError:  # Windows cannot lock a folder
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["alone_in", "noted"]
+__all__ = ["alone_in", "is_at_work", "noted"]
 
 _NOTE = "process.json"
 _held: set[int] = set()
@@ -68,6 +68,24 @@ def alone_in(out: Path) -> Iterator[None]:
         if descriptor in _held:
             _held.remove(descriptor)
             os.close(descriptor)
+
+
+def is_at_work(out: Path) -> bool:
+    """Whether a process trains in a run folder, as far as this system can tell."""
+    if fcntl is None:
+        return False
+    if not out.is_dir():
+        return False
+    descriptor = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # a file system without locks
+    finally:
+        os.close(descriptor)
+    return False
 
 
 @contextmanager

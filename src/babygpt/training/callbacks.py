@@ -17,10 +17,11 @@ from transformers import PreTrainedTokenizerBase
 from babygpt.errors import NotFiniteError
 from babygpt.files import write_atomic
 from babygpt.generate import continue_text
+from babygpt.run_folder import losses_of_sources, step_in
 from babygpt.training.meter import StepRecord
 from babygpt.untrusted import shown
 
-__all__ = ["ProgressView", "RunFiles", "Sampler", "cut_after", "lines_of", "losses_of_sources"]
+__all__ = ["ProgressView", "RunFiles", "Sampler", "cut_after"]
 
 _PLAIN_SECONDS = 10.0
 
@@ -31,30 +32,9 @@ def cut_after(path: Path, step: int) -> None:
         return
     # As bytes: a torn line may end inside a character, and text may hold other line ends than ours.
     before = path.read_bytes()
-    kept = b"".join(line + b"\n" for line in before.split(b"\n") if _step_in(line) <= step)
+    kept = b"".join(line + b"\n" for line in before.split(b"\n") if step_in(line) <= step)
     if kept != before:
         write_atomic(path, kept)
-
-
-def losses_of_sources(values: dict[str, Any]) -> dict[str, float]:
-    """The validation loss of each source, by its name, from a validation's line."""
-    prefix = "val_loss/"
-    return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
-
-
-def lines_of(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a `.jsonl` file of a run; none if there is no such file."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_bytes().split(b"\n") if _step_in(line) < math.inf]
-
-
-def _step_in(line: bytes) -> float:
-    """The step of a JSON line; infinite for what is none, such as the torn last line of a killed process."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return math.inf
 
 
 class _Lines:

@@ -22,7 +22,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from babygpt.checkpoints import load_state, publish_staged, resolve
 from babygpt.errors import CheckpointError
 from babygpt.files import MANIFEST, remove_folder
-from babygpt.staging import stage
+from babygpt.recipe import Recipe
+from babygpt.staging import Staged, stage
 from babygpt.training.writer import BackgroundWriter
 
 __all__ = ["PAYLOAD", "FolderCheckpointIO", "HFPayload"]
@@ -51,10 +52,11 @@ class FolderCheckpointIO(CheckpointIO):
     Args:
         writer: writes while training goes on: `save_checkpoint` then only copies the state and returns, and whoever
             gives the writer asks it how that went. None writes before it returns.
+        recipe: of the run, for the model cards; None where there is none.
     """
 
-    def __init__(self, writer: BackgroundWriter | None = None) -> None:
-        self._writer = writer
+    def __init__(self, writer: BackgroundWriter | None = None, recipe: Recipe | None = None) -> None:
+        self._writer, self._recipe = writer, recipe
         self._tokenizers: dict[int, PreTrainedTokenizerBase] = {}
 
     def save_checkpoint(
@@ -87,9 +89,12 @@ class FolderCheckpointIO(CheckpointIO):
             copy=writer is not None,
         )
         if writer is None:
-            publish_staged(target.parent, target.name, staged, replace=True)
+            self._publish(target, staged)
         else:
-            writer.submit(lambda: publish_staged(target.parent, target.name, staged, replace=True))
+            writer.submit(lambda: self._publish(target, staged))
+
+    def _publish(self, target: Path, staged: Staged) -> None:
+        publish_staged(target.parent, target.name, staged, replace=True, recipe=self._recipe)
 
     def _own(self, tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase | None:
         """A copy of the tokenizer, made once: one that is being saved cannot encode in another thread."""

@@ -329,6 +329,8 @@ class BabyGPT(L.LightningModule):
             val_loss = self.trainer.callback_metrics.get("val_loss")
             facts = {
                 "step": self.trainer.global_step,
+                "tokens": self.meter.tokens,
+                "model": self.hparams["model_name"],
                 "val_loss": None if val_loss is None else float(val_loss),
                 "data_fingerprint": None if data is None else data.identity()["data_fingerprint"],
                 "data": None if data is None else asdict(data.recipe),

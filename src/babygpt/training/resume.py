@@ -13,7 +13,8 @@ from babygpt.data.order import data_step, skips_of
 from babygpt.errors import CheckpointError, RecipeError
 from babygpt.files import read_manifest
 from babygpt.machine import MachineFacts, MachinePlan, asked_as_before, detect
-from babygpt.recipe import Recipe, differences, read_recipe, write_recipe
+from babygpt.recipe import Recipe, differences, write_recipe
+from babygpt.run_folder import recipe_of
 from babygpt.settings import TrainSettings
 from babygpt.training.budget import lengthened
 from babygpt.training.spikes import read_rollbacks, undo
@@ -81,22 +82,6 @@ def resume(settings: TrainSettings, say: Say) -> Run:
     return Run(out, recipe, plan, settings, found)
 
 
-def recipe_of(out: Path) -> Recipe:
-    """The recipe that a run folder holds.
-
-    Raises:
-        CheckpointError: it is no run folder.
-        RecipeError: the recipe is damaged.
-    """
-    if not (out / "recipe.yaml").is_file():
-        raise CheckpointError(
-            "is not a run folder: it has no recipe.yaml",
-            where=str(out),
-            hint="Give the folder that --out named",
-        )
-    return read_recipe(out / "recipe.yaml")
-
-
 def _plan_again(out: Path, recipe: Recipe, settings: TrainSettings, say: Say) -> MachinePlan:
     """The plan of this start, written down."""
     facts = detect()
@@ -108,7 +93,7 @@ def _plan_again(out: Path, recipe: Recipe, settings: TrainSettings, say: Say) ->
     planned = planner.resolve_plan(request, facts, recipe, config_of(recipe, data))
     for line in _plan_lines(planned, facts, before):
         say(f"plan: {line}")
-    write_machine(out, facts, planned.plan, planned.reasons)
+    write_machine(out, facts, planned.plan, planned)
     return planned.plan
 
 

@@ -12,7 +12,6 @@ is deleted.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections import deque
@@ -20,9 +19,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from babygpt.checkpoints import Found, discover
-from babygpt.errors import CheckpointError, SpikeSeen
+from babygpt.errors import SpikeSeen
 from babygpt.files import remove_folder, write_json_atomic
+from babygpt.run_folder import ROLLBACKS, Found, Rollback, discover, read_rollbacks
 
 __all__ = ["MOST_ROLLBACKS", "LossWatch", "Rollback", "is_undone", "read_rollbacks", "roll_back", "undo"]
 
@@ -31,7 +30,6 @@ _THRESHOLD = 8.0
 _TO_SIGMA = 1.4826
 # Losses may lie closer together than anything worth telling: below this share of the median nothing is a spike.
 _FLOOR = 0.005
-_FILE = "rollbacks.json"
 # A run that has gone back so often needs other settings; from then on its spikes are only marked.
 MOST_ROLLBACKS = 5
 
@@ -66,39 +64,6 @@ class LossWatch:
         return loss > most
 
 
-@dataclass(frozen=True)
-class Rollback:
-    """A decision to go back.
-
-    Args:
-        spike: the step whose loss was one.
-        seen: steps completed when it was seen; their data since `to` are left out.
-        to: steps completed in the checkpoint gone back to; 0 is the beginning.
-    """
-
-    spike: int
-    seen: int
-    to: int
-
-
-def read_rollbacks(out: Path) -> list[Rollback]:
-    """The rollbacks of a run folder, in order.
-
-    Raises:
-        CheckpointError: the file is not one of ours.
-    """
-    path = out / _FILE
-    if not path.is_file():
-        return []
-    try:
-        found = [Rollback(**{k: int(v) for k, v in entry.items()}) for entry in json.loads(path.read_text())]
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"cannot be read ({error})", where=str(path)) from error
-    if any(not 0 <= r.to < r.spike <= r.seen for r in found):
-        raise CheckpointError("holds a rollback that is none", where=str(path))
-    return found
-
-
 def roll_back(out: Path, spike: SpikeSeen, say: Callable[[str], None]) -> Rollback:
     """Decides where to go back to, writes it down, and deletes the checkpoints that lie after it.
 
@@ -111,7 +76,7 @@ def roll_back(out: Path, spike: SpikeSeen, say: Callable[[str], None]) -> Rollba
     to = max((f.step for f in discover(folder) if f.step < spike.step), default=0)
     decided = Rollback(spike.step, spike.seen, to)
     rollbacks = [*read_rollbacks(out), decided]
-    write_json_atomic(out / _FILE, [asdict(r) for r in rollbacks])
+    write_json_atomic(out / ROLLBACKS, [asdict(r) for r in rollbacks])
     undo(folder, rollbacks)
     say(
         f"spike: {spike}; going back to step {to:,}, and on with the data after the {spike.seen - to:,} steps since"

@@ -130,12 +130,12 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
         say(f"plan: {reason}")
     ensure_space(out.parent, SAVED_COPIES * 12 * parameters, "the checkpoints of this run")
     prepared = data.prepared
-    recipe, plan, built = _fitting(recipe, planned.plan, prepared.key, say)
+    recipe, plan, built, seconds = _fitting(recipe, planned.plan, prepared.key, say)
     if recipe.data.packing != "stream":
         windows = built[0].plan.windows
         say(f"data: {packing_statistics(prepared.train.offsets, windows, recipe.data.packing).note()}")
     make_folder(out)
-    write_machine(out, facts, plan, planned.reasons)
+    write_machine(out, facts, plan, planned, seconds)
     changes.remember(out, prepared)
     write_recipe(out / "recipe.yaml", recipe)
     say(f"run: {out}, {recipe.budget.steps:,} steps")
@@ -144,7 +144,7 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
 
 def _fitting(
     recipe: Recipe, plan: MachinePlan, prepared_as: str, say: Say
-) -> tuple[Recipe, MachinePlan, tuple[LLMDataModule, BabyGPT]]:
+) -> tuple[Recipe, MachinePlan, tuple[LLMDataModule, BabyGPT], planner.StepTime | None]:
     """Builds data and module and finds the run's steps, with a smaller plan for as long as memory runs out."""
     while True:
         data = build_data(recipe, batch_size=plan.micro_batch, workers=plan.workers, prepared_as=prepared_as)
@@ -153,7 +153,8 @@ def _fitting(
         module = build_module(recipe, plan, data)
         try:
             module.check(data)
-            return _with_steps(recipe, plan, data, module, say), plan, (data, module)
+            recipe, seconds = _with_steps(recipe, plan, data, module, say)
+            return recipe, plan, (data, module), seconds
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -233,8 +234,10 @@ def pieces(run: Run) -> tuple[LLMDataModule, BabyGPT]:
     return data, build_module(run.recipe, run.plan, data)
 
 
-def _with_steps(recipe: Recipe, plan: MachinePlan, data: LLMDataModule, module: BabyGPT, say: Say) -> Recipe:
-    """The recipe with its budget in steps, timed on this machine if it is given in minutes."""
+def _with_steps(
+    recipe: Recipe, plan: MachinePlan, data: LLMDataModule, module: BabyGPT, say: Say
+) -> tuple[Recipe, planner.StepTime | None]:
+    """The recipe with its budget in steps, timed on this machine if it is given in minutes, and what was timed."""
     seconds = None
     if planner.needs_measuring(recipe.budget):
         minutes = recipe.budget.minutes
@@ -248,7 +251,7 @@ def _with_steps(recipe: Recipe, plan: MachinePlan, data: LLMDataModule, module: 
     batches = len(data.validation.rows(plan.micro_batch, 0, 1))
     recipe = planner.resolve_steps(recipe, data.plan, batches, seconds)
     count = -(-len(data.validation.window_ids()) // int(recipe.data.global_batch_size))
-    return replace(recipe, validate=replace(recipe.validate, batches=count))
+    return replace(recipe, validate=replace(recipe.validate, batches=count)), seconds
 
 
 def _new_folder(asked: str | None) -> Path:
@@ -350,12 +353,32 @@ def first_words(data: LLMDataModule) -> str:
     return str(text)
 
 
-def write_machine(out: Path, facts: Any, plan: MachinePlan, reasons: tuple[str, ...]) -> None:
-    """Writes `machine.json`."""
+def write_machine(
+    out: Path,
+    facts: Any,
+    plan: MachinePlan,
+    planned: planner.Planned,
+    seconds: planner.StepTime | None = None,
+) -> None:
+    """Writes `machine.json`.
+
+    Args:
+        out: the run folder.
+        facts: of this computer.
+        plan: as it is carried out.
+        planned: as it was found, with its reasons and its memory; memory ran out if `plan` is smaller.
+        seconds: measured for a budget in minutes.
+    """
+    predicted: dict[str, Any] = {}
+    if plan == planned.plan:
+        predicted["memory_bytes"] = planned.memory.total
+    if seconds is not None:
+        predicted["step_seconds"] = seconds.step
     value = {
         "plan": asdict(plan),
-        "reasons": list(reasons),
+        "reasons": list(planned.reasons),
         "facts": asdict(facts),
         "versions": installed_versions(),
+        "predicted": predicted,
     }
     write_json_atomic(out / "machine.json", value)

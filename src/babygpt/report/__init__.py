@@ -1,0 +1,1 @@
+"""The verb `report`: run folders in, one page about them out."""

@@ -1,0 +1,196 @@
+"""What a run folder holds, read as it lies on the disk: the recipe, the lines of its files, checkpoints, rollbacks.
+
+    RUN/recipe.yaml  metrics.jsonl  samples.jsonl  rollbacks.json  checkpoints/NAME/manifest.json
+
+A run may be under way, or have been killed in the middle of a line: a line counts once it is whole, a checkpoint once
+its manifest is there. Nothing here imports torch, so that looking at a run takes no longer than reading its files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from babygpt.errors import CheckpointError
+from babygpt.files import MANIFEST, read_manifest, set_aside
+from babygpt.recipe import Recipe, read_recipe
+
+__all__ = [
+    "ROLLBACKS",
+    "Found",
+    "Rollback",
+    "best",
+    "checkpoint_at",
+    "checkpoint_folders",
+    "discover",
+    "lines_of",
+    "losses_of_sources",
+    "read_rollbacks",
+    "recipe_of",
+    "step_in",
+    "whole_lines",
+]
+
+ROLLBACKS = "rollbacks.json"
+
+
+def recipe_of(out: Path) -> Recipe:
+    """The recipe that a run folder holds.
+
+    Raises:
+        CheckpointError: it is no run folder.
+        RecipeError: the recipe is damaged.
+    """
+    if not (out / "recipe.yaml").is_file():
+        raise CheckpointError(
+            "is not a run folder: it has no recipe.yaml",
+            where=str(out),
+            hint="Give the folder that --out named",
+        )
+    return read_recipe(out / "recipe.yaml")
+
+
+# -- metrics and samples -------------------------------------------------------------------------------------
+
+
+def step_in(line: bytes) -> float:
+    """The step of a JSON line; infinite for what is none, such as the torn last line of a killed process."""
+    return _parsed(line)[0]
+
+
+def _parsed(line: bytes) -> tuple[float, Any]:
+    """The step of a line and its value; an infinite step and no value where it is none."""
+    try:
+        value = json.loads(line)
+        return float(value["step"]), value
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+        return math.inf, None
+
+
+def whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a `.jsonl` file of a run, one at a time; none if there is no such file."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:  # as bytes: text may hold other line ends than ours
+        for line in file:
+            step, value = _parsed(line)
+            if step < math.inf:
+                yield value
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a `.jsonl` file of a run; none if there is no such file."""
+    return list(whole_lines(path))
+
+
+def losses_of_sources(values: dict[str, Any]) -> dict[str, float]:
+    """The validation loss of each source, by its name, from a validation's line."""
+    prefix = "val_loss/"
+    return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+
+
+# -- checkpoints ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint on the disk, by its manifest; its other files have not been looked at.
+
+    Args:
+        path: of the folder.
+        step: optimiser steps completed.
+        facts: the manifest's; `val_loss` in nats a target token, or None.
+    """
+
+    path: Path
+    step: int
+    facts: dict[str, Any]
+
+
+def discover(parent: Path) -> list[Found]:
+    """Every checkpoint of a folder, the newest first; of one step, `step-*` first, then the later written.
+
+    Links, hidden and unfinished folders are no checkpoints; one is if its replacement was interrupted, until the
+    next `keep` puts it back. Only manifests are read.
+    """
+    aged: list[tuple[tuple[int, bool, int], Found]] = []
+    for path in checkpoint_folders(parent):
+        with suppress(CheckpointError, FileNotFoundError):  # a run under way may be deleting it
+            found = checkpoint_at(path)
+            written = (path / MANIFEST).stat().st_mtime_ns
+            aged.append(((found.step, path.name.startswith("step-"), written), found))
+    return [found for _, found in sorted(aged, key=lambda pair: pair[0], reverse=True)]
+
+
+def best(parent: Path) -> Found | None:
+    """Of the checkpoints named `babygpt-*`, the one of the least validation loss; of equals the earlier."""
+    named = [f for f in discover(parent) if f.path.name.startswith("babygpt-")]
+    rated = [f for f in named if _is_number(f.facts.get("val_loss"))]
+    return min(rated, key=lambda f: (f.facts["val_loss"], f.step), default=None)
+
+
+def checkpoint_folders(parent: Path) -> Iterator[Path]:
+    """The folders that may be checkpoints: no links, nothing hidden, and those whose replacement was interrupted."""
+    if not parent.is_dir():
+        return
+    for path in sorted(parent.iterdir()):
+        if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
+            yield path
+    yield from set_aside(parent).values()
+
+
+def checkpoint_at(path: Path) -> Found:
+    """The checkpoint of a folder, by its manifest.
+
+    Raises:
+        CheckpointError: the manifest is missing, damaged, or gives no step.
+    """
+    facts = read_manifest(path).facts
+    if type(facts.get("step")) is not int or not 0 <= facts["step"] < 2**63:
+        raise CheckpointError("the manifest gives no step", where=str(path))
+    return Found(path, facts["step"], facts)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < math.inf
+
+
+# -- rollbacks -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """A decision to go back.
+
+    Args:
+        spike: the step whose loss was one.
+        seen: steps completed when it was seen; their data since `to` are left out.
+        to: steps completed in the checkpoint gone back to; 0 is the beginning.
+    """
+
+    spike: int
+    seen: int
+    to: int
+
+
+def read_rollbacks(out: Path) -> list[Rollback]:
+    """The rollbacks of a run folder, in order.
+
+    Raises:
+        CheckpointError: the file is not one of ours.
+    """
+    path = out / ROLLBACKS
+    if not path.is_file():
+        return []
+    try:
+        found = [Rollback(**{k: int(v) for k, v in entry.items()}) for entry in json.loads(path.read_text())]
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"cannot be read ({error})", where=str(path)) from error
+    if any(not 0 <= r.to < r.spike <= r.seen for r in found):
+        raise CheckpointError("holds a rollback that is none", where=str(path))
+    return found

@@ -1,0 +1,165 @@
+"""The page in a real browser: it draws, says nothing, asks for nothing, and answers keys, pointer and choices."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from babygpt.report.verb import report
+from babygpt.settings import ReportSettings
+from browser import Browser, find_axe, find_chromium
+from run_folders import lines, make_run, write_lines
+
+pytestmark = pytest.mark.skipif(
+    find_chromium() is None, reason="no Chromium here: BABYGPT_CHROMIUM names one, or it is on the PATH"
+)
+
+HOSTILE = "</script><script>document.title='broken'</script><img src='http://example.org/x.png'>"
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("pages")
+    one = make_run(folder / "one", sample=HOSTILE)
+    other = make_run(folder / "two <b>", steps=3000, lr=0.5, sources=("p", HOSTILE))
+    killed = [dict(line) for line in lines(60)]
+    killed[-2]["tokens_per_second"] = None
+    killed[30] |= {"spike": True, "train_loss": 50.0}
+    write_lines(make_run(folder / "three", planned=90) / "metrics.jsonl", iter(killed))
+    bare = make_run(folder / "bare")
+    (bare / "metrics.jsonl").write_text("")
+    runs = {"one": (one,), "many": (one, other, folder / "three"), "bare": (bare,)}
+    found = {}
+    for name, paths in runs.items():
+        found[name] = folder / f"{name}.html"
+        report(ReportSettings(tuple(map(str, paths)), str(found[name])))
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = find_chromium()
+    assert program is not None
+    with Browser(program) as running:
+        yield running
+
+
+LOOKS = [(1100, False), (1100, True), (390, False)]
+
+
+@pytest.mark.parametrize("name", ["one", "many", "bare"])
+@pytest.mark.parametrize(("width", "dark"), LOOKS)
+def test_it_draws_and_keeps_to_itself(
+    browser: Browser, pages: dict[str, Path], name: str, width: int, dark: bool
+) -> None:
+    browser.open(pages[name], width=width, dark=dark)
+    assert browser.evaluate("document.documentElement.dataset.ready") == "yes"
+    assert browser.problems == []
+    assert browser.requests == [pages[name].as_uri()]
+    assert "broken" not in browser.evaluate("document.title")
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    drawn = browser.evaluate(
+        "[...document.querySelectorAll('figure:not([hidden])')].map(f => f.dataset.kind)"
+    )
+    expected = {"one": ["loss", "lr", "grad_norm", "speed"], "bare": []}
+    assert drawn == expected.get(name, ["loss", "sources", "lr", "grad_norm", "speed"])
+    if drawn:
+        assert ink(browser) > 200  # pixels that are no background: the curve of a chart hundreds wide
+    background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == ("rgb(13, 17, 23)" if dark else "rgb(255, 255, 255)")
+
+
+def ink(browser: Browser) -> int:
+    """Pixels of the first chart in a run's colour."""
+    return int(
+        browser.evaluate(
+            """(() => {
+              const canvas = document.querySelector('figure[data-kind=loss] canvas');
+              const css = getComputedStyle(document.documentElement);
+              const colours = [0, 1, 2].map(n => css.getPropertyValue('--c' + n).trim());
+              const wanted = colours.map(c => [1, 3, 5].map(i => parseInt(c.slice(i, i + 2), 16)));
+              const d = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+              let n = 0;
+              for (let i = 0; i < d.length; i += 4)
+                n += d[i + 3] > 128 && wanted.some(c => c.every((w, k) => Math.abs(w - d[i + k]) < 24));
+              return n; })()"""
+        )
+    )
+
+
+def readout(browser: Browser, kind: str = "loss") -> str:
+    return str(browser.evaluate(f"document.querySelector('figure[data-kind={kind}] .readout').textContent"))
+
+
+def test_keys_move_and_zoom_in_every_chart(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["one"])
+    browser.evaluate("document.querySelector('figure[data-kind=loss] .chart').focus()")
+    browser.press("Home")
+    assert readout(browser).startswith("step 0validation") or "step 0" in readout(browser)
+    for _ in range(10):
+        browser.press("ArrowRight")
+    assert "step 10" in readout(browser)
+    assert "perplexity" in readout(browser)
+    assert "step 10" in readout(browser, "lr")
+    before = browser.evaluate("document.querySelector('figure[data-kind=lr] canvas').toDataURL()")
+    browser.press("+")
+    after = browser.evaluate("document.querySelector('figure[data-kind=lr] canvas').toDataURL()")
+    assert after != before
+    browser.press("0")
+    assert browser.evaluate("document.querySelector('figure[data-kind=lr] canvas').toDataURL()") == before
+    browser.press("End")
+    assert "step 40" in readout(browser)
+    assert browser.problems == []
+
+
+def test_the_pointer_tells_and_dragging_zooms(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["one"])
+    box = browser.evaluate("document.querySelector('.u-over').getBoundingClientRect().toJSON()")
+    x, y, width, height = (box[name] for name in ("x", "y", "width", "height"))
+    browser.mouse("mouseMoved", x + width / 2, y + height / 2)
+    assert "step 20" in readout(browser)
+    before = browser.evaluate("document.querySelector('figure[data-kind=speed] canvas').toDataURL()")
+    browser.mouse("mousePressed", x + width / 4, y + height / 2)
+    browser.mouse("mouseMoved", x + width / 2, y + height / 2)
+    browser.mouse("mouseReleased", x + width / 2, y + height / 2)
+    assert browser.evaluate("document.querySelector('figure[data-kind=speed] canvas').toDataURL()") != before
+    assert browser.problems == []
+
+
+def test_axes_smoothing_runs_and_colours_can_be_chosen(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["many"])
+    browser.evaluate("document.querySelector('input[value=tokens]').click()")
+    assert readout(browser).startswith("tokens 300k")
+    browser.evaluate("document.querySelector('input[value=seconds]').click()")
+    assert readout(browser).startswith("time 5:00")
+    browser.evaluate("document.querySelector('input[name=run][value=\"1\"]').click()")
+    assert "two" not in readout(browser)
+    assert browser.evaluate("document.querySelector('figure[data-kind=sources]').hidden") is True
+    browser.evaluate(
+        "(s => { s.value = 0; s.dispatchEvent(new Event('input')) })(document.querySelector('#smoothing'))"
+    )
+    assert browser.evaluate("document.querySelector('#smoothed').textContent") == "0.00"
+    browser.evaluate("document.querySelector('#log').click()")
+    browser.evaluate("document.querySelector('input[value=dark]').click()")
+    assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 23)"
+    assert browser.problems == []
+    assert browser.requests == [pages["many"].as_uri()]
+
+
+@pytest.mark.skipif(find_axe() is None, reason="no axe-core here: BABYGPT_AXE names its axe.min.js")
+@pytest.mark.parametrize("name", ["one", "many", "bare"])
+@pytest.mark.parametrize(("width", "dark"), LOOKS)
+def test_axe_finds_nothing(
+    browser: Browser, pages: dict[str, Path], name: str, width: int, dark: bool
+) -> None:
+    browser.open(pages[name], width=width, dark=dark)
+    axe = find_axe()
+    assert axe is not None
+    browser.evaluate(axe.read_text(encoding="utf-8") + "; 0")
+    found = browser.evaluate(
+        "axe.run(document).then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.html)]))"
+    )
+    assert found == [], json.dumps(found)[:2000]
