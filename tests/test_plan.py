@@ -12,11 +12,11 @@ from babygpt import plan as verb
 from babygpt import planner
 from babygpt.cli import main
 from babygpt.errors import MachineError, RecipeError
+from babygpt.machine_settings import PlanSettings
 from babygpt.machines import ASSUMED_SHARE, MACHINES, PlanMachine
 from babygpt.plan import plan
 from babygpt.planner import StepTime
 from babygpt.recipe import Budget, DataRecipe, ModelRecipe
-from babygpt.settings import PlanSettings
 
 
 @pytest.fixture

@@ -25,12 +25,11 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from babygpt import __version__
 from babygpt.arguments import Syntax, parse
 from babygpt.errors import InputError, NotFiniteError, RecipeError, SpikeSeen, Stopped
+from babygpt.machine_settings import DoctorSettings
 from babygpt.settings import (
-    DoctorSettings,
     EvalSettings,
     GenerateSettings,
     InspectSettings,
-    PlanSettings,
     PrepareSettings,
     ReportSettings,
     TrainSettings,
@@ -203,8 +202,7 @@ VERBS: dict[str, Verb] = {
         "babygpt.plan:plan",
         Syntax(
             "babygpt plan",
-            PlanSettings,
-            one_of="budget",
+                    one_of="budget",
             takes_config=True,
             config=TrainSettings,
             examples=(
@@ -217,8 +215,7 @@ VERBS: dict[str, Verb] = {
         "babygpt.doctor.verb:doctor",
         Syntax(
             "babygpt doctor",
-            DoctorSettings,
-            left_out=("given",),
+                    left_out=("given",),
             one_of="budget",
             takes_config=True,
             config=TrainSettings,

@@ -20,11 +20,11 @@ from rich.console import Console
 from babygpt import planner
 from babygpt.data.module import LLMDataModule
 from babygpt.machine import MachineFacts, MachinePlan, detect, memory_available
+from babygpt.machine_settings import PlanSettings
 from babygpt.machines import ASSUMED_SHARE, Machine
 from babygpt.model.cost import MemoryParts, memory_bytes, model_cost
 from babygpt.prepare import PreparationView
 from babygpt.recipe import Recipe
-from babygpt.settings import PlanSettings
 from babygpt.training.start import SAVED_COPIES, build_data, build_module, config_of, require_full_steps
 
 __all__ = ["Alternative", "PlanResult", "plan"]

@@ -33,8 +33,8 @@ from architectures import save_tiny
 from babygpt import checks
 from babygpt.doctor import devices, network, numerics, own, places, probe, system, verb
 from babygpt.doctor.findings import Diagnosis, Finding
+from babygpt.machine_settings import DoctorSettings
 from babygpt.recipe import DataRecipe, ModelRecipe
-from babygpt.settings import DoctorSettings
 
 Patch = pytest.MonkeyPatch
 # Reading the metadata of eighty packages takes longer than everything else that a doctor does here.

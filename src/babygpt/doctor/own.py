@@ -20,11 +20,11 @@ from babygpt.disk import ensure_space
 from babygpt.doctor.findings import Finding, fault, ok, warning
 from babygpt.errors import InputError
 from babygpt.machine import MachinePlan, detect, memory_available
+from babygpt.machine_settings import DoctorSettings
 from babygpt.model.cost import model_cost
 from babygpt.optim.schedules import multiplier
 from babygpt.prepare import PreparationView
 from babygpt.recipe import Recipe
-from babygpt.settings import DoctorSettings
 from babygpt.training.module import BabyGPT
 from babygpt.training.start import SAVED_COPIES, build_data, build_module, config_of, require_full_steps
 

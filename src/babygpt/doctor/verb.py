@@ -17,7 +17,7 @@ from babygpt.data.cache import default_cache
 from babygpt.doctor import environment, network, places, system, versions
 from babygpt.doctor.findings import Diagnosis, Finding, fault
 from babygpt.doctor.numerics import started
-from babygpt.settings import DoctorSettings
+from babygpt.machine_settings import DoctorSettings
 
 __all__ = ["doctor"]
 
