@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from babygpt.recipe import OptimRecipe, ScheduleRecipe
 
-__all__ = ["ARMS", "CONFIRMED", "SCREENED", "Arm"]
+__all__ = ["ARMS", "CONFIRMED", "Arm"]
 
 # What `babygpt train` takes at these sizes: 4,096 tokens a step in windows of 128, as preset:llama-5m does.
 _WINDOWS = 32
@@ -52,6 +52,8 @@ _ALL = (
     replace(_TUTORIAL, name="tutorial-tuned", optim=replace(_TUTORIAL.optim, lr="auto")),
     _DEFAULT,
     Arm("adamw", OptimRecipe(name="adamw")),
+    Arm("adamw-double", OptimRecipe(name="adamw"), rate=2.0),
+    Arm("adamw-triple", OptimRecipe(name="adamw"), rate=3.0),
     Arm("windows-16", windows=16),
     Arm("rate-double", rate=2.0),
     Arm("wsd", schedule=ScheduleRecipe("wsd")),
@@ -65,10 +67,10 @@ _ALL = (
     Arm("decay-0.01", OptimRecipe(weight_decay=0.01)),
     Arm("warmup-0", schedule=ScheduleRecipe(warmup=0.0)),
     Arm("warmup-10", schedule=ScheduleRecipe(warmup=0.1)),
+    Arm("combined", schedule=ScheduleRecipe("wsd"), windows=16, embedding_rate=3.0),
     Arm("ramp", ramp=0.25),
     Arm("windows-8", windows=8),
     Arm("windows-64", windows=64),
 )
 ARMS = {arm.name: arm for arm in _ALL}
-SCREENED = tuple(ARMS)
-CONFIRMED = ("tutorial", "default", "tutorial-8-windows", "tutorial-tuned")
+CONFIRMED = ("tutorial", "default", "tutorial-8-windows", "windows-16", "embedding-triple")

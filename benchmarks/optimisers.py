@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from arms import ARMS, CONFIRMED, SCREENED, Arm
+from arms import ARMS, CONFIRMED, Arm
 from paired import table
 from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.utils import logging as transformers_logging
@@ -91,8 +91,8 @@ class Run:
 
 def screen(tokens: int) -> list[Run]:
     """Every arm at one seed, and the default at a second: how far seeds lie apart."""
-    runs = [Run(ARMS[name], "1m", corpus, 0, tokens) for corpus in CORPORA for name in SCREENED]
-    return [*runs, *(Run(ARMS[name], "1m", corpus, 1, tokens) for corpus in CORPORA for name in CONFIRMED[:2])]
+    runs = [Run(ARMS[name], "1m", "code", 0, tokens) for name in ARMS]
+    return [*runs, *(Run(ARMS[name], "1m", "code", 1, tokens) for name in CONFIRMED[:2])]
 
 
 def confirm(tokens: int) -> list[Run]:
@@ -300,7 +300,9 @@ def work_off(runs: list[Run], path: Path, most: int) -> int:
         for run in missing[:most]:
             line = train(run)
             append(path, line)
-            print(*(line[k] for k in ("arm", "size", "corpus", "seed")), f"loss {line['loss']:.4f}", flush=True)
+            print(
+                *(line[k] for k in ("arm", "size", "corpus", "seed")), f"loss {line['loss']:.4f}", flush=True
+            )
         return max(0, len(missing) - most)
 
 

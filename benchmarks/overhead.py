@@ -12,8 +12,10 @@ hook on every optimiser step; the interval that holds the other's block, and eac
 The bare step: forward, loss, backward, clipping, learning rate, update. The loader alone is read for as many batches
 as a block has, each time after the two.
 
-Prints a JSON object a model: medians over rounds, with the smallest and largest, of milliseconds by the wall clock and
-of processor time (of all threads, for a machine that is not quiet).
+Lightning's own share is told first: a bare `L.Trainer` on a model of one parameter, beside a bare loop.
+
+Then prints a JSON object a model: medians over rounds, with the smallest and largest, of milliseconds by the wall
+clock and of processor time (of all threads, for a machine that is not quiet).
 """
 
 from __future__ import annotations
@@ -26,12 +28,16 @@ import os
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.data import DataLoader
 
 from babygpt.cli import main as babygpt
 from babygpt.data.loaders import EpochLoader
@@ -89,8 +95,8 @@ class Alternating:
     def _block(self) -> tuple[float, float]:
         """Wall and processor seconds a step of the block that has ended."""
         marks, self._marks = self._marks[_FIRST - 1 :], []
-        gaps = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(marks, marks[1:], strict=False)]
-        return statistics.median(g[0] for g in gaps), statistics.fmean(g[1] for g in gaps)
+        (begun, used_before), (ended, used), steps = marks[0], marks[-1], len(marks) - 1
+        return (ended - begun) / steps, (used - used_before) / steps
 
     def _bare(self, block: int) -> None:
         """A block of the bare loop, on batches that are there."""
@@ -167,18 +173,64 @@ def measure(model: str, rounds: int, steps: int, more: list[str]) -> dict[str, A
                 code = babygpt(["train", *words, *more, "--json"])
         finally:
             LLMDataModule.train_dataloader = plain  # type: ignore[method-assign]
-            made[-1].stop()
+            for loader in made:
+                loader.stop()
         if code:
             raise SystemExit(code)
         plan = json.loads((Path(folder) / "run" / "machine.json").read_text(encoding="utf-8"))["plan"]
     return {"model": model, "precision": plan["precision"], "steps": steps, **_summary(made[-1])}
 
 
+class _OneParameter(L.LightningModule):
+    """The least that Lightning can train."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        del batch, batch_idx
+        return self.weight.sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def lightning_alone(steps: int = 2000) -> dict[str, Any]:
+    """Milliseconds a step of a bare `L.Trainer`, and of a bare loop, on a model of one parameter; the second halves."""
+    marks: list[float] = []
+    hook = register_optimizer_step_post_hook(lambda *_: marks.append(time.perf_counter()))
+    module, data = _OneParameter(), DataLoader([torch.zeros(1)] * steps, batch_size=None)  # type: ignore[arg-type]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = L.Trainer(
+            max_steps=steps,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            max_epochs=1,
+        )
+        trainer.fit(module, data)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    for batch in data:
+        module.training_step(batch, 0).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    hook.remove()
+    both = [1e3 * (b - a) for a, b in pairwise(marks)]
+    alone, bare = (statistics.median(both[first + steps // 2 : first + steps - 1]) for first in (0, steps))
+    return {"model": "one parameter", "lightning_ms": round(alone, 3), "bare_ms": round(bare, 3)}
+
+
 def _summary(found: Alternating) -> dict[str, Any]:
     """The first round warms up."""
     result: dict[str, Any] = {"rounds": len(found.ours) - 1}
     for kind, clock in ((0, "wall"), (1, "cpu")):
-        ours, bare, loading = ([s[kind] for s in kept[1:]] for kept in (found.ours, found.bare, found.loading))
+        ours, bare, loading = (
+            [s[kind] for s in kept[1:]] for kept in (found.ours, found.bare, found.loading)
+        )
         pairs = list(zip(ours, bare, loading, strict=True))
         result[clock] = {
             "step_ms": _spread([1e3 * a for a in ours]),
@@ -219,6 +271,7 @@ def main() -> None:
     asked, more = parser.parse_known_args()
     if asked.rounds < 2 or asked.steps < _FIRST + 2:
         parser.error(f"--rounds is at least 2, --steps at least {_FIRST + 2}")
+    print(json.dumps(lightning_alone()), flush=True)
     for model in asked.model:
         print(json.dumps(measure(model, asked.rounds, asked.steps, more)), flush=True)
 

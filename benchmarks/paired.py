@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from statistics import fmean, stdev
 from typing import Any
 
@@ -17,7 +18,7 @@ _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 def tokens_to(loss: float, points: Sequence[tuple[float, float]]) -> float | None:
     """Tokens at which a curve first is at a loss, linear between its points; None where it never is."""
-    for (before, above), (after, below) in zip(points, points[1:], strict=False):
+    for (before, above), (after, below) in pairwise(points):
         if below <= loss:
             return before + (after - before) * (above - loss) / (above - below) if above > loss else before
     return None

@@ -72,7 +72,8 @@ class BatchPlan:
         """Window numbers of a micro-batch, int64 [micro_batch]; `EMPTY_ROW` (-1) beyond the step's last."""
         if not (0 <= micro < self.micro_batches and 0 <= rank < self.world_size):
             raise ValueError(f"no micro-batch {micro} on rank {rank} in this plan")
-        return self.step_rows(step, rank)[micro]
+        rows: Int64s = self.step_rows(step, rank)[micro]
+        return rows
 
     def step_rows(self, step: int, rank: int) -> Int64s:
         """The rows of every micro-batch of a step on a rank, int64 [micro_batches, micro_batch]."""
