@@ -42,6 +42,22 @@ def test_the_batch_size_only_cuts_the_epoch_differently() -> None:
     )
 
 
+@pytest.mark.parametrize(("size", "batch"), [(4095, 7), (4097, 4096), (20_000, 9_001), (12_288, 4_000)])
+def test_stretches_computed_at_once_join_to_the_permutation(size: int, batch: int) -> None:
+    order = Order(size, batch, 11)
+    for epoch in (0, 2):
+        wanted = permute(np.arange(size), size, 11, epoch)
+        # Backwards, so that nothing depends on what was asked before; and what is handed out may be written to.
+        for inside in reversed(range(order.steps_per_epoch)):
+            step = epoch * order.steps_per_epoch + inside
+            found = order.windows_of(step)
+            np.testing.assert_array_equal(found, wanted[inside * batch : (inside + 1) * batch])
+            found[:] = -1
+            np.testing.assert_array_equal(
+                order.windows_of(step), wanted[inside * batch : (inside + 1) * batch]
+            )
+
+
 def test_the_order_is_frozen() -> None:
     # Recorded once: a run begun with one version must go on in the same order with the next.
     assert permute(np.arange(10), 10, seed=0, epoch=0).tolist() == [0, 3, 6, 2, 8, 7, 5, 9, 1, 4]

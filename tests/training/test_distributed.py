@@ -67,9 +67,13 @@ def test_plain_lightning(
     assert order[:, :8].tolist() == recorder.seen
 
 
-@pytest.mark.parametrize(("precision", "bound"), [("64-true", 1e-10), ("32-true", 1e-5)])
-def test_the_command(babygpt: Any, pairs: Path, tmp_path: Path, precision: str, bound: float) -> None:
-    """At a rate that moves no weight AdamW's first moment is a sum of the steps' gradients: checkpoints tell it."""
+@pytest.mark.parametrize(
+    ("optimizer", "precision", "bound"), [("muon", "64-true", 1e-10), ("adamw", "32-true", 1e-5)]
+)
+def test_the_command(
+    babygpt: Any, pairs: Path, tmp_path: Path, optimizer: str, precision: str, bound: float
+) -> None:
+    """At a rate that moves no weight first moments are sums of the steps' gradients: checkpoints tell them."""
 
     def run(devices: int) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
         out = tmp_path / f"on-{devices}"
@@ -79,12 +83,14 @@ def test_the_command(babygpt: Any, pairs: Path, tmp_path: Path, precision: str, 
             *("--data.val_fraction", "0.2", "--optim.grad_clip", "0", "--budget.steps", STEPS),
             *("--optim.lr", "1e-30", "--validate.every_steps", "100"),
             *("--machine.device", "cpu", "--machine.devices", devices, "--machine.precision", precision),
-            *("--machine.micro_batch", "2", "--optim.name", "adamw", "--out", out),
+            *("--machine.micro_batch", "2", "--optim.name", optimizer, "--out", out),
         )
         assert done.returncode == 0, done.stderr[-3000:]
         tensors = load_file(out / "checkpoints" / f"step-{STEPS:06}" / "training" / "optimizer.safetensors")
         metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-        return {k: v for k, v in tensors.items() if "exp_avg" in k and "exp_avg_sq" not in k}, metrics
+        moments = {k: v for k, v in tensors.items() if k.endswith(("exp_avg", "momentum"))}
+        assert any(k.endswith("momentum") for k in moments) == (optimizer == "muon")
+        return moments, metrics
 
     (two, seen_by_two), (one, seen_by_one) = run(2), run(1)
     assert len(one) > 10

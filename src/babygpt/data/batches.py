@@ -8,7 +8,7 @@ slice the order and never alter it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,7 @@ class BatchPlan:
     windows: Windows
     micro_batch: int
     world_size: int = 1
+    _counted: dict[int, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.micro_batch < 1 or self.world_size < 1:
@@ -71,16 +72,25 @@ class BatchPlan:
         """Window numbers of a micro-batch, int64 [micro_batch]; `EMPTY_ROW` (-1) beyond the step's last."""
         if not (0 <= micro < self.micro_batches and 0 <= rank < self.world_size):
             raise ValueError(f"no micro-batch {micro} on rank {rank} in this plan")
-        step_windows = self.order.windows_of(step)
-        first = (micro * self.world_size + rank) * self.micro_batch
-        rows = np.full(self.micro_batch, EMPTY_ROW, dtype=np.int64)
-        held = step_windows[first : first + self.micro_batch]
-        rows[: len(held)] = held
+        rows: Int64s = self.step_rows(step, rank)[micro]
         return rows
 
+    def step_rows(self, step: int, rank: int) -> Int64s:
+        """The rows of every micro-batch of a step on a rank, int64 [micro_batches, micro_batch]."""
+        windows = self.order.windows_of(step)
+        slots = np.full(self.micro_batches * self.world_size * self.micro_batch, EMPTY_ROW, dtype=np.int64)
+        slots[: len(windows)] = windows
+        return slots.reshape(self.micro_batches, self.world_size, self.micro_batch)[:, rank]
+
     def step_targets(self, step: int) -> int:
-        """Target tokens of step `step`, all ranks and micro-batches: what the summed loss is divided by."""
-        return int(self.windows.targets[self.order.windows_of(step)].sum())
+        """Target tokens of step `step`, all ranks and micro-batches: what the summed loss is divided by.
+
+        Every micro-batch of a step asks for it, so that the last answer is kept.
+        """
+        if step not in self._counted:
+            self._counted.clear()
+            self._counted[step] = int(self.windows.targets[self.order.windows_of(step)].sum())
+        return self._counted[step]
 
 
 def make_batch(store: TokenStore, windows: Windows, rows: Int64s, pad_id: int) -> dict[str, torch.Tensor]:

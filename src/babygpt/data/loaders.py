@@ -63,5 +63,4 @@ class StepRows:
         first = position.completed_steps
         last = (first // plan.order.steps_per_epoch + 1) * plan.order.steps_per_epoch
         for step in range(first, last):
-            for micro in range(plan.micro_batches):
-                yield plan.rows(position.data_step(step), micro, position.rank)
+            yield from plan.step_rows(position.data_step(step), position.rank)

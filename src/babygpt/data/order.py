@@ -5,14 +5,15 @@ two halves, and 8 rounds replace (left, right) by (right, left xor F(right, key)
 bijection of 0 .. 4**h - 1. Numbers of at least `num_windows` are sent through the network again until they
 fall inside (cycle walking), which keeps the bijection; since 4**h < 4 * num_windows, that takes below four
 passes on average. F is the finaliser of splitmix64, in plain integer arithmetic: the order depends on no
-library's random generator, version, rank, worker or micro-batch. Cost: O(global_batch_size) a step, no
-memory.
+library's random generator, version, rank, worker or micro-batch. Cost: O(global_batch_size) a step; since a few
+numbers take as long as a thousand, stretches of 4,096 are computed at once, and the last few of them kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from babygpt.errors import DataError, RecipeError
 __all__ = ["Order", "data_step", "permute", "skips_of"]
 
 _ROUNDS = 8
+_STRETCH = 4096
 _MASK = (1 << 64) - 1
 UInt64s = npt.NDArray[np.uint64]
 
@@ -63,7 +65,18 @@ class Order:
         epoch, inside = divmod(step, self.steps_per_epoch)
         first = inside * self.global_batch_size
         last = min(first + self.global_batch_size, self.num_windows)
-        return permute(np.arange(first, last, dtype=np.int64), self.num_windows, self.seed, epoch)
+        stretches = range(first // _STRETCH, (last - 1) // _STRETCH + 1)
+        found = [_stretch(number, self.num_windows, self.seed, epoch) for number in stretches]
+        start = first - stretches.start * _STRETCH
+        return np.concatenate(found)[start : start + last - first]
+
+
+# The loader is a little ahead of the step whose targets are counted; training and validation take turns.
+@lru_cache(maxsize=4)
+def _stretch(number: int, size: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """Where the positions of a stretch of an epoch go."""
+    first = number * _STRETCH
+    return permute(np.arange(first, min(first + _STRETCH, size), dtype=np.int64), size, seed, epoch)
 
 
 def permute(

@@ -195,7 +195,8 @@ class BabyGPT(L.LightningModule):
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """One micro-batch: the summed loss over the whole step's target count, undoing Lightning's divisions."""
         accumulate, step = self.trainer.accumulate_grad_batches, self.trainer.global_step
-        seed_micro_batch(self.hparams["seed"], step, batch_idx % accumulate, self.trainer.global_rank)
+        micro, rank = batch_idx % accumulate, self.trainer.global_rank
+        seed_micro_batch(self.hparams["seed"], step, micro, rank, self.device)
         nll = self._sum_nll(batch)
         if self._data is None:
             self._say(
