@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from babygpt.model.cost import memory_bytes, model_cost
-from babygpt.model.load import load_config, load_model, set_activation_checkpointing
+from babygpt.model.blocks import recompute_blocks
+from babygpt.model.load import load_config, load_model
 
 
 class TestCounts:
@@ -90,7 +91,7 @@ class TestMemory:
 
     def test_checkpointing_keeps_each_blocks_input(self) -> None:
         model = load_model("preset:gpt2-4m")
-        set_activation_checkpointing(model, True)
+        recompute_blocks(model, True)
         kept = _kept_bytes(model, torch.zeros(4, 128, dtype=torch.int64), bf16=False)
         entrances = 4 * (4 * 128) * 256 * model.config.n_layer
         assert kept == pytest.approx(entrances, rel=0.3)
