@@ -23,7 +23,6 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,8 +32,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from babygpt.machine import keep_freed_memory
 from babygpt.model.attention import model_inputs
-from babygpt.model.cost import model_cost
 from babygpt.model.blocks import compile_blocks
+from babygpt.model.cost import model_cost
 from babygpt.model.load import load_model
 from babygpt.model.loss import find_head, sum_nll
 from babygpt.optim.groups import parameter_groups
@@ -91,18 +90,24 @@ def model_of(asked: argparse.Namespace) -> Any:
 def step_of(model: Any, asked: argparse.Namespace, block: int) -> Callable[[], None]:
     """One optimiser step on the same random ids each time."""
     head, bf16 = find_head(model), asked.precision == "bf16-mixed"
-    if asked.compile:
-        compile_blocks(model)
     groups = parameter_groups(model, OPTIMIZERS[asked.optimizer], 0.1)
     optimizer = build_optimizer(asked.optimizer, groups, 1e-4, (0.9, 0.95), bf16=bf16)
     rows = model.get_input_embeddings().weight.shape[0]
     ids = torch.randint(rows, (asked.batch, block), generator=torch.Generator().manual_seed(0))
 
+    parts = ids.split(asked.micro_batch or asked.batch)
+
+    def passes(part: torch.Tensor) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            nll = sum_nll(model, model_inputs({"input_ids": part}, isolated=False), part, head)
+        (nll / ids.numel()).backward()
+
+    if asked.compile:
+        compile_blocks(model, lambda: passes(parts[0]))
+
     def step() -> None:
-        for part in ids.split(asked.micro_batch or asked.batch):
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                nll = sum_nll(model, model_inputs({"input_ids": part}, isolated=False), part, head)
-            (nll / ids.numel()).backward()
+        for part in parts:
+            passes(part)
         with record_function(_CLIP):
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         with record_function(_UPDATE):
@@ -186,8 +191,9 @@ def main() -> None:
     if asked.json:
         print(json.dumps(found))
         return
-    for name in found.keys() - {"lines"}:
-        print(f"{name:>20}  {found[name]:,.3f}")
+    for name, value in found.items():
+        if name != "lines":
+            print(f"{name:>20}  {value:,.3f}")
     for name, share in found["lines"].items():
         print(f"| {name:<24} | {share:6.1%} |")
 

@@ -67,8 +67,8 @@ class MachineRequest:
     def __post_init__(self) -> None:
         if self.stall_minutes is not None and not 0 < self.stall_minutes < math.inf:
             raise MachineError(f"{self.stall_minutes} is not a number above 0", where="machine.stall_minutes")
-        every = self.activation_checkpointing
-        if not isinstance(every, bool | str) and (not isinstance(every, int) or every < 1):
+        every: object = self.activation_checkpointing
+        if every != "auto" and not isinstance(every, bool) and (not isinstance(every, int) or every < 1):
             raise MachineError(
                 f"{every!r} is not true, false, or a number of at least 1: every how many blocks",
                 where="machine.activation_checkpointing",

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from babygpt.model.cost import memory_bytes, model_cost
 from babygpt.model.blocks import recompute_blocks
+from babygpt.model.cost import memory_bytes, model_cost
 from babygpt.model.load import load_config, load_model
 
 

@@ -165,16 +165,17 @@ def deterministic() -> Iterator[None]:
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
-    fills = torch.utils.deterministic.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic  # its one switch is no attribute to the type checker
+    fills = memory.fill_uninitialized_memory
     os.environ.setdefault(_CUBLAS, _CUBLAS_VALUE)
     torch.use_deterministic_algorithms(True)
     # Filling fresh memory finds bugs and costs a pass over every tensor.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(on, warn_only=warns)
-        torch.utils.deterministic.fill_uninitialized_memory = fills
+        memory.fill_uninitialized_memory = fills
 
 
 def _first_line(error: BaseException) -> str:

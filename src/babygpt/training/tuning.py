@@ -63,12 +63,12 @@ class StepTuning(L.Callback):
     def _compile(self, trainer: L.Trainer, module: Any) -> None:
         self._held.enter_context(deterministic())
         module.train()
-        data = getattr(trainer, "datamodule", None)
+        found = getattr(trainer, "datamodule", None)
         # Batches of another loader are not known beforehand: each shape is compiled as it comes.
-        known = isinstance(data, LLMDataModule)
+        data = found if isinstance(found, LLMDataModule) else None
 
         def trial() -> None:
-            if known:
+            if data is not None:
                 batch = data.on_before_batch_transfer(data.micro_batch(0), 0)
                 batch = {name: tensor.to(module.device) for name, tensor in batch.items()}
                 with trainer.precision_plugin.train_step_context():
@@ -77,7 +77,7 @@ class StepTuning(L.Callback):
 
         if compile_blocks(module.model, trial):
             self._held.callback(uncompile_blocks, module.model)
-            if known:
+            if data is not None:
                 self._held.enter_context(compiled_only())
 
 
