@@ -204,15 +204,14 @@ def test_activations_are_recomputed_only_where_memory_demands(monkeypatch: pytes
     assert plan_of(LAPTOP, activation_checkpointing=True).activation_checkpointing
 
 
-@pytest.mark.parametrize("every", [4, 3, 2, 1])
+@pytest.mark.parametrize("every", [4, 2, 1])
 def test_of_no_more_blocks_than_memory_demands(every: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What recomputing every n-th block needs is there and no byte more, so that fewer blocks would not do."""
     needed = memory_bytes(config(), 1, 128, checkpointing=every, bf16=False).total
     monkeypatch.setattr(planner, "memory_available", lambda device: math.ceil(needed / 0.7))
     plan = plan_of(LAPTOP)
-    recomputed = {n: -(-4 // n) for n in (1, 2, 3, 4)}  # of the preset's four blocks
-    assert plan.micro_batch == 1
-    assert recomputed[int(plan.activation_checkpointing)] == recomputed[every]
+    assert config().n_layer == 4
+    assert (plan.micro_batch, plan.activation_checkpointing) == (1, every)
     assert plan_of(LAPTOP, activation_checkpointing=3).activation_checkpointing == 3
 
 

@@ -168,7 +168,7 @@ def memory_bytes(
 
     Per token a block keeps the inputs of its norms, of its matrix products, of attention (queries, keys,
     values and the output; eager attention its scores as well) and of the activation function. With activation
-    checkpointing a block keeps its input, and one block at a time everything. The residual stream and the
+    checkpointing a block keeps its input, and everything while it runs again. The residual stream and the
     norms stay fp32 under mixed precision. Within a fifth of what GPT-2 and Llama keep.
 
     Args:
@@ -186,7 +186,10 @@ def memory_bytes(
         kept += (4 + small) * cost.heads * block * tokens
     entrance = 4 * cost.width * tokens
     again = -(-cost.layers // checkpointing) if checkpointing else 0
-    activations = again * entrance + (cost.layers - again + min(again, 1)) * kept
+    activations = again * entrance + (cost.layers - again) * kept
+    # What the blocks behind the last recomputed one have kept is free by the time that one runs again.
+    if checkpointing and (cost.layers - 1) % checkpointing == 0:
+        activations += kept
     copies = small * cost.multiplied_parameters if bf16 else 0
     piece = min(4 * tokens * cost.vocabulary, logits_bound)
     # In fp32: the logits, their log-probabilities and the gradient; in the precision of the products: both
