@@ -233,7 +233,7 @@ def resolve_plan(request: MachineRequest, facts: MachineFacts, recipe: Recipe, c
     reasons.append(
         "compilation as asked"
         if request.compile != "auto"
-        else "compilation off: it takes time at the start and pays in long runs of some models; try machine.compile true"
+        else "compilation off: it costs time at the start and pays in long runs of some models: machine.compile true"
     )
     plan = MachinePlan(
         device=device,
