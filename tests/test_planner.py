@@ -204,6 +204,25 @@ def test_activations_are_recomputed_only_where_memory_demands(monkeypatch: pytes
     assert plan_of(LAPTOP, activation_checkpointing=True).activation_checkpointing
 
 
+@pytest.mark.parametrize("every", [4, 2, 1])
+def test_of_no_more_blocks_than_memory_demands(every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What recomputing every n-th block needs is there and no byte more, so that fewer blocks would not do."""
+    needed = memory_bytes(config(), 1, 128, checkpointing=every, bf16=False).total
+    monkeypatch.setattr(planner, "memory_available", lambda device: math.ceil(needed / 0.7))
+    plan = plan_of(LAPTOP)
+    assert config().n_layer == 4
+    assert (plan.micro_batch, plan.activation_checkpointing) == (1, every)
+    assert plan_of(LAPTOP, activation_checkpointing=3).activation_checkpointing == 3
+
+
+def test_blocks_are_recomputed_by_a_whole_number() -> None:
+    for wrong in (0, -2, 1.5):
+        with pytest.raises(
+            MachineError, match=r"machine\.activation_checkpointing: .* is not true, false, or"
+        ):
+            MachineRequest(activation_checkpointing=wrong)  # type: ignore[arg-type]
+
+
 @pytest.mark.usefixtures("plenty")
 def test_a_step_is_shared_by_the_devices() -> None:
     assert plan_of(NEW_GPU).micro_batch == 3
@@ -216,7 +235,7 @@ def test_a_step_is_shared_by_the_devices() -> None:
 @pytest.mark.usefixtures("plenty")
 def test_every_choice_has_its_reason() -> None:
     reasons = resolve_plan(MachineRequest(), SERVER, resolved(), config()).reasons
-    for name in ("precision", "micro-batch", "activation checkpointing"):
+    for name in ("precision", "micro-batch", "activation checkpointing", "compilation", "memory by part"):
         assert sum(reason.startswith(name) for reason in reasons) == 1
 
 

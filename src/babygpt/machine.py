@@ -45,7 +45,8 @@ class MachineRequest:
         precision: number format of the arithmetic (the weights stay fp32, fp64 under 64-true); auto takes bf16 where
             it is faster.
         micro_batch: sequences of one forward pass on one device; auto takes what fits.
-        activation_checkpointing: recompute activations instead of keeping them; auto only where they would not fit.
+        activation_checkpointing: recompute activations instead of keeping them, of all blocks or of every n-th; auto
+            only as much as memory demands.
         compile: compile the model's blocks with torch.compile.
         workers: loader processes of each device.
         devices: how many devices of this computer work together; auto takes all GPUs.
@@ -60,7 +61,7 @@ class MachineRequest:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "bf16-mixed", "16-mixed", "32-true", "64-true"] = "auto"
     micro_batch: int | Literal["auto"] = "auto"
-    activation_checkpointing: bool | Literal["auto"] = "auto"
+    activation_checkpointing: bool | int | Literal["auto"] = "auto"
     compile: bool | Literal["auto"] = "auto"
     workers: int | Literal["auto"] = "auto"
     devices: int | Literal["auto"] = "auto"
@@ -71,6 +72,12 @@ class MachineRequest:
     def __post_init__(self) -> None:
         if self.stall_minutes is not None and not 0 < self.stall_minutes < math.inf:
             raise MachineError(f"{self.stall_minutes} is not a number above 0", where="machine.stall_minutes")
+        every: object = self.activation_checkpointing
+        if every != "auto" and not isinstance(every, bool) and (not isinstance(every, int) or every < 1):
+            raise MachineError(
+                f"{every!r} is not true, false, or a number of at least 1: every how many blocks",
+                where="machine.activation_checkpointing",
+            )
         for name, least in (("micro_batch", 1), ("workers", 0), ("devices", 1), ("nodes", 1)):
             value = getattr(self, name)
             if value == "auto" and name != "nodes":
@@ -89,7 +96,7 @@ class MachinePlan:
         device: `cpu`, `cuda` or `mps`.
         precision: Lightning's name of it.
         micro_batch: sequences of one forward pass on one device.
-        activation_checkpointing: whether activations are recomputed.
+        activation_checkpointing: whether activations are recomputed; a number n: those of every n-th block.
         compile: whether the model's blocks are compiled.
         workers: loader processes of each device.
         devices: of this computer.
@@ -100,7 +107,7 @@ class MachinePlan:
     device: str
     precision: str
     micro_batch: int
-    activation_checkpointing: bool
+    activation_checkpointing: bool | int
     compile: bool
     workers: int
     devices: int

@@ -11,7 +11,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -235,15 +235,22 @@ def resolve_plan(
         f"micro-batch {micro} of {per_rank} sequences a device and step: {memory.total / 2**30:.1f} GiB predicted,"
         f" {available(device) / 2**30:.1f} GiB free"
     )
+    reasons.append(_checkpointing_reason(request.activation_checkpointing, checkpointing))
     reasons.append(
-        f"activation checkpointing {'on: it would not fit without' if checkpointing else 'off: it fits'}"
+        "memory by part: "
+        + ", ".join(f"{name} {part / 2**20:,.0f} MiB" for name, part in asdict(memory).items())
+    )
+    reasons.append(
+        "compilation as asked"
+        if request.compile != "auto"
+        else "compilation off: it costs time at the start and pays in long runs of some models: machine.compile true"
     )
     plan = MachinePlan(
         device=device,
         precision=precision,
         micro_batch=micro,
         activation_checkpointing=checkpointing,
-        compile=False if request.compile == "auto" else request.compile,
+        compile=request.compile is True,
         workers=(2 if device == "cuda" else 0) if request.workers == "auto" else request.workers,
         devices=devices,
         nodes=request.nodes,
@@ -266,20 +273,32 @@ def _precision(asked: str, device: str, facts: MachineFacts) -> tuple[str, str]:
     return "32-true", "bf16 is no faster on this hardware"
 
 
+def _checkpointing_reason(asked: bool | int | str, chosen: bool | int) -> str:
+    blocks = "every block" if chosen == 1 else f"one block in {chosen}"
+    if asked != "auto":
+        return f"activation checkpointing {f'of {blocks}' if chosen else 'off'}: as asked"
+    return f"activation checkpointing {f'of {blocks}: less would not fit' if chosen else 'off: it fits'}"
+
+
 def _fit(
     request: MachineRequest, config: Any, per_rank: int, block: int, device: str, bf16: bool, room: int
-) -> tuple[int, bool]:
-    """The largest divisor of a rank's sequences that fits, and whether activations are checkpointed."""
+) -> tuple[int, bool | int]:
+    """The largest divisor of a rank's sequences that fits, and of every how many blocks activations are recomputed.
+
+    A smaller micro-batch costs less than computing twice, and fewer blocks computed twice less than more.
+    """
     cap = max(1, _CPU_TOKENS // block) if device == "cpu" else per_rank
     sizes = [s for s in range(per_rank, 0, -1) if per_rank % s == 0 and s <= cap]
     if request.micro_batch != "auto":
         sizes = [min(request.micro_batch, per_rank)]
     asked = request.activation_checkpointing
-    for checkpointing in (False, True) if asked == "auto" else (asked,):
+    fewer_to_more = (False, *range(model_cost(config).layers, 1, -1), True)
+    shares: tuple[bool | int, ...] = fewer_to_more if asked == "auto" else (asked,)
+    for checkpointing in shares:
         for size in sizes:
             if memory_bytes(config, size, block, checkpointing=checkpointing, bf16=bf16).total <= room:
                 return size, checkpointing
-    return sizes[-1], True if asked == "auto" else asked
+    return sizes[-1], shares[-1]
 
 
 def measure_step(

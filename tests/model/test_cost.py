@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from babygpt.model.blocks import recompute_blocks
 from babygpt.model.cost import memory_bytes, model_cost
-from babygpt.model.load import load_config, load_model, set_activation_checkpointing
+from babygpt.model.load import load_config, load_model
 
 
 class TestCounts:
@@ -90,12 +91,22 @@ class TestMemory:
 
     def test_checkpointing_keeps_each_blocks_input(self) -> None:
         model = load_model("preset:gpt2-4m")
-        set_activation_checkpointing(model, True)
+        recompute_blocks(model, True)
         kept = _kept_bytes(model, torch.zeros(4, 128, dtype=torch.int64), bf16=False)
         entrances = 4 * (4 * 128) * 256 * model.config.n_layer
         assert kept == pytest.approx(entrances, rel=0.3)
         on, off = (memory_bytes(model.config, 4, 128, checkpointing=c, bf16=False) for c in (True, False))
         assert entrances < on.activations < off.activations
+
+    @pytest.mark.parametrize("every", [2, 4])
+    def test_recomputing_a_part_keeps_the_rest(self, every: int) -> None:
+        """With blocks behind the last recomputed one, a step is largest at the end of its forward pass."""
+        model = load_model("preset:gpt2-4m")
+        assert (model.config.n_layer - 1) % every
+        recompute_blocks(model, every)
+        kept = _kept_bytes(model, torch.zeros(4, 128, dtype=torch.int64), bf16=False)
+        predicted = memory_bytes(model.config, 4, 128, checkpointing=every, bf16=False).activations
+        assert predicted == pytest.approx(kept, rel=0.2)
 
     def test_parts_by_hand(self) -> None:
         config = load_config("preset:gpt2-124m")

@@ -16,11 +16,8 @@ from babygpt.errors import ModelError, RecipeError
 from babygpt.model import load as load_module
 from babygpt.model.load import (
     adopt_special_ids,
-    compile_blocks,
-    find_blocks,
     load_config,
     load_model,
-    set_activation_checkpointing,
 )
 
 
@@ -184,97 +181,6 @@ class TestOtherKinds:
         AutoConfig.for_model("gemma3").save_pretrained(tmp_path)
         with pytest.raises(ModelError, match="text-only"):
             load_model(str(tmp_path))
-
-
-class TestCheckpointing:
-    @pytest.mark.parametrize("kind", ["gpt2", "llama"])
-    def test_on_and_off(self, tiny: Any, batch: Any, kind: str) -> None:
-        model = tiny(kind)
-        counts = []
-        for on in (False, True, False):
-            set_activation_checkpointing(model, on)
-            counts.append(_forward_passes_of_a_block(model, batch["input_ids"]))
-        assert counts == [1, 2, 1]
-
-    def test_name_before_5_23(self, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        calls: list[Any] = []
-
-        class Old:
-            supports_gradient_checkpointing = True
-
-            def gradient_checkpointing_enable(self, kwargs: Any) -> None:
-                calls.append(kwargs)
-
-            def gradient_checkpointing_disable(self) -> None:
-                calls.append("off")
-
-        set_activation_checkpointing(Old(), True)  # type: ignore[arg-type]
-        set_activation_checkpointing(Old(), False)  # type: ignore[arg-type]
-        assert calls == [{"use_reentrant": False}, "off"]
-
-    def test_model_that_cannot(self, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        model = tiny("gpt2")
-        monkeypatch.setattr(type(model), "supports_gradient_checkpointing", False)
-        with pytest.raises(ModelError, match="has no activation checkpointing"):
-            set_activation_checkpointing(model, True)
-
-
-def _forward_passes_of_a_block(model: Any, ids: torch.Tensor) -> int:
-    counted: list[int] = []
-    first = next(iter(find_blocks(model).values()))
-    # A hook before it: computing again stops as soon as the last tensor wanted is there.
-    hook = first.mlp.register_forward_pre_hook(lambda *_: counted.append(1))
-    model(input_ids=ids, use_cache=False).logits.sum().backward()
-    hook.remove()
-    return len(counted)
-
-
-class TestCompile:
-    @pytest.mark.parametrize(
-        ("kind", "prefix"),
-        [
-            ("gpt2", "transformer.h"),
-            ("llama", "model.layers"),
-            ("gpt_neox", "gpt_neox.layers"),
-            ("mixtral", "model.layers"),
-        ],
-    )
-    def test_blocks_are_found(self, tiny: Any, kind: str, prefix: str) -> None:
-        assert list(find_blocks(tiny(kind))) == [f"{prefix}.0", f"{prefix}.1"]
-
-    def test_without_a_compiler_it_says_so_and_goes_on(
-        self, tiny: Any, batch: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        def no_compiler(*args: Any, **kwargs: Any) -> Any:
-            raise RuntimeError("no C++ compiler found\nand much more")
-
-        monkeypatch.setattr(torch, "compile", no_compiler)
-        model = tiny("gpt2")
-        with caplog.at_level(logging.WARNING, logger="babygpt"):
-            assert compile_blocks(model) == []
-        assert "going on without: no C++ compiler found" in caplog.text
-        model(input_ids=batch["input_ids"])
-
-    @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-    def test_each_block_is_compiled_in_place(
-        self, tiny: Any, batch: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """With the real front end and a back end that runs the captured graph as it is."""
-        graphs: list[Any] = []
-        real = torch.compile
-
-        def compile_with_counter(function: Any, **kwargs: Any) -> Any:
-            return real(function, backend=lambda graph, _: (graphs.append(graph), graph.forward)[1])
-
-        model = tiny("gpt2")
-        names, wanted = list(model.state_dict()), model(input_ids=batch["input_ids"], use_cache=False).logits
-        monkeypatch.setattr(torch, "compile", compile_with_counter)
-        assert compile_blocks(model) == ["transformer.h.0", "transformer.h.1"]
-        got = model(input_ids=batch["input_ids"], use_cache=False).logits
-        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
-        assert list(model.state_dict()) == names
-        assert len(graphs) > 1
-        torch._dynamo.reset()
 
 
 def test_special_ids_come_from_the_tokenizer_where_the_model_has_none(tiny_gpt2: Path) -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from babygpt.errors import ModelError
 from babygpt.model import loss as loss_module
-from babygpt.model.load import set_activation_checkpointing
+from babygpt.model.blocks import recompute_blocks
 from babygpt.model.loss import Head, count_targets, find_head, sum_nll
 
 WITH_HEAD = ["gpt2", "llama", "qwen3", "gpt_neox", "phi", "opt", "bloom", "gptj"]
@@ -139,7 +139,7 @@ class TestGradient:
     ) -> None:
         model = build(kind).double()
         wanted = _gradient(model, _plain_loss(model, batch))
-        set_activation_checkpointing(model, checkpointing)
+        recompute_blocks(model, checkpointing)
         total = sum_nll(model, _inputs(batch), batch["labels"], find_head(model), logits_bound=bound)
         assert total.dtype == torch.float64
         _assert_same_gradient(_gradient(model, total), wanted, 1e-10)

@@ -30,6 +30,9 @@ def test_the_micro_batch_falls_through_divisors_and_then_activations_are_recompu
         plan = smaller(plan, 12)
         seen.append((plan.micro_batch, plan.activation_checkpointing))
     assert seen == [(6, False), (3, False), (1, False), (1, True)]
+    assert (
+        smaller(replace(PLAN, micro_batch=1, activation_checkpointing=3), 12).activation_checkpointing is True
+    )
     assert smaller(replace(PLAN, micro_batch=8), 15).micro_batch == 3
     with pytest.raises(MachineError, match=r"does not fit into the memory.*smaller data\.block"):
         smaller(plan, 12)

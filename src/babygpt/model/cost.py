@@ -160,7 +160,7 @@ def memory_bytes(
     micro_batch: int,
     block: int,
     *,
-    checkpointing: bool,
+    checkpointing: int,
     bf16: bool,
     logits_bound: int = LOGITS_BOUND,
 ) -> MemoryParts:
@@ -168,14 +168,14 @@ def memory_bytes(
 
     Per token a block keeps the inputs of its norms, of its matrix products, of attention (queries, keys,
     values and the output; eager attention its scores as well) and of the activation function. With activation
-    checkpointing each block keeps its input, and one block at a time everything. The residual stream and the
+    checkpointing a block keeps its input, and everything while it runs again. The residual stream and the
     norms stay fp32 under mixed precision. Within a fifth of what GPT-2 and Llama keep.
 
     Args:
         config: of the model.
         micro_batch: windows at a time.
         block: tokens of a window.
-        checkpointing: whether blocks are computed again in the backward pass.
+        checkpointing: every n-th block is computed again in the backward pass; 1 all of them, 0 none.
         bf16: whether matrix products run in 16-bit mixed precision.
         logits_bound: as in `sum_nll`.
     """
@@ -185,7 +185,11 @@ def memory_bytes(
     if config._attn_implementation == "eager" or resolve_attention(config, "stream", "auto") == "eager":
         kept += (4 + small) * cost.heads * block * tokens
     entrance = 4 * cost.width * tokens
-    activations = cost.layers * entrance + kept if checkpointing else cost.layers * kept
+    again = -(-cost.layers // checkpointing) if checkpointing else 0
+    activations = again * entrance + (cost.layers - again) * kept
+    # What the blocks behind the last recomputed one have kept is free by the time that one runs again.
+    if checkpointing and (cost.layers - 1) % checkpointing == 0:
+        activations += kept
     copies = small * cost.multiplied_parameters if bf16 else 0
     piece = min(4 * tokens * cost.vocabulary, logits_bound)
     # In fp32: the logits, their log-probabilities and the gradient; in the precision of the products: both

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -27,19 +26,13 @@ from transformers.utils import logging as transformers_logging
 
 from babygpt import hub
 from babygpt.errors import ModelError
+from babygpt.model.activations import fuse_activations
 from babygpt.model.attention import resolve_attention
 from babygpt.model.folder import check_sizes, read_config_json, require_safetensors
 from babygpt.presets import preset_config
 from babygpt.untrusted import shown
 
-__all__ = [
-    "adopt_special_ids",
-    "compile_blocks",
-    "find_blocks",
-    "load_config",
-    "load_model",
-    "set_activation_checkpointing",
-]
+__all__ = ["adopt_special_ids", "load_config", "load_model"]
 
 PRESET = "preset:"
 
@@ -96,6 +89,7 @@ def load_model(
     if model.loss_type is None:
         # As transformers itself decides for such class names (GPT-2's), but without its warning.
         model.loss_type = "ForCausalLM"
+    fuse_activations(model)
     model.train()
     return model
 
@@ -228,71 +222,3 @@ def adopt_special_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         for config in (model.config, model.generation_config):
             if isinstance(value, int) and getattr(config, name, 0) is None:
                 setattr(config, name, value)
-
-
-def set_activation_checkpointing(model: PreTrainedModel, on: bool) -> None:
-    """Keeps each block's input only and computes the block again in the backward pass, or stops doing so.
-
-    Raises:
-        ModelError: the model cannot do it.
-    """
-    # Transformers renamed it in 5.23.
-    kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
-    if not on:
-        getattr(model, f"{kind}_checkpointing_disable")()
-        return
-    if not model.supports_gradient_checkpointing:
-        raise ModelError(
-            f"{type(model).__name__} has no activation checkpointing",
-            where="machine.activation_checkpointing",
-            hint="Set it to false and use a smaller micro-batch",
-        )
-    getattr(model, f"{kind}_checkpointing_enable")({"use_reentrant": False})
-
-
-def find_blocks(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """The decoder blocks by name: the list of `num_hidden_layers` modules, or that of most parameters."""
-    lists = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
-    if not lists:
-        return {}
-    layers = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-
-    def rank(item: tuple[str, nn.ModuleList]) -> tuple[bool, int]:
-        return len(item[1]) == layers, sum(p.numel() for p in item[1].parameters())
-
-    name, blocks = max(lists, key=rank)
-    return {f"{name}.{index}": block for index, block in enumerate(blocks)}
-
-
-def compile_blocks(model: PreTrainedModel) -> list[str]:
-    """Compiles each block by itself, in place: parameter names stay, and masks are still built in eager code.
-
-    Returns:
-        The names of the compiled blocks; none, and a warning in the log, where this platform has no working
-        compiler.
-    """
-    blocks = find_blocks(model)
-    device = next(model.parameters()).device
-    reason = _compiler_fault(device) if blocks else "it has no list of blocks"
-    if reason is not None:
-        logger.warning("not compiled, going on without: %s", reason)
-        return []
-    for block in blocks.values():
-        block.compile()
-    return list(blocks)
-
-
-def _compiler_fault(device: torch.device) -> str | None:
-    """Why torch.compile does not work here, found by compiling a line of code; None where it does."""
-
-    def line(x: torch.Tensor) -> torch.Tensor:
-        return (x * 2).tanh()
-
-    try:
-        given = torch.ones(8, device=device)
-        compiled: Any = torch.compile(line, dynamic=False)
-        right = torch.allclose(compiled(given), line(given))
-    except Exception as error:
-        # A missing C++ compiler, an unsupported Python or platform: whatever it is, training goes on.
-        return _first_line(error)
-    return None if right else "its result differs from the eager one"

@@ -77,25 +77,29 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _muon(self, group: dict[str, Any]) -> None:
+        moved = [(p, n) for p, n in zip(group["params"], group["parts"], strict=True) if p.grad is not None]
+        if not moved:
+            return
+        parameters = [p for p, _ in moved]
+        gradients = [p.grad for p in parameters]
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        momenta = [self.state[p]["momentum"] for p in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - _MOMENTUM)
+        updates = torch._foreach_lerp(gradients, momenta, _MOMENTUM)
         alike: dict[tuple[int, ...], list[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(list)
-        for parameter, parts in zip(group["params"], group["parts"], strict=True):
-            if parameter.grad is None:
-                continue
-            state = self.state[parameter]
-            if not state:
-                state["momentum"] = torch.zeros_like(parameter)
-            state["momentum"].lerp_(parameter.grad, 1 - _MOMENTUM)
-            ahead = parameter.grad.lerp(state["momentum"], _MOMENTUM)
+        for (parameter, parts), whole in zip(moved, updates, strict=True):
             along = int(parameter.shape[1] >= parameter.shape[0])
-            for weight, update in zip(parameter.chunk(parts, along), ahead.chunk(parts, along), strict=True):
+            for weight, update in zip(parameter.chunk(parts, along), whole.chunk(parts, along), strict=True):
                 tall = update.shape[0] > update.shape[1]
                 pair = (weight.T, update.T) if tall else (weight, update)
                 alike[tuple(pair[0].shape)].append(pair)
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         for shape, pairs in alike.items():
-            moves = orthogonalize(torch.stack([u for _, u in pairs]).to(self._dtype))
+            moves = orthogonalize(torch.stack([u for _, u in pairs]).to(self._dtype)).to(pairs[0][0].dtype)
             scale = group["lr"] * _RMS_OF_ADAMW * math.sqrt(max(shape))
-            for (weight, _), move in zip(pairs, moves, strict=True):
-                weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(move.to(weight.dtype), alpha=scale)
+            torch._foreach_sub_([weight for weight, _ in pairs], list(moves.unbind()), alpha=scale)
 
     def _adamw(self, group: dict[str, Any]) -> None:
         parameters = [p for p in group["params"] if p.grad is not None]

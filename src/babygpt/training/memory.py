@@ -33,7 +33,7 @@ def let_go(error: BaseException) -> None:
 
 
 def smaller(plan: MachinePlan, sequences: int) -> MachinePlan:
-    """The plan with the next smaller micro-batch; then with activation checkpointing.
+    """The plan with the next smaller micro-batch; then with activation checkpointing of every block.
 
     Args:
         plan: that did not fit.
@@ -45,7 +45,7 @@ def smaller(plan: MachinePlan, sequences: int) -> MachinePlan:
     if plan.micro_batch > 1:
         half = max(1, plan.micro_batch // 2)
         return replace(plan, micro_batch=next(n for n in range(half, 0, -1) if sequences % n == 0))
-    if not plan.activation_checkpointing:
+    if plan.activation_checkpointing != 1:
         return replace(plan, activation_checkpointing=True)
     raise MachineError(
         "one sequence at a time, with activation checkpointing, does not fit into the memory",

@@ -25,7 +25,8 @@ from babygpt.checks import StepContext, Verdict, check_schedule, failure, verdic
 from babygpt.data.module import LLMDataModule
 from babygpt.errors import RecipeError
 from babygpt.model.attention import model_inputs, resolve_attention
-from babygpt.model.load import adopt_special_ids, compile_blocks, load_model, set_activation_checkpointing
+from babygpt.model.blocks import recompute_blocks
+from babygpt.model.load import adopt_special_ids, load_model
 from babygpt.model.loss import count_targets, find_head, sum_nll
 from babygpt.optim.groups import Rule, parameter_groups
 from babygpt.optim.optimizers import OPTIMIZERS, build_optimizer
@@ -37,6 +38,7 @@ from babygpt.training.meter import StepMeter, StepRecord
 from babygpt.training.position import loop_state_at
 from babygpt.training.seeds import seed_micro_batch
 from babygpt.training.spikes import LossWatch
+from babygpt.training.tuning import StepTuning
 from babygpt.training.validation import ValidationSums, sums_of
 from babygpt.training.watch import PerplexityWatch
 
@@ -59,7 +61,7 @@ class BabyGPT(L.LightningModule):
         final: the last multiplier as a share of the peak.
         dropout: every dropout of the model; 0 is right for pretraining.
         attention: `auto`, `sdpa`, `eager` or `flash_attention_2`.
-        activation_checkpointing: True, False, or `auto`: only where memory demands it.
+        activation_checkpointing: True, False, n for every n-th block, or `auto`: only where memory demands it.
         compile: compile the model's blocks.
         revision: of a hub model.
         vocab_size: overrides a preset's.
@@ -84,7 +86,7 @@ class BabyGPT(L.LightningModule):
         final: float = 0.1,
         dropout: float = 0.0,
         attention: str = "auto",
-        activation_checkpointing: bool | str = "auto",
+        activation_checkpointing: bool | int | str = "auto",
         compile: bool = False,
         revision: str | None = None,
         vocab_size: int | None = None,
@@ -147,13 +149,11 @@ class BabyGPT(L.LightningModule):
             on = data is not None and should_checkpoint_activations(
                 self.model.config, data.batch_size, data.block, self.trainer.strategy.root_device
             )
-        set_activation_checkpointing(self.model, bool(on))
-        if self.hparams["compile"]:
-            compile_blocks(self.model)
+        recompute_blocks(self.model, int(on))
 
     def configure_callbacks(self) -> list[L.Callback]:
-        """The perplexity watch goes with the module through either door."""
-        return [PerplexityWatch()]
+        """What goes with the module through either door."""
+        return [PerplexityWatch(), StepTuning()]
 
     def on_fit_start(self) -> None:
         """The self-checks, on the very model, data and schedule about to be trained."""
@@ -197,7 +197,7 @@ class BabyGPT(L.LightningModule):
         accumulate, step = self.trainer.accumulate_grad_batches, self.trainer.global_step
         micro, rank = batch_idx % accumulate, self.trainer.global_rank
         seed_micro_batch(self.hparams["seed"], step, micro, rank, self.device)
-        nll = self._sum_nll(batch)
+        nll = self.sum_nll(batch)
         if self._data is None:
             self._say(
                 "data: batches of another loader than LLMDataModule's; each micro-batch is divided by its own"
@@ -289,7 +289,7 @@ class BabyGPT(L.LightningModule):
 
     def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
         """Adds a batch's summed loss and target count."""
-        self._validation.add(batch_idx, self._sum_nll(batch), count_targets(batch["labels"]))
+        self._validation.add(batch_idx, self.sum_nll(batch), count_targets(batch["labels"]))
 
     def on_validation_epoch_end(self) -> None:
         """Total loss over total targets, over every rank: independent of the batch size."""
@@ -362,7 +362,8 @@ class BabyGPT(L.LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         return data if isinstance(data, LLMDataModule) else None
 
-    def _sum_nll(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def sum_nll(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Summed loss of a micro-batch, a scalar; the count of its targets is not in it."""
         isolated = "position_ids" in batch
         return sum_nll(self.model, model_inputs(batch, isolated=isolated), batch["labels"], self._head)
 

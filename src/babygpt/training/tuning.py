@@ -1,0 +1,86 @@
+"""How a process runs steps: compiled blocks, and Python's garbage collector at rest between them.
+
+* Blocks are compiled on one pass over the run's first micro-batch, after the weights are in place. What looks unlike
+  it (validation, generation, a short batch) runs uncompiled, so that nothing is compiled in the middle of a run.
+* Compiled kernels add up in an order of their own in each process unless told otherwise; they are, so that a run
+  that goes on keeps its bits.
+* The collector walks over every object that Python holds, a few hundred milliseconds in a process that has imported
+  torch, and at no foreseeable moment. What is there when training begins is left out of its walks; it runs
+  when an interval is over.
+"""
+
+from __future__ import annotations
+
+import gc
+from contextlib import ExitStack
+from typing import Any
+
+import lightning as L
+
+from babygpt.data.module import LLMDataModule
+from babygpt.model.blocks import compile_blocks, compiled_only, deterministic, uncompile_blocks
+
+__all__ = ["StepTuning"]
+
+
+class StepTuning(L.Callback):
+    """Goes with every fit of a `BabyGPT` module; whatever it sets is set back when the fit ends, however it ends."""
+
+    def __init__(self) -> None:
+        self._held = ExitStack()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Compiles if asked, and puts the collector to rest."""
+        module: Any = pl_module
+        if module.hparams["compile"]:
+            self._compile(trainer, module)
+        if gc.isenabled():
+            gc.collect()
+            gc.freeze()
+            gc.disable()
+            self._held.callback(_collector_as_before)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Collects when an interval is over."""
+        del outputs, batch
+        accumulate = trainer.accumulate_grad_batches
+        every = getattr(trainer, "log_every_n_steps", 50)
+        if (batch_idx + 1) % accumulate == 0 and trainer.global_step % every == 0:
+            gc.collect()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Sets everything back."""
+        self._held.close()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Sets everything back."""
+        self._held.close()
+
+    def _compile(self, trainer: L.Trainer, module: Any) -> None:
+        self._held.enter_context(deterministic())
+        module.train()
+        found = getattr(trainer, "datamodule", None)
+        # Batches of another loader are not known beforehand: each shape is compiled as it comes.
+        data = found if isinstance(found, LLMDataModule) else None
+
+        def trial() -> None:
+            if data is not None:
+                batch = data.on_before_batch_transfer(data.micro_batch(0), 0)
+                batch = {name: tensor.to(module.device) for name, tensor in batch.items()}
+                with trainer.precision_plugin.train_step_context():
+                    nll = module.sum_nll(batch)
+                nll.backward()
+
+        if compile_blocks(module.model, trial):
+            self._held.callback(uncompile_blocks, module.model)
+            if data is not None:
+                self._held.enter_context(compiled_only())
+
+
+def _collector_as_before() -> None:
+    gc.enable()
+    gc.unfreeze()
