@@ -14,7 +14,7 @@ PUBLIC = [
     "BabyGPT", "BabyGPTError", "Budget", "CheckpointPlan", "DataRecipe", "EvalSettings",
     "FolderCheckpointIO", "GenerateSettings", "InputError", "InspectSettings", "LLMDataModule", "MachinePlan",
     "MachineRequest", "ModelRecipe", "OptimRecipe", "Recipe", "ScheduleRecipe", "Stopped", "TrainSettings",
-    "ValidateRecipe", "evaluate", "generate", "inspect_data", "train",
+    "ValidateRecipe", "evaluate", "fit", "generate", "inspect_data", "train", "validate",
 ]  # fmt: skip
 
 

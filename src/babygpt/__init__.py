@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         TrainSettings,
     )
     from babygpt.train import train
+    from babygpt.training.fit import fit, validate
     from babygpt.training.checkpoint_io import FolderCheckpointIO
     from babygpt.training.module import BabyGPT
 
@@ -67,9 +68,11 @@ __all__ = [
     "TrainSettings",
     "ValidateRecipe",
     "evaluate",
+    "fit",
     "generate",
     "inspect_data",
     "train",
+    "validate",
 ]
 
 _NAMES_OF = {
@@ -90,6 +93,7 @@ _NAMES_OF = {
     "settings": ("CheckpointPlan", "EvalSettings", "GenerateSettings", "InspectSettings", "TrainSettings"),
     "train": ("train",),
     "training.checkpoint_io": ("FolderCheckpointIO",),
+    "training.fit": ("fit", "validate"),
     "training.module": ("BabyGPT",),
 }
 _HOME_OF = {name: f"babygpt.{module}" for module, names in _NAMES_OF.items() for name in names}

@@ -29,6 +29,7 @@ from babygpt.settings import (
     EvalSettings,
     GenerateSettings,
     InspectSettings,
+    LabSettings,
     PrepareSettings,
     TrainSettings,
     VerifySettings,
@@ -163,6 +164,19 @@ VERBS: dict[str, Verb] = {
             ),
         ),
     ),
+    "lab": Verb(
+        "babygpt.labs.verb:lab",
+        Syntax(
+            "babygpt lab",
+            LabSettings,
+            positional="name",
+            examples=(
+                "babygpt lab --list",
+                "babygpt lab overfit",
+                "babygpt lab weight-decay --scale medium --seeds 8 --out runs/decay",
+            ),
+        ),
+    ),
     "checkpoint verify": Verb(
         "babygpt.verify:verify",
         Syntax(
@@ -180,6 +194,7 @@ VERBS: dict[str, Verb] = {
 _OTHER_VERBS = {
     "chat": "generate",
     "evaluate": "eval",
+    "experiment": "lab",
     "finetune": "train",
     "fit": "train",
     "inspect": "data inspect",
