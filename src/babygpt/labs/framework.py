@@ -273,9 +273,16 @@ class Lab:
         return replace(plain, **{**self.shared(scale), **changes})
 
     def plan(self, scale: Scale, seeds: int) -> list[Setting]:
-        """Every run in the order it is made: seed by seed, so that what drifts drifts through all arms alike."""
+        """Every run in the order it is made: pair by pair, every other pair backwards.
+
+        A machine that becomes slower or faster meanwhile does so for every arm alike.
+        """
         arms = [*(a.name for a in self.arms), NULL]
-        return [self.setting(arm, scale, seed) for seed in range(seeds) for arm in arms]
+        return [
+            self.setting(arm, scale, seed)
+            for seed in range(seeds)
+            for arm in (arms if seed % 2 == 0 else reversed(arms))
+        ]
 
     def cost(self, scale: Scale, seeds: int) -> Cost:
         """What all of it takes."""

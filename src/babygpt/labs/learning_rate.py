@@ -19,7 +19,7 @@ from babygpt.labs.trials import curves_of, trial
 __all__ = ["LAB", "vertex"]
 
 _LOWEST, _HIGHEST = 1e-4, 1.0
-RATES = tuple(1e-3 * 4**n for n in range(4))
+RATES = tuple(2.5e-4 * 4**n for n in range(4))
 
 
 class Rising(BabyGPT):

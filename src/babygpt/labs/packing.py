@@ -31,37 +31,37 @@ def write_lines(path: Path) -> None:
 
 @torch.no_grad()
 def leak(made: Trial) -> float:
-    """How far the first document of a window moves the logits of its last one, at most.
+    """How far the first document of a window moves the logits of its second one, at most; 0 where none holds two.
 
-    The first window of the data with two documents; the first is replaced by other tokens.
+    The first document is replaced by other tokens.
     """
     end = made.data.tokenizer.eos_token_id
     for number in range(made.data.steps_per_epoch * made.data.micro_batches):
-        batch = {k: v for k, v in made.data.micro_batch(number).items() if k != "labels"}
+        batch = made.data.micro_batch(number)
         for row in range(len(batch["input_ids"])):
-            one = {k: v[row : row + 1] for k, v in batch.items()}
-            first, last = _first_and_last(one, end)
-            if first < last:
-                return _moved(made.module, one, first, last, made.setting.vocab)
-    return 0.0  # no window holds two documents
+            one = {name: values[row : row + 1] for name, values in batch.items() if name != "labels"}
+            begin = _second(one, end)
+            if begin:
+                return _moved(made.module, one, begin, made.setting.vocab)
+    return 0.0
 
 
-def _first_and_last(one: dict[str, torch.Tensor], end: int) -> tuple[int, int]:
-    """Where the first document of a window ends and its last one begins; 0, 0 where there is one only."""
+def _second(one: dict[str, torch.Tensor], end: int) -> int:
+    """Where the second document of a window begins; 0 where there is none."""
     if "position_ids" in one:
         begins = (one["position_ids"][0] == 0).nonzero().flatten().tolist()
-    else:
-        length = int(one["attention_mask"][0].sum())
-        ends = (one["input_ids"][0, : length - 1] == end).nonzero().flatten().tolist()
-        begins = [0, *(at + 1 for at in ends if at > 0)]
-    return (begins[1], begins[1]) if len(begins) < 2 + ("position_ids" in one) else (begins[1] - 1, begins[1])
+        return int(begins[1]) if len(begins) > 2 else 0  # what is left at the end is a piece of its own
+    length = int(one["attention_mask"][0].sum())
+    ends = (one["input_ids"][0, : length - 1] == end).nonzero().flatten().tolist()
+    return int(ends[0]) + 1 if ends else 0
 
 
-def _moved(module: Any, one: dict[str, torch.Tensor], first: int, last: int, vocab: int) -> float:
+def _moved(module: Any, one: dict[str, torch.Tensor], begin: int, vocab: int) -> float:
     changed = dict(one, input_ids=one["input_ids"].clone())
-    changed["input_ids"][:, :first] = (changed["input_ids"][:, :first] + vocab // 2) % vocab
+    changed["input_ids"][:, :begin] = (changed["input_ids"][:, :begin] + vocab // 2) % vocab
     module.eval()
-    before, after = (module(**inputs).logits[:, last:] for inputs in (one, changed))
+    # The second document has a token at the least, and its end-of-text token.
+    before, after = (module(**inputs).logits[:, begin : begin + 2] for inputs in (one, changed))
     return float((before - after).abs().max())
 
 

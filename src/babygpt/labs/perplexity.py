@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 
-from babygpt import BabyGPT
+from babygpt import BabyGPT, LLMDataModule, validate
 from babygpt.labs.framework import Arm, Claim, Contrast, Lab, Measured, Outcome, Setting
-from babygpt.labs.trials import curves_of, trial
+from babygpt.labs.trials import Trial, curves_of, trial
 
 __all__ = ["LAB", "AsPrinted"]
+
+_WINDOWS = 128
 
 
 class AsPrinted(BabyGPT):
@@ -38,28 +40,35 @@ class AsPrinted(BabyGPT):
         self.batch_losses.append(float(self(**batch).loss))
 
 
-def read(module: Any, how: str) -> float:
-    """The perplexity of the last validation, read in one of the two ways."""
+def read(made: Trial, how: str) -> float:
+    """The perplexity on the validation windows, read in one of the two ways, with a window a batch."""
+    one_by_one = LLMDataModule(
+        str(made.folder),
+        1,
+        path=made.setting.text,
+        val_fraction=made.setting.val_fraction,
+        tokenizer=f"train:{made.setting.vocab}",
+        block=made.setting.block,
+        val_batches=_WINDOWS,
+        seed=made.setting.seed,
+    )
+    right = validate(made.module, one_by_one)["val_perplexity"]
+    module: Any = made.module
     losses = module.batch_losses
-    if how == "mean-of-exps":
-        return sum(map(math.exp, losses)) / len(losses)
-    return math.exp(float(module.trainer.callback_metrics["val_loss"]))
+    return sum(map(math.exp, losses)) / len(losses) if how == "mean-of-exps" else right
 
 
 def run(setting: Setting) -> Measured:
-    """One run; a pretrained start has been trained by the same run before, with other data order."""
-    how = "mean-of-exps" if setting.variant == "mean-of-exps" else "exp-of-mean"
+    """One run; a pretrained start has been trained by the same run before, in another data order."""
     with trial(setting, AsPrinted) as made:
         if setting.variant == "pretrained":
             with trial(replace(setting, seed=setting.seed + 1)) as before:
                 before.fit()
                 before.module.model.save_pretrained(made.folder)
-            again = AsPrinted(str(made.folder), lr=setting.lr / 10, seed=setting.seed)
-            fitted = replace(made, module=again).fit(probe=lambda module: {"read": read(module, how)})
-        else:
-            fitted = made.fit(probe=lambda module: {"read": read(module, how)})
-    first, last = fitted.validations[0], fitted.validations[-1]
-    outcomes = {"perplexity": last["read"], "start": first["read"] / setting.vocab}
+            made = replace(made, module=AsPrinted(str(made.folder), lr=setting.lr / 10, seed=setting.seed))
+        first = read(made, setting.variant)
+        fitted = made.fit()
+        outcomes = {"perplexity": read(made, setting.variant), "start": first / setting.vocab}
     return Measured(outcomes, curves_of(fitted, "train_loss"))
 
 
@@ -90,5 +99,4 @@ LAB = Lab(
         ),
     ),
     run=run,
-    shared=lambda scale: {"micro_batch": 1},
 )

@@ -46,8 +46,8 @@ LAB = Lab(
     question="Does it matter whether the cosine is stepped every step over the run, or once an epoch toward step 1000?",
     protocol=(
         "The same random weights are trained on the same windows without warm-up: with a cosine over the run's own steps,"
-        " with CosineAnnealingLR(T_max=1000) stepped once an epoch, and at a constant rate. The text is short, so that the"
-        " run is several epochs."
+        " with CosineAnnealingLR(T_max=1000) stepped once an epoch, and at a constant rate. Most of"
+        " the text is held out, so that a small run has epochs to count."
     ),
     arms=(
         Arm("per-step", "cosine to 0 over the run, every step", {"variant": "per-step"}),
@@ -68,6 +68,6 @@ LAB = Lab(
         Claim("stepped once an epoch the rate is slowly lowered to 0", "last_rate", "per-epoch", None, 0.0, 0.05),
     ),
     run=run,
-    shared=lambda scale: {"warmup": 0.0, "val_fraction": 0.6, "lr": 1e-2},
+    shared=lambda scale: {"warmup": 0.0, "val_fraction": 0.95},
     plotted=(("lr", "step", "learning rate"), ("train_loss", "step", "nats a token")),
 )
