@@ -36,8 +36,8 @@ if TYPE_CHECKING:
         TrainSettings,
     )
     from babygpt.train import train
-    from babygpt.training.fit import fit, validate
     from babygpt.training.checkpoint_io import FolderCheckpointIO
+    from babygpt.training.fit import fit, validate
     from babygpt.training.module import BabyGPT
 
 # Where the `kernels` package is installed, transformers would download compiled code for some layers and run it.

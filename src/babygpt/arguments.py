@@ -235,7 +235,9 @@ def _parser(syntax: Syntax[Any]) -> jsonargparse.ArgumentParser:
     for field in dataclasses.fields(settings):
         hint, name = hints[field.name], field.name
         if name == syntax.positional:
-            optional = {} if field.default is dataclasses.MISSING else {"nargs": "?", "default": field.default}
+            optional = (
+                {} if field.default is dataclasses.MISSING else {"nargs": "?", "default": field.default}
+            )
             parser.add_argument(name, type=str, metavar=name.upper(), help=about[name], **optional)
         elif not dataclasses.is_dataclass(hint):
             if name not in syntax.left_out:

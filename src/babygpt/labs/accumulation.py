@@ -1,8 +1,8 @@
 """Accumulated gradients: divided by the step's true targets, or by the number of micro-batches whatever they hold.
 
-Lightning divides each micro-batch's loss by `accumulate_grad_batches`. At an epoch's end fewer micro-batches are left, and
-the same division makes that step's gradient too small: with half of them, half. `BabyGPT` divides by the targets that the
-whole step has.
+Lightning divides each micro-batch's loss by `accumulate_grad_batches`. At an epoch's end fewer micro-batches are
+left, and the same division makes that step's gradient too small: with half of them, half. `BabyGPT` divides by the
+targets that the whole step has.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ LAB = Lab(
     line="The small last step of an epoch under gradient accumulation",
     question="What does dividing every micro-batch alike do to an epoch's last step, and to the loss?",
     protocol=(
-        "A step is 8 micro-batches, and the text is so short that an epoch has few steps; its last one is not full. At no"
+        "A step is 8 micro-batches, and the text is so short that an epoch has few steps; its last one is not"
+        " full. At no"
         " learning rate the gradient of each step of an epoch is compared on the same weights; then both are trained."
     ),
     arms=(
@@ -68,7 +69,9 @@ LAB = Lab(
         Outcome("val_loss", "validation loss at the end, nats a token"),
     ),
     contrasts=tuple(
-        Contrast(outcome, arm, "exact") for outcome in ("last_step", "val_loss") for arm in ("one-pass", "each-alike")
+        Contrast(outcome, arm, "exact")
+        for outcome in ("last_step", "val_loss")
+        for arm in ("one-pass", "each-alike")
     ),
     run=run,
     shared=lambda scale: {
@@ -77,5 +80,8 @@ LAB = Lab(
         "micro_batch": scale.batch * 4 // _MICRO_BATCHES,
         "steps": scale.steps // 4,
     },
-    plotted=(("grad_norm", "step of the epoch", "norm of the gradient"), ("train_loss", "step", "nats a token")),
+    plotted=(
+        ("grad_norm", "step of the epoch", "norm of the gradient"),
+        ("train_loss", "step", "nats a token"),
+    ),
 )

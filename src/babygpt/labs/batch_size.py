@@ -1,8 +1,8 @@
 """More windows a step and fewer steps, with the same tokens: what a larger batch costs.
 
-Averaging a gradient over more windows makes it less noisy; past some size there is little noise left to average and steps are
-lost for nothing. The rate is what a batch size is usually compared at unfairly: one arm of each size takes it by the square
-root of the size.
+Averaging a gradient over more windows makes it less noisy; past some size there is little noise left to average and
+steps are lost for nothing. The rate is what a batch size is usually compared at unfairly: one arm of each size takes
+it by the square root of the size.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ LAB = Lab(
     line="A batch four times as large, at the same tokens",
     question="What does a batch four times as large cost at the same number of tokens, with the rate kept or raised?",
     protocol=(
-        "The same random weights see the same number of tokens: in the scale's steps and batch, or in a quarter of the steps"
+        "The same random weights see the same number of tokens: in the scale's steps and batch, or in a quarter"
+        " of the steps"
         " with four times the batch, at the same peak rate or at twice it (the square root of four)."
     ),
     arms=(

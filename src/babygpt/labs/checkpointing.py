@@ -1,8 +1,8 @@
 """Activation checkpointing: what it costs in time and spares in memory, beside the tutorial's 20 % and 50 %.
 
-Recomputing adds one forward pass to a forward and a backward pass of twice its work: 4/3 of the blocks' time if products are
-all there is. What it spares depends on what else lies in memory. Peak memory is counted, not sampled: every storage that
-torch makes in a step is followed from its birth to its end, which is the same on every machine.
+Recomputing adds one forward pass to a forward and a backward pass of twice its work: 4/3 of the blocks' time if
+products are all there is. What it spares depends on what else lies in memory. Peak memory is counted, not sampled:
+every storage that torch makes in a step is followed from its birth to its end, which is the same on every machine.
 """
 
 from __future__ import annotations
@@ -93,8 +93,10 @@ LAB = Lab(
     line="Activation checkpointing: is it 20 % slower for 50 % less memory?",
     question="How much slower does activation checkpointing make a step here, and how much memory does it spare?",
     protocol=(
-        "The same model is trained with and without recomputing its blocks' activations, in turns. Wall and CPU time are"
-        " of the steps after the first; memory is that of the storages a step makes, at its most, without the weights."
+        "The same model is trained with and without recomputing its blocks' activations, in turns. Wall and CPU"
+        " time are"
+        " of the steps after the first; memory is that of the storages a step makes, at its most, without the"
+        " weights."
     ),
     arms=(
         Arm("kept", "activations are kept", {"activation_checkpointing": False}),

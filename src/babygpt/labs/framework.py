@@ -195,7 +195,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a lab takes at a scale: how many runs, and about how many arithmetic operations (6 x parameters x tokens)."""
+    """What a lab takes at a scale: runs, and about how many operations (6 x parameters x tokens) in all."""
 
     runs: int
     flops: float

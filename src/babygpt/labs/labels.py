@@ -1,9 +1,9 @@
 """Where the targets come from: the shift, and what becomes of a model whose labels are shifted wrongly.
 
-A causal model's labels are its own input: the loss holds the logits at position t against the label at t + 1. Labels that
-are made to cancel that shift ask for the token that is already there, which is learned in no time and worth nothing; labels
-that are shifted before the model shifts them again ask for the token after the next. The loss that is trained on shows
-neither. What both are judged by is the loss on the next token of held-out text.
+A causal model's labels are its own input: the loss holds the logits at position t against the label at t + 1. Labels
+that are made to cancel that shift ask for the token that is already there, which is learned in no time and worth
+nothing; labels that are shifted before the model shifts them again ask for the token after the next. The loss that
+is trained on shows neither. What both are judged by is the loss on the next token of held-out text.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ LAB = Lab(
     line="Where the targets come from, and what a wrong shift does",
     question="What do labels do that are not shifted, or shifted twice?",
     protocol=(
-        "The same random weights are trained on the same windows with the labels right, unshifted (position t is asked"
+        "The same random weights are trained on the same windows with the labels right, unshifted (position t is"
+        " asked"
         " for token t) and doubly shifted (for token t + 2). All are validated on the next token."
     ),
     arms=(
@@ -102,7 +103,9 @@ LAB = Lab(
         Outcome("train_loss", "the loss that is trained on, nats a target"),
     ),
     contrasts=tuple(
-        Contrast(outcome, arm, "right") for outcome in ("val_loss", "train_loss") for arm in ("unshifted", "double")
+        Contrast(outcome, arm, "right")
+        for outcome in ("val_loss", "train_loss")
+        for arm in ("unshifted", "double")
     ),
     run=run,
     plotted=(

@@ -1,7 +1,8 @@
 """Where the best learning rate lies, how a range test finds it, and whether it moves with the width.
 
-A range test raises the rate a little every step and looks where the loss is lowest and where it leaps. A sweep trains once at
-each rate. If the best rate of a narrow model is that of a wide one, a search may be done on the narrow one.
+A range test raises the rate a little every step and looks where the loss is lowest and where it leaps. A sweep
+trains once at each rate. If the best rate of a narrow model is that of a wide one, a search may be done on the
+narrow one.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Rising(BabyGPT):
 
 
 def vertex(rates: list[float], losses: list[float]) -> float:
-    """The rate of the lowest loss: the vertex of the parabola, in log rate, through the lowest point and its neighbours.
+    """The rate of the lowest loss: the vertex of a parabola, in log rate, through the lowest point and those beside it.
 
     At an end of the list the end itself. Rates are a constant factor apart.
     """
@@ -72,10 +73,12 @@ def run(setting: Setting) -> Measured:
 LAB = Lab(
     name="learning-rate",
     line="The range test, and whether the best rate moves with the width",
-    question="Is the best learning rate of a narrow model that of one twice and four times as wide?",
+    question="Is the best learning rate of one model that of models half and twice as wide?",
     protocol=(
-        "Each width is trained at four rates, a factor of four apart, and the lowest point of the validation losses is found"
-        " with a parabola. Beside it a range test raises the rate every step, from 0.0001 to 1, and takes where the training"
+        "Each width is trained at four rates, a factor of four apart, and the lowest point of the validation"
+        " losses is found"
+        " with a parabola. Beside it a range test raises the rate every step, from 0.0001 to 1, and takes where"
+        " the training"
         " loss is lowest."
     ),
     arms=(
@@ -95,5 +98,8 @@ LAB = Lab(
     shared=lambda scale: {"steps": scale.steps // 2},
     fits=5,
     seeds=4,
-    plotted=(("sweep", "log10 of the rate", "nats a token"), ("range_test", "log10 of the rate", "nats a token")),
+    plotted=(
+        ("sweep", "log10 of the rate", "nats a token"),
+        ("range_test", "log10 of the rate", "nats a token"),
+    ),
 )

@@ -1,7 +1,7 @@
 """AdamW or Muon for the blocks' matrices, each at the best of three rates.
 
-A comparison of optimisers at one rate compares the rates. Each run of an arm is a small search: three trainings from the same
-weights, and the best of their losses counts. Both arms search as much.
+A comparison of optimisers at one rate compares the rates. Each run of an arm is a small search: three trainings from
+the same weights, and the best of their losses counts. Both arms search as much.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def run(setting: Setting) -> Measured:
         curves[lr] = curves_of(fitted, "train_loss")
     best = min(losses, key=lambda lr: losses[lr])
     outcomes = {"val_loss": losses[best], "best_lr": best}
-    return Measured(outcomes, {**curves[best], "val_loss": [(lr, loss) for lr, loss in losses.items()]})
+    return Measured(outcomes, {**curves[best], "val_loss": list(losses.items())})
 
 
 LAB = Lab(
@@ -35,7 +35,8 @@ LAB = Lab(
     line="AdamW or Muon, each at the best of three rates",
     question="Does Muon reach a lower loss than AdamW in the same steps?",
     protocol=(
-        "From the same random weights each optimiser is trained three times, at rates a factor of two apart, on the same"
+        "From the same random weights each optimiser is trained three times, at rates a factor of two apart, on"
+        " the same"
         " windows; the lowest of the three validation losses counts. Muon updates the matrices of the blocks, AdamW"
         " everything else."
     ),

@@ -1,8 +1,8 @@
 """The first test of any trainer: can it memorise one batch?
 
-A model that sees the same few windows again and again has to know them by heart before long, whatever the data. One that
-cannot has a fault between labels, gradient and update, and no amount of data mends it. Beside it the same model sees a
-fresh batch each step, which it cannot memorise.
+A model that sees the same few windows again and again has to know them by heart before long, whatever the data. One
+that cannot has a fault between labels, gradient and update, and no amount of data mends it. Beside it the same model
+sees a fresh batch each step, which it cannot memorise.
 """
 
 from __future__ import annotations
@@ -57,7 +57,12 @@ LAB = Lab(
     contrasts=(Contrast("train_loss", "one-batch", "fresh"), Contrast("val_loss", "one-batch", "fresh")),
     claims=(
         Claim(
-            "a sound trainer knows one batch by heart: below 0.1 nats", "train_loss", "one-batch", None, 0, 0.1
+            "a sound trainer knows one batch by heart: below 0.1 nats",
+            "train_loss",
+            "one-batch",
+            None,
+            0,
+            0.1,
         ),
     ),
     run=run,

@@ -1,7 +1,8 @@
-"""Padded, stream and isolated windows: what of the work is learned from, what one document sees of another, what it costs.
+"""Padded, stream and isolated windows: what is learned from, what documents see of each other, what it costs.
 
-The lines of a text are its documents here: short ones, as in chats. Padded gives each a window and computes the padding too.
-Stream joins them, so that a window's later documents see its earlier ones. Isolated packs whole documents that do not.
+The lines of a text are its documents here: short ones, as in chats. Padded gives each a window and computes the
+padding too. Stream joins them, so that a window's later documents see its earlier ones. Isolated packs whole
+documents that do not.
 """
 
 from __future__ import annotations
@@ -108,8 +109,10 @@ LAB = Lab(
     line="Padded, stream or isolated windows: work, leak and loss",
     question="What does each packing waste, what does it let documents see of each other, and what is learned?",
     protocol=(
-        "Lines of text are the documents. The same random weights take the same number of steps of as many windows with"
-        " each packing, and all are judged on held-out documents in windows of their own. The leak is the largest change"
+        "Lines of text are the documents. The same random weights take the same number of steps of as many"
+        " windows with"
+        " each packing, and all are judged on held-out documents in windows of their own. The leak is the"
+        " largest change"
         " of a document's logits when an earlier one in its window is replaced."
     ),
     arms=(

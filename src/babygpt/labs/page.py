@@ -15,7 +15,8 @@ from babygpt.pages import page, table
 __all__ = ["describe", "lab_page", "number_of"]
 
 _STYLE = STYLE + (
-    ".wide { overflow-x: auto; } .wide th, .wide td { white-space: nowrap; padding: .25rem 1rem .25rem 0; width: auto; }"
+    ".wide { overflow-x: auto; } .wide th, .wide td { white-space: nowrap; padding: .25rem 1rem .25rem 0; width:"
+    " auto; }"
     " .wide td:last-child { white-space: normal; min-width: 9rem; } figure { margin: 1rem 0; }"
     " @media (max-width: 40rem) { .wide th, .wide td { display: table-cell; } }"
 )
@@ -36,7 +37,8 @@ def lab_page(lab: Lab, results: Mapping[str, Any], verdicts: Sequence[Verdict]) 
         "<h2>Verdict</h2>",
         _verdicts(lab, verdicts),
         *_pictures(lab, verdicts),
-        f"<p>Each interval holds the true mean in 95 % of such experiments. {len(verdicts)} comparisons are made here,"
+        f"<p>Each interval holds the true mean in 95 % of such experiments. {len(verdicts)} comparisons are made"
+        f" here,"
         " and of twenty in which nothing differs one is expected to say that something does. No effect seen says that"
         " it is smaller than the interval, not that there is none.</p>",
         "<h2>Protocol</h2>",

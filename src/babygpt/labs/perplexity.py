@@ -1,8 +1,9 @@
 """Perplexity: the exponential of the mean loss, not the mean of the exponentials; and where it starts.
 
-A validation step that logs exp(loss) of its batch has Lightning average the exponentials over the batches. The exponential
-is convex, so that the mean of the exps is never below the exp of the mean (Jensen), and depends on the batch size. Before
-the first step random weights guess evenly: a perplexity of about the vocabulary's size, whatever that is.
+A validation step that logs exp(loss) of its batch has Lightning average the exponentials over the batches. The
+exponential is convex, so that the mean of the exps is never below the exp of the mean (Jensen), and depends on the
+batch size. Before the first step random weights guess evenly: a perplexity of about the vocabulary's size, whatever
+that is.
 """
 
 from __future__ import annotations
@@ -95,7 +96,12 @@ LAB = Lab(
     ),
     claims=(
         Claim(
-            "from scratch perplexity starts at about the vocabulary's size", "start", "exp-of-mean", None, 0.8, 1.25
+            "from scratch perplexity starts at about the vocabulary's size",
+            "start",
+            "exp-of-mean",
+            None,
+            0.8,
+            1.25,
         ),
     ),
     run=run,

@@ -12,7 +12,8 @@ __all__ = ["STYLE", "Interval", "Line", "curves", "intervals"]
 STYLE = """
 svg { width: 100%; max-width: 46rem; height: auto; font: 12px system-ui, sans-serif; }
 svg text { fill: var(--soft); } .axis, .zero { stroke: var(--line); fill: none; } .zero { stroke-dasharray: 4 3; }
-.c0 { --c: #0969da; } .c1 { --c: #bc4c00; } .c2 { --c: #1a7f37; } .c3 { --c: #8250df; } .c4 { --c: #bf3989; } .c5 { --c: #9a6700; }
+.c0 { --c: #0969da; } .c1 { --c: #bc4c00; } .c2 { --c: #1a7f37; } .c3 { --c: #8250df; }
+.c4 { --c: #bf3989; } .c5 { --c: #9a6700; }
 .line { stroke: var(--c); fill: none; stroke-width: 1.2; opacity: .75; } .dot { fill: var(--c); }
 .key { border-bottom: 3px solid var(--c); margin-right: 1rem; }
 @media (prefers-color-scheme: dark) { .c0 { --c: #58a6ff; } .c1 { --c: #f0883e; } .c2 { --c: #56d364; }

@@ -1,8 +1,8 @@
 """fp32, bf16 and fp16: speed, memory and loss on this machine.
 
-Mixed precision keeps the weights in fp32 and rounds what goes into the matrix products. On a processor without instructions
-for 16 bits it is slower than fp32. On a CPU Lightning turns `16-mixed` into bf16; the fp16 arm therefore runs under torch's
-own autocast, without a loss scaler.
+Mixed precision keeps the weights in fp32 and rounds what goes into the matrix products. On a processor without
+instructions for 16 bits it is slower than fp32. On a CPU Lightning turns `16-mixed` into bf16; the fp16 arm
+therefore runs under torch's own autocast, without a loss scaler.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ LAB = Lab(
     line="fp32, bf16 and fp16: speed, memory and loss on this machine",
     question="Is 16-bit arithmetic faster or smaller on this machine, and does it cost loss?",
     protocol=(
-        "The same random weights are trained on the same windows with forward passes in fp32, bf16 and fp16 and master"
+        "The same random weights are trained on the same windows with forward passes in fp32, bf16 and fp16 and"
+        " master"
         " weights in fp32. Times are of the steps after the first; memory is that of the storages a step makes."
     ),
     arms=(
@@ -79,7 +80,9 @@ LAB = Lab(
         for arm in ("bf16", "fp16")
     ),
     claims=(
-        Claim("16-bit arithmetic is a huge speedup: half the time or less", "cpu_ms", "bf16", "fp32", 0.0, 0.5),
+        Claim(
+            "16-bit arithmetic is a huge speedup: half the time or less", "cpu_ms", "bf16", "fp32", 0.0, 0.5
+        ),
     ),
     run=run,
 )

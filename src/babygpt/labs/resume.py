@@ -1,8 +1,9 @@
 """What is lost when a run goes on from its weights alone.
 
-A checkpoint that holds weights and nothing else forgets the optimiser's averages and where in the data the run was: the first
-steps move too far, and the beginning of the text is seen twice. `babygpt train --resume` keeps both, and goes on as if
-nothing had happened. Every run trains the uninterrupted run beside its own, and is measured by the distance from it.
+A checkpoint that holds weights and nothing else forgets the optimiser's averages and where in the data the run was:
+the first steps move too far, and the beginning of the text is seen twice. `babygpt train --resume` keeps both, and
+goes on as if nothing had happened. Every run trains the uninterrupted run beside its own, and is measured by the
+distance from it.
 """
 
 from __future__ import annotations
@@ -50,7 +51,12 @@ def settings_of(setting: Setting, model: str, steps: int, out: Path) -> TrainSet
         validate=ValidateRecipe(every_steps=steps),
         seed=setting.seed,
         machine=MachineRequest(
-            device="cpu", precision="32-true", micro_batch=setting.batch, compile=False, workers=0, stall_minutes=None
+            device="cpu",
+            precision="32-true",
+            micro_batch=setting.batch,
+            compile=False,
+            workers=0,
+            stall_minutes=None,
         ),
         checkpoint=CheckpointPlan(every_steps=steps, every_minutes=None, keep=1),
         out=str(out),
@@ -69,7 +75,11 @@ def _losses(out: Path) -> dict[int, dict[str, Any]]:
 def run(setting: Setting) -> Measured:
     """The uninterrupted run, and beside it one that is broken off halfway and goes on as the arm says."""
     half = setting.steps // 2
-    with TemporaryDirectory(prefix="babygpt-lab-") as place, trial(setting) as made, redirect_stderr(io.StringIO()):
+    with (
+        TemporaryDirectory(prefix="babygpt-lab-") as place,
+        trial(setting) as made,
+        redirect_stderr(io.StringIO()),
+    ):
         whole, first, second = (Path(place) / name for name in ("whole", "first", "second"))
         model = str(made.folder)
         train(settings_of(setting, model, setting.steps, whole))
@@ -100,8 +110,10 @@ LAB = Lab(
     line="Going on with everything, or with the weights alone",
     question="How far is a run that was broken off halfway and gone on with from one that was not?",
     protocol=(
-        "The command trains the same recipe whole; broken off after half of its steps and resumed; and begun again from the"
-        " weights of its half, as a new run. The distance is the mean absolute difference of the training loss, step by step,"
+        "The command trains the same recipe whole; broken off after half of its steps and resumed; and begun"
+        " again from the"
+        " weights of its half, as a new run. The distance is the mean absolute difference of the training loss,"
+        " step by step,"
         " from that of the whole run."
     ),
     arms=(
@@ -114,7 +126,9 @@ LAB = Lab(
         Outcome("val_loss", "validation loss at the end, nats a token"),
     ),
     contrasts=tuple(
-        Contrast(outcome, arm, "whole") for outcome in ("distance", "val_loss") for arm in ("resumed", "weights-only")
+        Contrast(outcome, arm, "whole")
+        for outcome in ("distance", "val_loss")
+        for arm in ("resumed", "weights-only")
     ),
     claims=(Claim("a resumed run is bit-identical", "distance", "resumed", None, 0.0, 0.0),),
     run=run,

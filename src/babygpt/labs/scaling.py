@@ -1,8 +1,8 @@
 """Predict a run eight times as long from short ones, then train it.
 
-The validation loss against the tokens seen is fitted on four short runs, each with a schedule of its own: as a pure power,
-L = A D^-b, a line in the logarithms; or as a power above a floor, L = E + A D^-b, for the E of a grid that leaves the smallest
-residual. The guess to beat is that the long run ends where the longest short one did.
+The validation loss against the tokens seen is fitted on four short runs, each with a schedule of its own: as a pure
+power, L = A D^-b, a line in the logarithms; or as a power above a floor, L = E + A D^-b, for the E of a grid that
+leaves the smallest residual. The guess to beat is that the long run ends where the longest short one did.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def run(setting: Setting) -> Measured:
     outcomes = {"error": abs(predicted / reached - 1), "predicted": predicted, "reached": reached}
     curves = {
         "val_loss": [(math.log10(tokens), loss) for tokens, loss in points],
-        "prediction": [(math.log10(x), predict(setting.variant, *zip(*short, strict=True), x)) for x, _ in points],
+        "prediction": [
+            (math.log10(x), predict(setting.variant, *zip(*short, strict=True), x)) for x, _ in points
+        ],
     }
     return Measured(outcomes, curves)
 
@@ -78,7 +80,8 @@ LAB = Lab(
     line="Predict a run eight times as long from short ones, then train it",
     question="Does a power law fitted on short runs predict the loss of one eight times as long?",
     protocol=(
-        "Four short runs, each half as long as the next and each with a schedule of its own, are fitted, the loss of a run"
+        "Four short runs, each half as long as the next and each with a schedule of its own, are fitted, the"
+        " loss of a run"
         " eight times the longest is predicted, and then it is trained. The error is relative, without its sign."
     ),
     arms=(
@@ -91,13 +94,21 @@ LAB = Lab(
         Outcome("predicted", "predicted loss, nats a token"),
         Outcome("reached", "loss of the long run, nats a token"),
     ),
-    contrasts=(Contrast("error", "power", "last"), Contrast("error", "floor", "last"), Contrast("error", "floor", "power")),
+    contrasts=(
+        Contrast("error", "power", "last"),
+        Contrast("error", "floor", "last"),
+        Contrast("error", "floor", "power"),
+    ),
     claims=tuple(
-        Claim(f"{arm}: the prediction is within 3 %", "error", arm, None, 0.0, 0.03) for arm in ("power", "floor")
+        Claim(f"{arm}: the prediction is within 3 %", "error", arm, None, 0.0, 0.03)
+        for arm in ("power", "floor")
     ),
     run=run,
     shared=lambda scale: {"optimizer": "muon", "lr": 1e-2, "steps": scale.steps * 2 // 3},
     fits=10,
     seeds=4,
-    plotted=(("val_loss", "log10 of the tokens", "nats a token"), ("prediction", "log10 of the tokens", "nats a token")),
+    plotted=(
+        ("val_loss", "log10 of the tokens", "nats a token"),
+        ("prediction", "log10 of the tokens", "nats a token"),
+    ),
 )

@@ -1,7 +1,8 @@
 """A cosine that steps once an epoch toward step 1000 is a constant rate.
 
-A scheduler that `configure_optimizers` returns bare is stepped by Lightning once an epoch. With T_max = 1000 a run of three
-epochs ends at 99.998 % of its rate. What the schedule was for, the fall to a small rate at the end, never happens.
+A scheduler that `configure_optimizers` returns bare is stepped by Lightning once an epoch. With T_max = 1000 a run
+of three epochs ends at 99.998 % of its rate. What the schedule was for, the fall to a small rate at the end, never
+happens.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ LAB = Lab(
     line="A cosine stepped once an epoch toward 1000, or every step",
     question="Does it matter whether the cosine is stepped every step over the run, or once an epoch toward step 1000?",
     protocol=(
-        "The same random weights are trained on the same windows without warm-up: with a cosine over the run's own steps,"
+        "The same random weights are trained on the same windows without warm-up: with a cosine over the run's"
+        " own steps,"
         " with CosineAnnealingLR(T_max=1000) stepped once an epoch, and at a constant rate. Most of"
         " the text is held out, so that a small run has epochs to count."
     ),
@@ -65,7 +67,9 @@ LAB = Lab(
         Contrast("last_rate", "per-epoch", "constant"),
     ),
     claims=(
-        Claim("stepped once an epoch the rate is slowly lowered to 0", "last_rate", "per-epoch", None, 0.0, 0.05),
+        Claim(
+            "stepped once an epoch the rate is slowly lowered to 0", "last_rate", "per-epoch", None, 0.0, 0.05
+        ),
     ),
     run=run,
     shared=lambda scale: {"warmup": 0.0, "val_fraction": 0.95},

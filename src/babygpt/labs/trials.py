@@ -1,7 +1,8 @@
 """What the labs' runs share: a setting to a model and data of the public classes, and their fit to numbers.
 
-The model is a GPT-2 of the setting's shape with random weights that its seed decides, written as a Hugging Face folder and
-loaded from there like anybody's. The token store is made once for all runs of a lab and found in the cache after that.
+The model is a GPT-2 of the setting's shape with random weights that its seed decides, written as a Hugging Face
+folder and loaded from there like anybody's. The token store is made once for all runs of a lab and found in the
+cache after that.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class LabList:
         return [
             *lines,
             "",
-            "runs, and arithmetic in TFLOP: 6 x parameters x tokens; a laptop's core does 0.01 to 0.1 a second.",
+            "Cost: runs, and the TFLOP of all of them (6 x parameters x tokens).",
         ]
 
 

@@ -1,9 +1,9 @@
 """Raw results -> verdicts: pure functions, so that anyone computes them again from `results.json`.
 
-Two arms are compared seed by seed: d_i = y_i - x_i, or log y_i - log x_i where ratios are asked for, and the mean of d
-gets Student's interval, mean +- t(0.975, n - 1) s / sqrt(n). If it holds no difference, no effect is seen; which is not to
-say that there is none, only that it would be smaller than the interval. Each comparison is wrong in 5 % of the cases
-where nothing differs: of twenty, one is expected to be.
+Two arms are compared seed by seed: d_i = y_i - x_i, or log y_i - log x_i where ratios are asked for, and the mean of
+d gets Student's interval, mean +- t(0.975, n - 1) s / sqrt(n). If it holds no difference, no effect is seen; which
+is not to say that there is none, only that it would be smaller than the interval. Each comparison is wrong in 5 % of
+the cases where nothing differs: of twenty, one is expected to be.
 """
 
 from __future__ import annotations

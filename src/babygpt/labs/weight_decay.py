@@ -1,8 +1,8 @@
 """Break the rule: weight decay on everything, norms and biases too, instead of on the matrices only.
 
-AdamW takes lr x decay of each decayed weight away every step. Over a run the sum of the rates decides what that comes to: at
-a peak of 3e-3, decay 0.1 and a few hundred steps a norm's gain loses a few per cent, which is why so little is seen. Strong
-decay, and longer runs (`--scale`), make it plain.
+AdamW takes lr x decay of each decayed weight away every step. Over a run the sum of the rates decides what that
+comes to: at a peak of 3e-3, decay 0.1 and a few hundred steps a norm's gain loses a few per cent, which is why so
+little is seen. Strong decay, and longer runs (`--scale`), make it plain.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from babygpt.labs.framework import Arm, Claim, Contrast, Lab, Measured, Outcome,
 from babygpt.labs.trials import curves_of, last_loss, trial
 from babygpt.optim.groups import Rule
 
-__all__ = ["LAB", "EVERYTHING", "gains_and_biases"]
+__all__ = ["EVERYTHING", "LAB", "gains_and_biases"]
 
 EVERYTHING = (Rule("everything", lambda name, parameter, module: True, decay=True),)
 _VALIDATIONS = 8
@@ -52,14 +52,19 @@ LAB = Lab(
     question="Does weight decay on norms and biases make the validation loss worse, or training unstable?",
     protocol=(
         "The same random weights are trained on the same windows with AdamW, the decay on matrices only or on every"
-        " parameter, at the usual 0.1 and ten times it. Beside the losses the mean gain of the layer norms and the size"
+        " parameter, at the usual 0.1 and ten times it. Beside the losses the mean gain of the layer norms and"
+        " the size"
         " of the biases are followed."
     ),
     arms=(
         Arm("matrices", "decay 0.1 on matrices", {"variant": "matrices"}),
         Arm("everything", "decay 0.1 on every parameter", {"variant": "everything"}),
         Arm("matrices-strong", "decay 1.0 on matrices", {"variant": "matrices", "weight_decay": 1.0}),
-        Arm("everything-strong", "decay 1.0 on every parameter", {"variant": "everything", "weight_decay": 1.0}),
+        Arm(
+            "everything-strong",
+            "decay 1.0 on every parameter",
+            {"variant": "everything", "weight_decay": 1.0},
+        ),
     ),
     outcomes=(
         Outcome("val_loss", "validation loss at the end, nats a token"),

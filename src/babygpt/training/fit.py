@@ -1,8 +1,7 @@
-"""A module and a data module under a plain Trainer, on the CPU and without a folder: every number kept, nothing written.
+"""A module and a data module under a plain Trainer, on the CPU, without a folder: every number kept, none written.
 
 What an experiment wants of a run is its curves. `fit` is Lightning's door with a recorder beside it: a validation
-before the first step, every step's record, a validation at the end and wherever else it is asked for. The recorder costs
-a few microseconds a step; the records are read once an interval, as in any run.
+before the first step, every step's record, a validation at the end and wherever else it is asked for.
 """
 
 from __future__ import annotations
