@@ -51,7 +51,7 @@ LAB = Lab(
         Arm("fresh", "a fresh batch, every step", {"variant": "fresh"}),
     ),
     outcomes=(
-        Outcome("train_loss", "training loss at the end, nats a token"),
+        Outcome("train_loss", "training loss at the end, nats a token", ratio=True),
         Outcome("val_loss", "validation loss at the end, nats a token"),
     ),
     contrasts=(Contrast("train_loss", "one-batch", "fresh"), Contrast("val_loss", "one-batch", "fresh")),

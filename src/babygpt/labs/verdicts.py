@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from babygpt.labs.framework import NULL, Claim, Contrast, Lab
@@ -182,6 +183,7 @@ def false_alarms(
     return alarms
 
 
+@cache
 def t_quantile(p: float, degrees: int) -> float:
     """The p-quantile of Student's t for p above one half, by bisection of its distribution function."""
     low, high = 0.0, 1.0
