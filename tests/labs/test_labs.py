@@ -1,6 +1,6 @@
-"""Every lab at its smallest scale, its verdicts computed again from the raw results; planted faults that they must see.
+"""Every lab at its smallest scale, its verdicts computed again from raw results; planted faults that they must see.
 
-Three pairs of runs each (two of the labs that search), which is enough for the large effects. `make test-lab` runs them.
+Three pairs of runs each (two of the labs that search) are enough for the large effects. `make test-lab` runs them.
 """
 
 from __future__ import annotations

@@ -28,10 +28,10 @@ class EachAlike(BabyGPT):
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """The mean loss of the micro-batch; one without targets adds nothing."""
         exact = super().training_step(batch, batch_idx)
-        step = self.trainer.global_step
-        of_step: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         mine = (batch["labels"][:, 1:] != -100).sum().clamp(min=1)
-        return exact * (of_step.step_targets(step) / (self.trainer.accumulate_grad_batches * mine))
+        alike = data.step_targets(self.trainer.global_step) / (self.trainer.accumulate_grad_batches * mine)
+        return exact * torch.as_tensor(alike)
 
 
 KINDS: dict[str, type[BabyGPT]] = {"exact": BabyGPT, "each-alike": EachAlike}

@@ -23,11 +23,11 @@ __all__ = ["LAB", "LiveBytes"]
 _MEASURED_STEP = 1  # the second, when the optimiser has its state
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of the storages that are made while it is on, now and at most."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.most = 0
         self._seen: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
@@ -62,12 +62,12 @@ class Weighed(BabyGPT):
         """Begins to count."""
         if self.trainer.global_step == _MEASURED_STEP:
             self._counting = LiveBytes()
-            self._counting.__enter__()
+            self._counting.__enter__()  # type: ignore[no-untyped-call]
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Ends it."""
         if self._counting is not None:
-            self._counting.__exit__(None, None, None)
+            self._counting.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self.peak, self._counting = self._counting.most, None
         super().on_train_batch_end(outputs, batch, batch_idx)
 

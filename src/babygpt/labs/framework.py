@@ -240,7 +240,8 @@ class Lab:
         assert NULL not in arms, "the null comparison is made of the first arm"
         assert len(arms) == len(self.arms), "arms have names of their own"
         assert len(outcomes) == len(self.outcomes), "outcomes have names of their own"
-        for each in (*self.contrasts, *self.claims):
+        about: list[Contrast | Claim] = [*self.contrasts, *self.claims]
+        for each in about:
             assert {each.arm, each.against or each.arm} <= arms, f"{each} is about an arm that there is not"
             assert each.outcome in outcomes, f"{each} is about an outcome that there is not"
 

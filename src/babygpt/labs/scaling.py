@@ -64,13 +64,12 @@ def run(setting: Setting) -> Measured:
     """The short runs, the prediction, and the long run."""
     points = _losses(replace(setting, arm="", variant=""))
     (*short, (at, reached)) = points
-    predicted = predict(setting.variant, [p[0] for p in short], [p[1] for p in short], at)
+    tokens, losses = [p[0] for p in short], [p[1] for p in short]
+    predicted = predict(setting.variant, tokens, losses, at)
     outcomes = {"error": abs(predicted / reached - 1), "predicted": predicted, "reached": reached}
     curves = {
-        "val_loss": [(math.log10(tokens), loss) for tokens, loss in points],
-        "prediction": [
-            (math.log10(x), predict(setting.variant, *zip(*short, strict=True), x)) for x, _ in points
-        ],
+        "val_loss": [(math.log10(d), loss) for d, loss in points],
+        "prediction": [(math.log10(d), predict(setting.variant, tokens, losses, d)) for d, _ in points],
     }
     return Measured(outcomes, curves)
 

@@ -122,7 +122,8 @@ def _write_model(setting: Setting, folder: Path) -> None:
 def last_loss(fitted: Fitted) -> float:
     """The training loss of the last tenth of the steps, nats for each target token."""
     steps = fitted.steps[-max(1, math.ceil(_LAST_SHARE * len(fitted.steps))) :]
-    return sum(s["train_loss"] * s["targets"] for s in steps) / sum(s["targets"] for s in steps)
+    total = sum(s["train_loss"] * s["targets"] for s in steps)
+    return float(total / sum(s["targets"] for s in steps))
 
 
 def curves_of(fitted: Fitted, *names: str) -> dict[str, list[tuple[float, float]]]:
