@@ -9,7 +9,7 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from babygpt.labs.framework import NULL, Arm, Claim, Contrast, Lab, Measured, Outcome
 from babygpt.labs.verdicts import NO_EFFECT, Estimate, estimate, false_alarms, judge, t_quantile
@@ -70,6 +70,7 @@ def test_an_interval_by_hand():
     assert (found.n, found.not_finite) == (3, 0)
 
 
+@settings(max_examples=25)
 @given(st.lists(st.floats(0.1, 10), min_size=2, max_size=8), st.floats(0.1, 10))
 def test_ratios_do_not_know_the_unit(values, unit):
     rng = random.Random(0)

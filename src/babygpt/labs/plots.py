@@ -21,6 +21,7 @@ svg text { fill: var(--soft); } .axis, .zero { stroke: var(--line); fill: none; 
 """
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 260, 64, 12, 10, 36
 _COLOURS = 6
+_APART = 60  # figures nearer to each other than this would overlap
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,9 @@ def intervals(rows: Sequence[Interval], title: str, nothing: float) -> str:
         f'<line class="zero" x1="{at(nothing)}" x2="{at(nothing)}" y1="4" y2="{height - 22}"/>',
         f'<text x="{at(nothing)}" y="{height - 6}" text-anchor="middle">{nothing:g}</text>',
     ]
+    for end, anchor in ((x0, "start"), (x1, "end")):
+        if abs(at(end) - at(nothing)) > _APART:
+            drawn.append(f'<text x="{at(end)}" y="{height - 6}" text-anchor="{anchor}">{end:.3g}</text>')
     for n, row in enumerate(rows):
         y = 18 + 28 * n
         drawn.append(
