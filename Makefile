@@ -6,6 +6,7 @@
 #   make check             style, types, layers, file lengths
 #   make test-pretrained   the tests on a real pretrained model
 #   make test-distributed  of the ordinary suite, the tests that start several processes
+#   make test-lab          every lab at its smallest scale, and faults that they must find
 #   make test-chaos        kills runs at random, fills disks, loses writes, and goes on
 #   make lock              write constraints.txt and requirements/ anew from the registry's newest versions
 #   make audit             look the locked versions up in the public list of known holes; needs the network
@@ -25,7 +26,7 @@ PIP_INSTALL := $(PY) -m pip --disable-pip-version-check install
 LOCKED := $(PIP_INSTALL) --require-hashes --no-deps
 RECIPE_FOR_ENV := pyproject.toml constraints.txt $(wildcard requirements/*.txt)
 
-.PHONY: train test check test-pretrained test-distributed test-chaos lock audit clean
+.PHONY: train test check test-pretrained test-distributed test-lab test-chaos lock audit clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.package
@@ -48,6 +49,10 @@ test-pretrained: $(VENV)/.pretrained
 
 test-distributed: $(VENV)/.test
 	$(PY) -m pytest -m distributed $(ARGS)
+
+# One thread each: the labs' models are too small for more.
+test-lab: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m lab --numprocesses 2 $(ARGS)
 
 test-chaos: $(VENV)/.test
 	$(PY) -m pytest -m chaos $(ARGS)

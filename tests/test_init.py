@@ -14,7 +14,7 @@ PUBLIC = [
     "BabyGPT", "BabyGPTError", "Budget", "CheckpointPlan", "DataRecipe", "EvalSettings",
     "FolderCheckpointIO", "GenerateSettings", "InputError", "InspectSettings", "LLMDataModule", "MachinePlan",
     "MachineRequest", "ModelRecipe", "OptimRecipe", "Recipe", "ReportSettings", "ScheduleRecipe", "Stopped",
-    "TrainSettings", "ValidateRecipe", "evaluate", "generate", "inspect_data", "report", "train",
+    "TrainSettings", "ValidateRecipe", "evaluate", "fit", "generate", "inspect_data", "report", "train", "validate",
 ]  # fmt: skip
 
 

@@ -530,7 +530,7 @@ def test_a_spike_is_marked_and_gone_back_on(
         "optim__on_spike": on_spike,
         "model__dropout": 0.1,
     }
-    sum_nll = BabyGPT._sum_nll
+    sum_nll = BabyGPT.sum_nll
 
     def leaps(self: Any, batch: Any) -> Any:
         nll = sum_nll(self, batch)
@@ -539,7 +539,7 @@ def test_a_spike_is_marked_and_gone_back_on(
 
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(BabyGPT, "_sum_nll", leaps)
+        patch.setattr(BabyGPT, "sum_nll", leaps)
         seen = command(*args_for(text / "docs.jsonl", out, **more), "--checkpoint.every_steps", "6")
     assert seen.code == 0, seen.err
     lines = [m for m in lines_of(out / "metrics.jsonl") if "train_loss" in m]

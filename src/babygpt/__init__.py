@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     )
     from babygpt.train import train
     from babygpt.training.checkpoint_io import FolderCheckpointIO
+    from babygpt.training.fit import fit, validate
     from babygpt.training.module import BabyGPT
 
 # Where the `kernels` package is installed, transformers would download compiled code for some layers and run it.
@@ -70,10 +71,12 @@ __all__ = [
     "TrainSettings",
     "ValidateRecipe",
     "evaluate",
+    "fit",
     "generate",
     "inspect_data",
     "report",
     "train",
+    "validate",
 ]
 
 _NAMES_OF = {
@@ -102,6 +105,7 @@ _NAMES_OF = {
     ),
     "train": ("train",),
     "training.checkpoint_io": ("FolderCheckpointIO",),
+    "training.fit": ("fit", "validate"),
     "training.module": ("BabyGPT",),
 }
 _HOME_OF = {name: f"babygpt.{module}" for module, names in _NAMES_OF.items() for name in names}

@@ -243,8 +243,10 @@ def _parser(syntax: Syntax[Any]) -> jsonargparse.ArgumentParser:
     for field in dataclasses.fields(settings):
         hint, name = hints[field.name], field.name
         if name == syntax.positional:
-            count = "+" if syntax.takes_several else None
-            parser.add_argument(name, type=str, nargs=count, metavar=_called(syntax), help=about[name])
+            more: dict[str, Any] = {"nargs": "+"} if syntax.takes_several else {}
+            if field.default is not dataclasses.MISSING:
+                more = {"nargs": "?", "default": field.default}
+            parser.add_argument(name, type=str, metavar=_called(syntax), help=about[name], **more)
         elif not dataclasses.is_dataclass(hint):
             if name not in syntax.left_out:
                 _add(parser, name, hint, field.default, about[name])

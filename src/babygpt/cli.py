@@ -30,6 +30,7 @@ from babygpt.settings import (
     EvalSettings,
     GenerateSettings,
     InspectSettings,
+    LabSettings,
     PrepareSettings,
     ReportSettings,
     TrainSettings,
@@ -186,6 +187,19 @@ VERBS: dict[str, Verb] = {
             ),
         ),
     ),
+    "lab": Verb(
+        "babygpt.labs.verb:lab",
+        Syntax(
+            "babygpt lab",
+            LabSettings,
+            positional="name",
+            examples=(
+                "babygpt lab --list",
+                "babygpt lab overfit",
+                "babygpt lab weight-decay --scale medium --seeds 8 --out runs/decay",
+            ),
+        ),
+    ),
     "checkpoint verify": Verb(
         "babygpt.verify:verify",
         Syntax(
@@ -234,6 +248,7 @@ _OTHER_VERBS = {
     "diagnose": "doctor",
     "env": "doctor",
     "evaluate": "eval",
+    "experiment": "lab",
     "finetune": "train",
     "estimate": "plan",
     "fit": "train",

@@ -13,7 +13,7 @@ from babygpt.data.view import Piece
 from babygpt.inspection import InspectResult
 from babygpt.terminal import SYMBOLS, visible
 
-__all__ = ["inspect_page"]
+__all__ = ["inspect_page", "page", "table"]
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1b1f24; --page: #fff; --soft: #59636e; --line: #d1d9e0;
@@ -53,28 +53,30 @@ def inspect_page(found: InspectResult) -> str:
     """The page of `data inspect`."""
     parts = [
         "<h1>What the model sees</h1>",
-        _table(found.step_rows()),
+        table(found.step_rows()),
         "<h2>The batch</h2>",
         _legend(),
         *(_window(found, number) for number in range(1, len(found.windows) + 1)),
         "<h2>The data</h2>",
-        _table(found.count_rows()),
+        table(found.count_rows()),
     ]
-    return _page("What the model sees", parts)
+    return page("What the model sees", parts)
 
 
-def _page(title: str, parts: Iterable[str]) -> str:
+def page(title: str, parts: Iterable[str], style: str = "") -> str:
+    """A whole page of parts that are HTML already; `style` goes over the house's own."""
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     head = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}{style}</style>\n</head>\n<body>\n"
     )
     return head + "\n".join(parts) + "\n</body>\n</html>\n"
 
 
-def _table(rows: Iterable[tuple[str, str]]) -> str:
+def table(rows: Iterable[tuple[str, str]]) -> str:
+    """Rows of a name and a value, in plain text."""
     inside = "\n".join(
         f'<tr><th scope="row">{escape(name)}</th><td>{escape(visible(value))}</td></tr>'
         for name, value in rows

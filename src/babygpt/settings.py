@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from babygpt import fields
 from babygpt.errors import RecipeError
@@ -24,6 +25,7 @@ __all__ = [
     "EvalSettings",
     "GenerateSettings",
     "InspectSettings",
+    "LabSettings",
     "PrepareSettings",
     "ReportSettings",
     "TrainSettings",
@@ -301,6 +303,40 @@ class VerifySettings:
     def __post_init__(self) -> None:
         if not self.path:
             raise RecipeError("'' is not a folder", where="path")
+
+
+@dataclass(frozen=True)
+class LabSettings:
+    """Repeat an experiment: a claim about training, with an interval and a verdict.
+
+    Args:
+        name: of the lab.
+        list: list the labs with what each takes.
+        scale: how large the models are and how long they train; small takes minutes on a CPU.
+        seeds: pairs of runs; by default as many as the lab says.
+        out: the folder of its results; one that was left goes on. By default runs/labs/NAME-SCALE.
+        json: print one JSON object on standard output and nothing else there.
+
+    Raises:
+        RecipeError: no lab is named, or one beside the list, or a field is out of range.
+    """
+
+    name: str = ""
+    list: bool = False
+    scale: Literal["small", "medium", "large"] = "small"
+    seeds: int | None = None
+    out: str | None = None
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        if self.list and self.name:
+            raise RecipeError("lists every lab", where="--list", hint=f"Leave it or {self.name} out")
+        if not self.list and not self.name:
+            raise RecipeError("no lab is named", hint="babygpt lab --list lists them")
+        if self.seeds is not None:
+            fields.check_whole("seeds", self.seeds, least=2, most=1000)
+        if self.out == "":
+            raise RecipeError("'' is not a folder", where="out")
 
 
 def _named(checkpoint: str) -> None:

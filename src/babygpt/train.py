@@ -14,7 +14,6 @@ import logging
 import os
 import signal
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -23,7 +22,6 @@ from typing import Any
 
 import lightning as L
 from rich.console import Console
-from transformers.utils import logging as transformers_logging
 
 from babygpt.checkpoints import best
 from babygpt.disk import plain_errors
@@ -42,6 +40,7 @@ from babygpt.training.callbacks import (
     cut_after,
 )
 from babygpt.training.checkpoint_io import FolderCheckpointIO
+from babygpt.training.fit import quiet
 from babygpt.training.guards import SignalGuard, requeue, slurm_job
 from babygpt.training.memory import is_out_of_memory
 from babygpt.training.module import BabyGPT
@@ -136,7 +135,7 @@ def train(settings: TrainSettings) -> RunResult:
         InputError: something given is wrong; nothing is left half-written.
         Stopped: a signal asked to stop, and the run has saved.
     """
-    _quiet()
+    quiet()
     keep_freed_memory()
     console = Console(stderr=True)
     guard = SignalGuard()
@@ -346,15 +345,6 @@ def _save_plan(run: Run) -> SavePlan:
 
 
 # -- what people see -------------------------------------------------------------------------------------------------
-
-
-def _quiet() -> None:
-    """Lightning's and transformers' own chatter gives way to ours."""
-    warnings.filterwarnings("ignore", module="lightning")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 @contextmanager

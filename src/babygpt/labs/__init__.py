@@ -1,0 +1,1 @@
+"""Labs: claims about training, each an experiment that anyone repeats with one command."""

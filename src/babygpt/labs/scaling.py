@@ -1,0 +1,113 @@
+"""Predict a run eight times as long from short ones, then train it.
+
+The validation loss against the tokens seen is fitted on four short runs, each with a schedule of its own: as a pure
+power, L = A D^-b, a line in the logarithms; or as a power above a floor, L = E + A D^-b, for the E of a grid that
+leaves the smallest residual. The guess to beat is that the long run ends where the longest short one did.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+from babygpt.labs.framework import Arm, Claim, Contrast, Lab, Measured, Outcome, Setting
+from babygpt.labs.trials import trial
+
+__all__ = ["LAB", "predict"]
+
+_TIMES = 8
+_SHARES = (8, 4, 2, 1)
+_GRID = 200
+
+
+def predict(how: str, x: Sequence[float], y: Sequence[float], at: float) -> float:
+    """The loss at a number of tokens, from others.
+
+    Args:
+        how: `last`, `power`, or `floor`.
+        x: tokens, rising.
+        y: losses, nats.
+        at: tokens of the run that is predicted.
+    """
+    if how == "last":
+        return y[-1]
+    floors = [0.0] if how == "power" else [min(y) * n / _GRID for n in range(_GRID)]
+    fits = [(*_line([math.log(v) for v in x], [math.log(v - e) for v in y]), e) for e in floors]
+    _, slope, offset, floor = min(fits)
+    return floor + math.exp(offset + slope * math.log(at))
+
+
+def _line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
+    """Least squares: residual, in units of the data's own, slope and offset."""
+    n, mx, my = len(x), sum(x) / len(x), sum(y) / len(y)
+    slope = sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True)) / sum((a - mx) ** 2 for a in x)
+    offset = my - slope * mx
+    # Residuals of the logarithm of y - E, times y - E, are those of y.
+    residual = sum(((offset + slope * a - b) * math.exp(b)) ** 2 for a, b in zip(x, y, strict=True))
+    return residual / n, slope, offset
+
+
+@lru_cache(maxsize=4)
+def _losses(setting: Setting) -> tuple[tuple[float, float], ...]:
+    """Tokens and validation loss of the short runs and of the long one; the arms of a pair share them."""
+    found = []
+    for steps in (*(setting.steps // share for share in _SHARES), setting.steps * _TIMES):
+        with trial(replace(setting, steps=steps)) as made:
+            fitted = made.fit()
+        found.append((float(fitted.steps[-1]["tokens"]), fitted.validations[-1]["val_loss"]))
+    return tuple(found)
+
+
+def run(setting: Setting) -> Measured:
+    """The short runs, the prediction, and the long run."""
+    points = _losses(replace(setting, arm="", variant=""))
+    (*short, (at, reached)) = points
+    tokens, losses = [p[0] for p in short], [p[1] for p in short]
+    predicted = predict(setting.variant, tokens, losses, at)
+    outcomes = {"error": abs(predicted / reached - 1), "predicted": predicted, "reached": reached}
+    curves = {
+        "val_loss": [(math.log10(d), loss) for d, loss in points],
+        "prediction": [(math.log10(d), predict(setting.variant, tokens, losses, d)) for d, _ in points],
+    }
+    return Measured(outcomes, curves)
+
+
+LAB = Lab(
+    name="scaling",
+    line="Predict a run eight times as long from short ones, then train it",
+    question="Does a power law fitted on short runs predict the loss of one eight times as long?",
+    protocol=(
+        "Four short runs, each half as long as the next and each with a schedule of its own, are fitted, the"
+        " loss of a run"
+        " eight times the longest is predicted, and then it is trained. The error is relative, without its sign."
+    ),
+    arms=(
+        Arm("last", "predicts the loss of the longest short run", {"variant": "last"}),
+        Arm("power", "L = A D^-b", {"variant": "power"}),
+        Arm("floor", "L = E + A D^-b", {"variant": "floor"}),
+    ),
+    outcomes=(
+        Outcome("error", "relative error of the predicted loss"),
+        Outcome("predicted", "predicted loss, nats a token"),
+        Outcome("reached", "loss of the long run, nats a token"),
+    ),
+    contrasts=(
+        Contrast("error", "power", "last"),
+        Contrast("error", "floor", "last"),
+        Contrast("error", "floor", "power"),
+    ),
+    claims=tuple(
+        Claim(f"{arm}: the prediction is within 3 %", "error", arm, None, 0.0, 0.03)
+        for arm in ("power", "floor")
+    ),
+    run=run,
+    shared=lambda scale: {"optimizer": "muon", "lr": 1e-2, "steps": scale.steps * 2 // 3},
+    fits=10,
+    seeds=4,
+    plotted=(
+        ("val_loss", "log10 of the tokens", "nats a token"),
+        ("prediction", "log10 of the tokens", "nats a token"),
+    ),
+)

@@ -1,0 +1,131 @@
+"""Every lab at its smallest scale, its verdicts computed again from raw results; planted faults that they must see.
+
+Three pairs of runs each (two of the labs that search) are enough for the large effects. `make test-lab` runs them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from babygpt import BabyGPT
+from babygpt.labs import labels, overfit, weight_decay
+from babygpt.labs.catalog import NAMES, load
+from babygpt.labs.framework import NULL, SCALES, Lab
+from babygpt.labs.runner import run_lab
+from babygpt.labs.verdicts import NO_EFFECT, judge
+
+pytestmark = [pytest.mark.lab, pytest.mark.filterwarnings("ignore::UserWarning:lightning")]
+
+SMALL = SCALES["small"]
+PAIRS = 3
+
+# (outcome, arm, against) -> what has to be seen at the smallest scale, whatever the machine.
+SEEN = {
+    "overfit": {("train_loss", "one-batch", "fresh"): "lower"},
+    "labels": {
+        ("val_loss", "unshifted", "right"): "higher",
+        ("train_loss", "unshifted", "right"): "lower",
+        ("val_loss", "double", "right"): "higher",
+    },
+    "weight-decay": {
+        ("norm_gain", "everything", "matrices"): "lower",
+        ("norm_gain", "everything-strong", "matrices-strong"): "lower",
+    },
+    "perplexity": {
+        ("perplexity", "mean-of-exps", "exp-of-mean"): "higher",
+        ("start", "pretrained", "exp-of-mean"): "lower",
+    },
+    "accumulation": {("last_step", "each-alike", "exact"): "lower"},
+    "schedule": {
+        ("last_rate", "per-epoch", "per-step"): "higher",
+    },
+    "packing": {("filled", "padded", "stream"): "lower", ("cpu_us", "padded", "stream"): "higher"},
+    "checkpointing": {
+        ("peak_mb", "recomputed", "kept"): "lower",
+        ("cpu_ms", "recomputed", "kept"): "higher",
+        ("train_loss", "recomputed", "kept"): NO_EFFECT,
+    },
+    "precision": {("peak_mb", "bf16", "fp32"): "lower"},
+    "optimizer": {("val_loss", "muon", "adamw"): "lower"},
+    "learning-rate": {},
+    "batch-size": {("grad_norm", "four-times", "base"): "lower"},
+    "resume": {
+        ("distance", "resumed", "whole"): NO_EFFECT,
+        ("distance", "weights-only", "whole"): "higher",
+    },
+    "scaling": {("error", "power", "last"): "lower"},
+}
+CLAIMS = {"overfit": ["holds"], "schedule": ["does not hold", "holds"], "resume": ["holds"]}
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        yield
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lab_sees_what_is_there(name: str, tmp_path: Path) -> None:
+    lab = load(name)
+    run_lab(lab, SMALL, tmp_path, PAIRS if lab.fits < 5 else 2)
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    verdicts = judge(lab, results["runs"])
+    assert [v.words for v in verdicts] == [v["words"] for v in results["verdicts"]]
+    found = {(v.outcome, v.arm, v.against): v.words for v in verdicts if v.bounds is None}
+    assert {k: found[k] for k in SEEN[name]} == SEEN[name]
+    if name in CLAIMS:
+        assert [v.words for v in verdicts if v.bounds is not None] == CLAIMS[name]
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert text.count("<svg") >= len(lab.plotted)
+    for run in results["runs"]:
+        assert run["arm"] == NULL or set(dict.fromkeys(n for n, _, _ in lab.plotted)) <= run["curves"].keys()
+
+
+def words_of(lab: Lab, folder: Path, seeds: int = 3) -> dict[tuple[str, str, str | None], str]:
+    runs = run_lab(lab, SMALL, folder, seeds)["runs"]
+    return {(v.outcome, v.arm, v.against): v.words for v in judge(lab, runs)}
+
+
+def test_overfit_finds_a_trainer_whose_labels_are_drawn_anew(tmp_path, monkeypatch):
+    class Drawn(overfit.OneBatch):
+        def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+            batch = {**batch, "labels": torch.randint_like(batch["labels"], 512)}
+            return BabyGPT.training_step(self, batch, batch_idx)
+
+    monkeypatch.setitem(overfit.KINDS, "repeat", Drawn)
+    assert words_of(overfit.LAB, tmp_path)["train_loss", "one-batch", None] == "does not hold"
+
+
+def test_overfit_finds_a_rate_that_does_nothing(tmp_path):
+    still = dataclasses.replace(overfit.LAB, shared=lambda scale: {**overfit.LAB.shared(scale), "lr": 1e-9})
+    found = words_of(still, tmp_path)
+    assert found["train_loss", "one-batch", None] == "does not hold"
+
+
+def test_labels_finds_a_doubly_shifted_label_in_the_right_arm(tmp_path, monkeypatch):
+    monkeypatch.setitem(labels.KINDS, "right", labels.Double)
+    found = words_of(labels.LAB, tmp_path)
+    assert found["val_loss", "double", "right"] == NO_EFFECT, "both are the fault now"
+
+
+def test_weight_decay_finds_decay_on_norms_in_the_arm_that_has_none(tmp_path, monkeypatch):
+    """Decay 1.0 on the norms of every arm: the gains of the baseline fall as the others' do."""
+    honest = weight_decay.run
+
+    def planted(setting: Any) -> Any:
+        return honest(dataclasses.replace(setting, variant="everything", weight_decay=1.0))
+
+    lab = dataclasses.replace(weight_decay.LAB, run=planted)
+    runs = run_lab(lab, SMALL, tmp_path, 2)["runs"]
+    assert max(run["outcomes"]["norm_gain"] for run in runs) < 0.9
+    whole = run_lab(weight_decay.LAB, SMALL, tmp_path / "honest", 2)["runs"]
+    kept = [run["outcomes"]["norm_gain"] for run in whole if run["arm"] == "matrices"]
+    assert min(kept) > 0.98

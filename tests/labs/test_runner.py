@@ -1,0 +1,272 @@
+"""The runner: which runs are made, which are not made again, what is written; the page and the verb around it."""
+
+from __future__ import annotations
+
+import json
+import math
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+
+from babygpt.cli import main
+from babygpt.errors import InputError, NotFiniteError, RecipeError
+from babygpt.labs.catalog import NAMES, check_name, load
+from babygpt.labs.framework import NULL, SCALES, Arm, Claim, Contrast, Lab, Measured, Outcome, Setting
+from babygpt.labs.page import describe
+from babygpt.labs.plots import Interval, Line, curves, intervals
+from babygpt.labs.runner import run_lab
+from babygpt.labs.verdicts import judge
+
+SMALL = SCALES["small"]
+HOSTILE = '<script>alert("x")</script>'
+
+
+def made_up(made: list[Setting] | None = None) -> Lab:
+    def run(setting: Setting) -> Measured:
+        if made is not None:
+            made.append(setting)
+        loss = 5 + 0.01 * (37 * setting.seed % 11) + (1 if setting.variant == "worse" else 0)
+        return Measured(
+            {"loss": loss},
+            {"train_loss": [(1.0, 6.0), (2.0, loss)]},
+            {f"Table {HOSTILE}": [["head"], [HOSTILE]]},
+        )
+
+    return Lab(
+        name="made-up",
+        line="A line",
+        question=f"Is it worse? {HOSTILE}",
+        protocol="As said.",
+        arms=(Arm("base", "as it is"), Arm("worse", "one nat worse", {"variant": "worse"})),
+        outcomes=(Outcome("loss", "nats"),),
+        contrasts=(Contrast("loss", "worse", "base"),),
+        claims=(Claim("it is worse", "loss", "worse", "base", 0.5, math.inf),),
+        run=run,
+    )
+
+
+def test_every_run_is_made_once_and_every_other_pair_backwards(tmp_path):
+    made: list[Setting] = []
+    results = run_lab(made_up(made), SMALL, tmp_path, 3)
+    assert [s.arm for s in made] == ["base", "worse", NULL, NULL, "worse", "base", "base", "worse", NULL]
+    assert [s.seed for s in made] == [0, 0, 10_000, 10_001, 1, 1, 2, 2, 10_002]
+    assert [v["words"] for v in results["verdicts"]] == ["higher", "no effect seen", "holds"]
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["runs"] == results["runs"]
+    # JSON has no infinity: the claim's upper bound is null.
+    assert written["verdicts"][-1]["bounds"] == [0.5, None]
+    assert judge(made_up(), written["runs"]) == judge(made_up(), results["runs"])
+
+
+def test_a_lab_goes_on_where_it_was_stopped_and_takes_more_seeds(tmp_path):
+    whole = run_lab(made_up(), SMALL, tmp_path / "whole", 4)
+    stopped = tmp_path / "stopped"
+    run_lab(made_up(), SMALL, stopped, 2)
+    (stopped / "runs" / "worse-1.json").unlink()
+    made: list[Setting] = []
+    again = run_lab(made_up(made), SMALL, stopped, 4)
+    assert [(s.arm, s.seed % 10_000) for s in made] == [
+        ("worse", 1), ("base", 2), ("worse", 2), (NULL, 2), (NULL, 3), ("worse", 3), ("base", 3)
+    ]  # fmt: skip
+    assert again["verdicts"] == whole["verdicts"]
+
+
+def test_a_folder_of_other_settings_is_refused_and_left_alone(tmp_path):
+    run_lab(made_up(), SMALL, tmp_path, 2)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.json")}
+    with pytest.raises(
+        RecipeError, match=r"holds a run with width 64, where 128 is asked for\. Give another"
+    ):
+        run_lab(made_up(), SCALES["medium"], tmp_path, 2)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*.json")} == before
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"setting": 3}', "[" * 10_000])
+def test_a_damaged_run_is_named(tmp_path, text):
+    run_lab(made_up(), SMALL, tmp_path, 2)
+    (tmp_path / "runs" / "base-0.json").write_text(text)
+    with pytest.raises(InputError, match=r"base-0\.json: .*Take it away"):
+        run_lab(made_up(), SMALL, tmp_path, 2)
+
+
+def test_one_pair_is_too_few(tmp_path):
+    with pytest.raises(RecipeError, match=r"seeds: 1 is not at least 2"):
+        run_lab(made_up(), SMALL, tmp_path / "none", 1)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_run_that_breaks_down_is_a_result(tmp_path):
+    def run(setting: Setting) -> Measured:
+        if setting.variant == "worse" and setting.seed == 1:
+            raise NotFiniteError("ten steps in a row")
+        return Measured({"loss": 5.0})
+
+    lab = made_up()
+    broken = Lab(**{**{f: getattr(lab, f) for f in lab.__dataclass_fields__}, "run": run})
+    for _ in range(2):  # as it is made, and as it is read again
+        results = run_lab(broken, SMALL, tmp_path, 2)
+        assert results["verdicts"][0]["words"] == "breaks down in 1 of 2 runs"
+
+
+def test_the_number_of_threads_is_the_settings_and_then_as_before(tmp_path):
+    seen = []
+    lab = made_up()
+    fields = {f: getattr(lab, f) for f in lab.__dataclass_fields__}
+
+    def run(setting: Setting) -> Measured:
+        seen.append(torch.get_num_threads())
+        return Measured({"loss": 5.0})
+
+    torch.set_num_threads(2)
+    try:
+        run_lab(Lab(**{**fields, "run": run}), SMALL, tmp_path, 2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert set(seen) == {1}
+
+
+# -- the labs that there are -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_lab_is_whole(name):
+    lab = load(name)
+    assert lab.name == name
+    assert len(lab.line) <= 72
+    assert lab.question.endswith("?")
+    compared = {c.outcome for c in lab.contrasts} | {c.outcome for c in lab.claims}
+    assert lab.outcomes[0].name in compared
+    costs = [lab.cost(scale, lab.seeds) for scale in SCALES.values()]
+    assert {c.runs for c in costs} == {(len(lab.arms) + 1) * lab.seeds}
+    assert costs[0].flops < costs[1].flops < costs[2].flops
+    for scale in SCALES.values():
+        for arm in lab.arms:
+            setting = lab.setting(arm.name, scale, 3)
+            assert setting == lab.setting(arm.name, scale, 3)
+            assert (setting.arm, setting.seed) == (arm.name, 3)
+            assert setting.batch % (setting.micro_batch or setting.batch) == 0
+
+
+def test_arms_differ_in_what_the_arm_says_and_in_nothing_else():
+    lab = load("weight-decay")
+    a, b = (lab.setting(arm, SMALL, 0) for arm in ("matrices", "everything-strong"))
+    different = {f for f in a.__dataclass_fields__ if getattr(a, f) != getattr(b, f)}
+    assert different == {"arm", "variant", "weight_decay"}
+
+
+def test_labs_use_public_verbs_only():
+    import ast
+
+    import babygpt
+
+    folder = Path(babygpt.__file__).parent / "labs"
+    lab_files = [folder / f"{name.replace('-', '_')}.py" for name in NAMES]
+    allowed = {"babygpt", "babygpt.optim.groups"}  # the table of rules is what `BabyGPT(rules=...)` takes
+    for file in lab_files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("babygpt"):
+                assert node.module in allowed or str(node.module).startswith("babygpt.labs"), file.name
+            if isinstance(node, ast.ImportFrom) and node.module == "babygpt":
+                assert {n.name for n in node.names} <= set(babygpt.__all__), file.name
+
+
+# -- the page --------------------------------------------------------------------------------------------------------
+
+
+class Reader(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_says_what_was_found_and_runs_nothing(tmp_path):
+    lab = made_up()
+    results = run_lab(lab, SMALL, tmp_path, 3)
+    text = (tmp_path / "index.html").read_text()
+    reader = Reader()
+    reader.feed(text)
+    assert "script" not in reader.tags
+    assert HOSTILE in reader.text
+    assert reader.tags.count("polyline") == 1 + 6  # the axes, and a curve of each run but the null ones
+    for verdict in judge(lab, results["runs"]):
+        assert verdict.words in reader.text
+        assert verdict.about in reader.text
+    assert "babygpt lab made-up --scale small --seeds 3" in reader.text
+
+
+def test_a_verdict_in_a_line(tmp_path):
+    lines = [describe(v) for v in judge(made_up(), run_lab(made_up(), SMALL, tmp_path, 2)["runs"])]
+    assert lines[0] == "worse against base: loss +1 [+1, +1]: higher"
+    assert lines[-1] == "it is worse: loss +1 [+1, +1]: holds"
+
+
+def points_of(svg: str) -> list[list[tuple[float, float]]]:
+    import re
+
+    every = re.findall(r'<polyline class="line c\d" points="([^"]*)"', svg)
+    return [[tuple(map(float, p.split(","))) for p in line.split()] for line in every]
+
+
+def test_curves_lie_where_their_numbers_say():
+    svg = curves([Line("a", [(0, 1), (5, 2), (10, 3)]), Line("b", [(0, 3), (10, math.nan)])], "t", "x", "y")
+    (x0, y0), (x1, y1), (x2, y2) = points_of(svg)[0]
+    assert (x1 - x0, y0 - y1) == pytest.approx((x2 - x1, y1 - y2), abs=0.2)  # SVG's y goes down
+    assert y0 > y2
+    assert points_of(svg)[1] == [(x0, y2)]
+    assert curves([Line("a", [])], "t", "x", "y") == ""
+    assert "nan" not in svg
+
+
+def test_an_interval_that_is_none_is_left_out():
+    rows = [Interval("a", 1, 0.5, 1.5), Interval("b", math.nan, math.nan, math.nan)]
+    assert intervals(rows, "t", 0.0).count("<circle") == 1
+    assert intervals(rows[1:], "t", 0.0) == ""
+
+
+# -- the verb --------------------------------------------------------------------------------------------------------
+
+
+def test_the_list_has_every_lab_with_its_cost(capsys):
+    assert main(["lab", "--list"]) == 0
+    out = capsys.readouterr().out
+    for name in NAMES:
+        assert any(line.startswith(f"{name} ") and "runs" in line for line in out.splitlines())
+    assert main(["lab", "--list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["labs"]
+    assert [each["name"] for each in listed] == list(NAMES)
+    assert set(listed[0]["cost"]) == set(SCALES)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["lab"], "no lab is named"),
+        (["lab", "overfitt"], "there is no lab 'overfitt'. Did you mean overfit?"),
+        (["lab", "../etc"], "there is no lab '../etc'"),
+        (["lab", "overfit", "--list"], "lists every lab"),
+        (["lab", "overfit", "--seeds", "1"], "seeds"),
+        (["lab", "overfit", "--scale", "huge"], "--scale"),
+        (["lab", "overfit", "--out", ""], "out"),
+    ],
+)
+def test_wrong_words_are_answered_in_one_line(capsys, words, message):
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_name_is_checked():
+    assert check_name("overfit") == "overfit"
+    with pytest.raises(RecipeError, match="no lab is named"):
+        check_name("")
