@@ -130,7 +130,7 @@ class Alternating:
             for batch in batches:
                 with torch.autocast("cpu", torch.bfloat16, enabled=trainer.precision == "bf16-mixed"):
                     # The module's own function of a batch, so that both compute the same whatever it does.
-                    loss = module._sum_nll(batch) / count
+                    loss = module.sum_nll(batch) / count
                 loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, trainer.gradient_clip_val)
             self._optimizer.step()

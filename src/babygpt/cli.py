@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from babygpt import __version__
 from babygpt.arguments import Syntax, parse
 from babygpt.errors import InputError, NotFiniteError, RecipeError, SpikeSeen, Stopped
-from babygpt.machine_settings import DoctorSettings
+from babygpt.machine_settings import DoctorSettings, PlanSettings
 from babygpt.settings import (
     EvalSettings,
     GenerateSettings,
@@ -92,10 +92,8 @@ _ON_THIS_MACHINE = (
 )
 _EVAL_IGNORES = (
     *(f"machine.{name}" for name in (*_ON_THIS_MACHINE, "strategy")),
-    *(
-        f"data.{name}"
-        for name in ("weights", "val_path", "val_fraction", "deduplicate", "tokenizer", "global_batch_size")
-    ),
+    *(f"data.{name}" for name in ("weights", "val_path", "val_fraction", "deduplicate", "tokenizer")),
+    "data.global_batch_size",
 )
 
 _PREPARE_IGNORES = (
@@ -195,7 +193,6 @@ VERBS: dict[str, Verb] = {
             positional="name",
             examples=(
                 "babygpt lab --list",
-                "babygpt lab overfit",
                 "babygpt lab weight-decay --scale medium --seeds 8 --out runs/decay",
             ),
         ),
@@ -216,7 +213,8 @@ VERBS: dict[str, Verb] = {
         "babygpt.plan:plan",
         Syntax(
             "babygpt plan",
-                    one_of="budget",
+            PlanSettings,
+            one_of="budget",
             takes_config=True,
             config=TrainSettings,
             examples=(
@@ -229,7 +227,8 @@ VERBS: dict[str, Verb] = {
         "babygpt.doctor.verb:doctor",
         Syntax(
             "babygpt doctor",
-                    left_out=("given",),
+            DoctorSettings,
+            left_out=("given",),
             one_of="budget",
             takes_config=True,
             config=TrainSettings,

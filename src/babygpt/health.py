@@ -79,7 +79,9 @@ class Finding:
     mend: str
 
 
-def curves_of(lines: Sequence[dict[str, Any]], total_steps: int | None = None) -> Curves:
+def curves_of(
+    lines: Sequence[dict[str, Any]], total_steps: int | None = None, waiting: float | None = None
+) -> Curves:
     """The curves in the lines of a run's `metrics.jsonl`."""
     steps = [line for line in lines if "train_loss" in line]
     return Curves(
@@ -92,6 +94,7 @@ def curves_of(lines: Sequence[dict[str, Any]], total_steps: int | None = None) -
             if line.get("val_loss") is not None and math.isfinite(line["val_loss"])
         ),
         total_steps=total_steps,
+        waiting=waiting,
     )
 
 

@@ -42,6 +42,7 @@ from babygpt.training.callbacks import (
 from babygpt.training.checkpoint_io import FolderCheckpointIO
 from babygpt.training.fit import quiet
 from babygpt.training.guards import SignalGuard, requeue, slurm_job
+from babygpt.training.health_watch import HealthWatch
 from babygpt.training.memory import is_out_of_memory
 from babygpt.training.module import BabyGPT
 from babygpt.training.resume import resume
@@ -211,6 +212,11 @@ def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
     if _child_of() is None:
         cut_after(run.out / "metrics.jsonl", done if run.checkpoint else -1)
         cut_after(run.out / "samples.jsonl", done if run.checkpoint else -1)
+
+    def say(message: str) -> None:
+        console.print(shown(message), markup=False, highlight=False, soft_wrap=True)
+
+    health = HealthWatch(files, lines_of(run.out / "metrics.jsonl"), run.steps, say)
     writer = BackgroundWriter()
 
     def flush() -> None:
@@ -221,7 +227,7 @@ def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
         _save_plan(run),
         guard,
         flush,
-        lambda m: console.print(shown(f"checkpoints: {m}"), markup=False),
+        lambda m: say(f"checkpoints: {m}"),
         writer,
     )
     minutes = run.settings.machine.stall_minutes
@@ -247,7 +253,7 @@ def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
         enable_model_summary=False,
         log_every_n_steps=10,
         use_distributed_sampler=False,
-        callbacks=[guard, watchdog, files, view, sampler, saving],
+        callbacks=[guard, watchdog, files, view, sampler, health, saving],
         plugins=[FolderCheckpointIO(writer, run.recipe)],
     )
     begun = time.monotonic()

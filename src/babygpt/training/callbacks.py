@@ -71,6 +71,7 @@ class RunFiles(L.Callback):
         self._module: Any = None
         self.last_record: dict[str, Any] = {}
         self.validations: list[dict[str, Any]] = []
+        self._untaken: list[dict[str, Any]] = []
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Remembers whose records are written."""
@@ -93,6 +94,7 @@ class RunFiles(L.Callback):
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
         line = {"step": _step(trainer), "tokens": pl_module.meter.tokens, **values}
         self.validations.append(line)
+        self._untaken.append(line)
         if trainer.is_global_zero:
             self._metrics.write(line)
 
@@ -108,7 +110,14 @@ class RunFiles(L.Callback):
         if records:
             self.last_record = records[-1].to_dict()
             if on_disk:
-                self._metrics.write(*map(self._line, records))
+                lines = list(map(self._line, records))
+                self._metrics.write(*lines)
+                self._untaken += lines
+
+    def take(self) -> list[dict[str, Any]]:
+        """The lines written since the last call, on the first rank."""
+        taken, self._untaken = self._untaken, []
+        return taken
 
     def _line(self, record: StepRecord) -> dict[str, Any]:
         """A step's line; of one passed over or a spike, with the numbers of its windows, so that it can be repeated."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,21 @@ class HFPayload:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
     facts: dict[str, Any]
+
+    @classmethod
+    def of(cls, module: Any, data: Any) -> HFPayload:
+        """Of a `BabyGPT` in a trainer, and its `LLMDataModule`, if it has one."""
+        val_loss = module.trainer.callback_metrics.get("val_loss")
+        facts = {
+            "step": module.trainer.global_step,
+            "tokens": module.meter.tokens,
+            "model": module.hparams["model_name"],
+            "val_loss": None if val_loss is None else float(val_loss),
+            "data_fingerprint": None if data is None else data.identity()["data_fingerprint"],
+            "data": None if data is None else asdict(data.recipe),
+            "rollbacks": 0 if data is None else data.rollbacks,
+        }
+        return cls(module.model, None if data is None else data.tokenizer, facts)
 
 
 class FolderCheckpointIO(CheckpointIO):

@@ -14,7 +14,6 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Any, cast
 
 import lightning as L
@@ -326,18 +325,7 @@ class BabyGPT(L.LightningModule):
             "losses": list(self.meter.watch.losses),
         }
         if isinstance(self.trainer.strategy.checkpoint_io, FolderCheckpointIO):
-            data = self._data
-            val_loss = self.trainer.callback_metrics.get("val_loss")
-            facts = {
-                "step": self.trainer.global_step,
-                "tokens": self.meter.tokens,
-                "model": self.hparams["model_name"],
-                "val_loss": None if val_loss is None else float(val_loss),
-                "data_fingerprint": None if data is None else data.identity()["data_fingerprint"],
-                "data": None if data is None else asdict(data.recipe),
-                "rollbacks": 0 if data is None else data.rollbacks,
-            }
-            checkpoint[PAYLOAD] = HFPayload(self.model, None if data is None else data.tokenizer, facts)
+            checkpoint[PAYLOAD] = HFPayload.of(self, self._data)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Derives Lightning's counters from the completed steps, whatever point the save was made at."""

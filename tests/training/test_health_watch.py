@@ -1,0 +1,57 @@
+"""What is said of a run's health while it trains, of runs made sick on purpose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from babygpt.cli import main
+from babygpt.training.callbacks import RunFiles
+from babygpt.training.health_watch import HealthWatch
+
+
+def test_a_run_that_diverges_is_told_so_once_and_a_sound_one_nothing(
+    tiny_gpt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.txt").write_text("".join(f"Number {n % 7} is {n % 5}. " for n in range(600)))
+    words = ["train", "--model.name", tiny_gpt2, "--data.path", tmp_path / "text.txt", "--data.block", 16]
+    words += ["--data.global_batch_size", 4, "--budget.steps", 120, "--validate.every_steps", 20]
+    words += ["--optim.name", "adamw", "--checkpoint.keep", 1]
+    for rate, out, sick in ((1e-3, "sound", False), (5.0, "sick", True)):
+        more = ["--optim.lr", rate, "--out", tmp_path / out, "--schedule.warmup", 0.6]
+        assert main([str(word) for word in [*words, *more]]) == 0
+        said = capsys.readouterr().err
+        assert said.count("health at step") == said.count("has risen from") == sick, said
+
+
+def test_time_that_goes_by_between_batches_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, said = [0.0], list[str]()
+    monkeypatch.setattr("babygpt.training.health_watch.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    watch = HealthWatch(RunFiles(tmp_path), [], 1000, said.append)
+    trainer: Any = SimpleNamespace(
+        global_step=0, accumulate_grad_batches=2, is_global_zero=True, sanity_checking=False
+    )
+
+    def work(steps: int, waited: float, worked: float) -> None:
+        for _ in range(steps):
+            for micro in range(2):
+                clock[0] += waited
+                watch.on_train_batch_start(trainer, None, None, micro)
+                clock[0] += worked
+                trainer.global_step += micro
+                watch.on_train_batch_end(trainer, None, None, None, micro)
+
+    work(150, waited=0.01, worked=1.0)
+    clock[0] += 1000.0
+    watch.on_validation_end(trainer, None)  # which took that long
+    work(50, waited=0.01, worked=1.0)
+    assert not said
+    work(200, waited=0.6, worked=0.4)
+    assert len(said) == 1
+    assert "of the time goes by until the next batch is there" in said[0]
+    assert said[0].startswith("health at step 300: ")
