@@ -16,7 +16,7 @@ from forking import Child, ForkServer
 
 pytestmark = pytest.mark.chaos
 
-MEGABYTES = {"documents": int(os.environ.get("CHAOS_PREPARE_MB", "200")), "tail": 20}
+MEGABYTES = {"documents": int(os.environ.get("CHAOS_PREPARE_MB", "200")), "tail": 10}
 PHASES = ("survey", "tokenizer", "encoding", "encoding", "ending")
 # What the command prints where a phase begins; the end is what it writes.
 SAYS = {"survey": "data: reading", "tokenizer": "data: sampling", "encoding": "data: encoding"}

@@ -127,9 +127,7 @@ class SpanEncoder:
             longer = longer or len(tail) + len(span.text) > _BEFORE_CHARS
             text = span.text[-_BEFORE_CHARS:]
             tail = text if len(text) == _BEFORE_CHARS else (tail + text)[-_BEFORE_CHARS:]
-            last = None
-            for last in self._barrier.finditer(tail):
-                pass
+            *_, last = None, *self._barrier.finditer(tail)
             if last is not None and last.end() == len(tail):
                 continue
             behind, to_end = "", False

@@ -295,10 +295,8 @@ def _located_turns(
     befores = iter(template.render_all(prompts, prompt=True) if prompts else ())
     turns: list[tuple[int, int]] = []
     for number in asked:
-        if number:
-            before = next(befores)
-        else:  # there is nothing a template could render
-            before = text[: _agreeing(text, _otherwise(messages, number, template))]
+        # Before the first message there is nothing a template could render.
+        before = next(befores) if number else text[: _agreeing(text, _otherwise(messages, number, template))]
         if not text.startswith(before) or (turns and len(before) < turns[-1][1]):
             raise _rewrites(document, number)
         through = throughs.get(number, text)
