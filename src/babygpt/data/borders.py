@@ -127,7 +127,8 @@ class SpanEncoder:
             longer = longer or len(tail) + len(span.text) > _BEFORE_CHARS
             text = span.text[-_BEFORE_CHARS:]
             tail = text if len(text) == _BEFORE_CHARS else (tail + text)[-_BEFORE_CHARS:]
-            *_, last = None, *self._barrier.finditer(tail)
+            barriers = list(self._barrier.finditer(tail))
+            last = barriers[-1] if barriers else None
             if last is not None and last.end() == len(tail):
                 continue
             behind, to_end = "", False
