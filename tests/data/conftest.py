@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 import web_server
@@ -22,6 +23,38 @@ MakeStore = Callable[..., TokenStore]
 def tokenizer() -> PreTrainedTokenizerFast:
     texts = [document.text or "" for document in read_documents(["builtin:prose"])]
     return train_tokenizer(texts, 1000)
+
+
+@pytest.fixture(scope="session")
+def prose() -> list[str]:
+    return [document.text or "" for document in read_documents(["builtin:prose"])]
+
+
+@pytest.fixture(scope="session")
+def sentencepiece_like(prose: list[str]) -> PreTrainedTokenizerFast:
+    """As Llama 2's: nothing but a mark for spaces, also put at a text's start; BOS before, EOS behind."""
+    backend = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    backend.decoder = decoders.Sequence([decoders.Metaspace(prepend_scheme="first"), decoders.ByteFallback()])
+    special = ["<unk>", "<s>", "</s>"]
+    alphabet = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=1500, special_tokens=[*special, *alphabet], show_progress=False)
+    # Line by line: the real one has no entry with a line end in it, only its byte.
+    backend.train_from_iterator((line for text in prose for line in text.splitlines()), trainer)
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
+
+
+@pytest.fixture(scope="session")
+def trimming(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """As GPT-2's: offsets that leave out white space."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.post_processor = processors.ByteLevel(trim_offsets=True)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>")
 
 
 @pytest.fixture

@@ -1,50 +1,14 @@
 from __future__ import annotations
 
-import random
-
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from babygpt.data import encoding
 from babygpt.data.encoding import Encoded, encode
-from babygpt.data.sources import Document, Span, content_hash, read_documents
+from babygpt.data.sources import Document, Span, content_hash
 from babygpt.errors import TokenizerError
-
-
-@pytest.fixture(scope="module")
-def prose() -> list[str]:
-    return [document.text or "" for document in read_documents(["builtin:prose"])]
-
-
-@pytest.fixture(scope="module")
-def sentencepiece_like(prose: list[str]) -> PreTrainedTokenizerFast:
-    """As Llama 2's: nothing but a mark for spaces, also put at a text's start; BOS before, EOS behind."""
-    backend = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    backend.decoder = decoders.Sequence([decoders.Metaspace(prepend_scheme="first"), decoders.ByteFallback()])
-    special = ["<unk>", "<s>", "</s>"]
-    alphabet = [f"<0x{byte:02X}>" for byte in range(256)]
-    trainer = trainers.BpeTrainer(vocab_size=1500, special_tokens=[*special, *alphabet], show_progress=False)
-    # Line by line: the real one has no entry with a line end in it, only its byte.
-    backend.train_from_iterator((line for text in prose for line in text.splitlines()), trainer)
-    backend.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
-    )
-
-
-@pytest.fixture(scope="module")
-def trimming(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """As GPT-2's: offsets that leave out white space."""
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.post_processor = processors.ByteLevel(trim_offsets=True)
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>")
 
 
 def one(document: Document, tokenizer: PreTrainedTokenizerBase) -> Encoded:
@@ -144,48 +108,11 @@ def test_several_spans_alternate(tokenizer) -> None:
     assert last.is_target.tolist() == [True, False, False]
 
 
-@pytest.mark.parametrize("which", ["tokenizer", "trimming", "sentencepiece_like"])
-def test_a_long_text_is_cut_without_changing_a_token(request, monkeypatch, prose, which: str) -> None:
-    used = request.getfixturevalue(which)
-    text = ("\n".join(prose) + "\n\n\n  é漢字🤖\r\n\tend")[:150_000]
-    whole = used(text, add_special_tokens=False)["input_ids"]
-    for piece in (300, 5000):
-        monkeypatch.setattr(encoding, "_PIECE_CHARS", piece)
-        cut = encoding._encode_long(text, used.backend_tokenizer)
-        assert cut is not None
-        np.testing.assert_array_equal(cut, whole)
-    assert one(Document("x", text=text), used).ids.tolist()[-len(whole) - 1 : -1] == whole
-
-
-def test_cuts_survive_any_white_space(tokenizer, trimming, monkeypatch) -> None:
-    monkeypatch.setattr(encoding, "_PIECE_CHARS", 40)
-    monkeypatch.setattr(encoding, "_CONTEXT_CHARS", 30)
-    draw = random.Random(0)
-    for _ in range(60):
-        text = "".join(
-            draw.choice(["\n", "\n", " ", "a", "word", "é", ".", "\t", "\r\n", "🤖"]) for _ in range(400)
-        )
-        for used in (tokenizer, trimming):
-            wanted = used(text, add_special_tokens=False)["input_ids"]
-            assert encoding._encode_texts([text], used)[0].tolist() == wanted
-
-
-def test_a_tokenizer_that_cuts_would_break_is_given_the_whole(monkeypatch) -> None:
-    backend = Tokenizer(models.BPE(vocab={"a": 0, "\n": 1, "\na": 2}, merges=[("\n", "a")]))
-    used = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
-    monkeypatch.setattr(encoding, "_PIECE_CHARS", 10)
-    text = "a\n" * 100 + "a"
-    assert encoding._encode_long(text, used.backend_tokenizer) is None
-    assert (
-        encoding._encode_texts([text], used)[0].tolist() == used(text, add_special_tokens=False)["input_ids"]
-    )
-
-
 def test_batches_do_not_matter(tokenizer, prose, monkeypatch) -> None:
     documents = [Document(str(i), text=text[:500]) for i, text in enumerate(prose)]
     documents[3] = spans("a prompt", " an answer")
     wanted = [e.ids.tolist() for e in encode(documents, tokenizer)]
-    monkeypatch.setattr(encoding, "_BATCH_CHARS", 700)
+    monkeypatch.setattr(encoding, "BATCH_CHARS", 700)
     assert [e.ids.tolist() for e in encode(documents, tokenizer)] == wanted
     monkeypatch.setattr(encoding, "_BATCH_DOCUMENTS", 1)
     assert [e.ids.tolist() for e in encode(iter(documents), tokenizer)] == wanted

@@ -1,45 +1,11 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from babygpt.data.reading import Texts, read_ahead
-from babygpt.data.sources import Document, read_documents
-from babygpt.errors import DataError
-
-
-def test_the_same_documents_come_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("babygpt.data.reading._AHEAD_CHARS", 500)
-    documents = [Document(str(n), text="x" * (n % 300)) for n in range(50)]
-    assert list(read_ahead(iter(documents))) == documents
-    assert list(read_ahead(iter([]))) == []
-
-
-def test_little_is_read_ahead_and_nothing_once_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("babygpt.data.reading._AHEAD_CHARS", 500)
-    taken = []
-
-    def documents() -> Iterator[Document]:
-        for number in range(1000):
-            taken.append(number)
-            yield Document(str(number), text="x" * 100)
-
-    found = read_ahead(documents())
-    next(found)
-    found.close()
-    assert 3 <= len(taken) <= 6, "two pieces of three documents"
-    assert not [t for t in threading.enumerate() if t.name.startswith("reader")]
-
-
-def test_an_error_comes_through(tmp_path: Path) -> None:
-    path = tmp_path / "x.jsonl"
-    path.write_text('{"text": "good"}\n{"text": 3}\n')
-    with pytest.raises(DataError, match=r"x\.jsonl:2"):
-        list(read_ahead(read_documents([str(path)])))
+from babygpt.data.reading import Texts
 
 
 def test_what_has_no_text_is_told_once_for_all(tmp_path: Path) -> None:

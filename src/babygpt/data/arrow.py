@@ -92,11 +92,14 @@ class TokenStore:
         self.folder, self.manifest = folder, manifest
         self.num_tokens, self.num_documents = manifest.num_tokens, manifest.num_documents
         self.has_targets = manifest.has_targets
-        self._ids: list[Ids] = [flat(chunk.column("input_ids")) for chunk in chunks]
-        self._masks: list[npt.NDArray[np.uint8]] = (
-            [flat(chunk.column("is_target")) for chunk in chunks] if self.has_targets else []
-        )
-        self._offsets: list[npt.NDArray[np.int32]] = [numbers(c.column("input_ids").offsets) for c in chunks]
+        self._ids: list[Ids] = []
+        self._masks: list[npt.NDArray[np.uint8]] = []
+        self._offsets: list[npt.NDArray[np.int32]] = []
+        for chunk in chunks:
+            self._ids.append(flat(chunk.column("input_ids")))
+            self._masks += [flat(chunk.column("is_target"))] if self.has_targets else []
+            self._offsets.append(numbers(chunk.column("input_ids").offsets))
+            _forget(maps)
         self._maps = maps
         sizes = [len(ids) for ids in self._ids]
         self._chunk_starts: list[int] = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).tolist()
@@ -185,6 +188,7 @@ class TargetCumsum:
 
 
 def _forget(maps: list[mmap.mmap]) -> None:
+    """Lets go of what is in memory of files; each look at one maps 64 kB around it, or more."""
     for mapped in maps if hasattr(mmap, "MADV_DONTNEED") else ():
         mapped.madvise(mmap.MADV_DONTNEED)
 
@@ -238,7 +242,10 @@ def _read_batches(folder: Path, names: list[str], maps: list[mmap.mmap]) -> Iter
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             maps.append(mapped)
             with pa.ipc.open_stream(pa.BufferReader(pa.py_buffer(mapped))) as reader:
-                yield from (batch for batch in reader if batch.num_rows)
+                for batch in reader:
+                    if batch.num_rows:
+                        yield batch
+                    _forget([mapped])
         except (OSError, ValueError, pa.ArrowInvalid) as error:
             raise DataError(f"damaged ({error})", where=str(folder / name), hint=_AGAIN) from None
 

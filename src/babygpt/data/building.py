@@ -10,8 +10,8 @@ The work folder (`work`) belongs to one key, which the content of the files deci
 file never mix with those of the old one. A start over a half-done build reads documents again (step 1, and up to
 where it goes on) and encodes none twice but those behind the last position.
 
-Memory: one batch of text with its encodings, one of text read ahead, one record batch, 17 bytes a document, and
-the largest text file, held whole.
+Memory: one batch of text with its encodings, one record batch a store, and the largest text file, held whole.
+Of a document 17 bytes are kept while they are read first, and 2 while they are encoded: its hash lies in a file.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from transformers import PreTrainedTokenizerBase
 from babygpt.data import duplicates
 from babygpt.data.arrow import DATA_NAME, open_store
 from babygpt.data.excerpts import SAMPLE_BYTES, excerpts
+from babygpt.data.heap import give_back
 from babygpt.data.reading import Bools, Origin, taken
 from babygpt.data.split import MIN_DOCUMENTS, choose, copy_split
 from babygpt.data.tokenizers import (
@@ -39,7 +40,7 @@ from babygpt.data.tokenizers import (
     train_tokenizer,
     vocabulary_size,
 )
-from babygpt.data.work import Done, begin, keep_tokenizer
+from babygpt.data.work import Done, begin, keep_hashes, keep_tokenizer, kept_hashes
 from babygpt.data.writing import StoreWriter, dtype_of
 from babygpt.disk import ensure_space
 from babygpt.errors import DataError
@@ -91,6 +92,20 @@ class _Split:
     is_val: Bools
     in_tail: bool
     left_out: Bools
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What the encoder needs of a scan beside the hashes, which lie in a file.
+
+    Attributes:
+        count: of the documents that are taken.
+        train_masked, val_masked: whether some tokens of either side may be no targets.
+    """
+
+    count: int
+    train_masked: bool
+    val_masked: bool
 
 
 @dataclass(frozen=True)
@@ -158,10 +173,15 @@ class Builder:
         copies = 2 if split.in_tail else 1
         ensure_space(work, max(0, copies * predicted - there), "the tokenised data")
         self._say(f"on disk: about {size_in_words(predicted)} expected, in {work.parent}")
+        masked, is_val = scan.masked, split.is_val
+        kept = _Kept(len(is_val), bool((masked & ~is_val).any()), bool((masked & is_val).any()))
+        keep_hashes(work, scan.hashes)
+        del scan, masked  # the encoder needs little of it, and the memory all the more
+        give_back()
         if done.documents:
             self.went_on_from = done.documents
             self._say(f"going on after the {done.documents:,} documents that were encoded before")
-        self._write(work, tokenizer, scan, split, done)
+        self._write(work, tokenizer, kept, split, done)
         store = work / "store"
         size = sum((store / side / DATA_NAME).stat().st_size for side in ("train", "val"))
         self._note(f"on disk: {size_in_words(size)}; {size_in_words(predicted)} were expected")
@@ -276,34 +296,34 @@ class Builder:
     # -- the stores ----------------------------------------------------------------------------------------------
 
     def _write(
-        self, work: Path, tokenizer: PreTrainedTokenizerBase, scan: _Scan, split: _Split, done: Done
+        self, work: Path, tokenizer: PreTrainedTokenizerBase, kept: _Kept, split: _Split, done: Done
     ) -> None:
         eos, store = tokenizer.eos_token_id, work / "store"
         vocabulary, identity = vocabulary_size(tokenizer), tokenizer_identity(tokenizer)
 
-        def writer(folder: Path, sides: Bools) -> StoreWriter:
+        def writer(folder: Path, masked: bool) -> StoreWriter:
             return StoreWriter(
                 folder,
                 vocab_size=vocabulary,
                 eos_id=eos if isinstance(eos, int) else -1,
                 tokenizer_identity=identity,
-                masked=bool((scan.masked & sides).any()),
+                masked=masked,
                 begin_at=done.stores.get(folder.name),
             )
 
         if not split.in_tail:
             with (
-                writer(store / "train", ~split.is_val) as train,
-                writer(store / "val", split.is_val) as val,
+                writer(store / "train", kept.train_masked) as train,
+                writer(store / "val", kept.val_masked) as val,
             ):
-                self._encode(work, tokenizer, scan, split, done, {"train": train, "val": val})
+                self._encode(work, tokenizer, kept, split, done, {"train": train, "val": val})
             return
-        everything = ~split.is_val
-        with writer(work / "whole", everything) as whole:
-            self._encode(work, tokenizer, scan, split, done, {"whole": whole})
+        masked = kept.train_masked
+        with writer(work / "whole", masked) as whole:
+            self._encode(work, tokenizer, kept, split, done, {"whole": whole})
         for side in ("train", "val"):  # what a process left that was killed while it cut
             shutil.rmtree(store / side, ignore_errors=True)
-        with writer(store / "train", everything) as train, writer(store / "val", everything) as val:
+        with writer(store / "train", masked) as train, writer(store / "val", masked) as val:
             fraction = self._recipe.val_fraction
             copy_split(open_store(work / "whole"), done.document_bytes, fraction, train, val, tokenizer)
 
@@ -311,22 +331,24 @@ class Builder:
         self,
         work: Path,
         tokenizer: PreTrainedTokenizerBase,
-        scan: _Scan,
+        kept: _Kept,
         split: _Split,
         done: Done,
         writers: dict[str, StoreWriter],
     ) -> None:
         paths = (*self._recipe.path, *self._recipe.val_path)
-        total, since = len(scan.hashes), 0
+        total, since = kept.count, 0
+        hashes = kept_hashes(work, done.documents)
 
         def commit() -> None:
             done.stores = {name: each.commit() for name, each in writers.items()}
             done.write(work)
+            give_back()
 
         commit()
         encoded = self._origin.encoded(paths, tokenizer, split.left_out, done.documents)
         for number, document in enumerate(encoded, done.documents):
-            if number >= total or document.content_hash != int(scan.hashes[number]):
+            if document.content_hash != next(hashes, None):
                 raise changed(", ".join(paths))
             if split.in_tail:
                 writer = writers["whole"]

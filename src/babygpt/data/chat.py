@@ -10,29 +10,26 @@ the tools answer is not.
 Cost: for a template with marks one rendering a conversation, else two for each turn of the assistant.
 
 A template is a program in a sandbox, which keeps it from files, the network and Python's objects. It is given
-20 seconds and 2 GB a conversation, the first where the system has timers, the second where it has limits.
+20 seconds a conversation and 2 GB, the first where the system has timers, the second where it has limits.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import signal
-import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from babygpt.data.bounds import bounded
 from babygpt.data.sources import Document, Span
 from babygpt.errors import DataError
 from babygpt.untrusted import shown
 
-__all__ = ["Rendered", "Specials", "render"]
+__all__ = ["Rendered", "Specials", "render", "render_all"]
 
 _SECONDS, _BYTES = 20.0, 2 << 30
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -91,38 +88,73 @@ def render(
     *,
     train_on_prompts: bool = False,
 ) -> Rendered:
-    """A document as spans of text.
+    """A document as spans of text; arguments and errors as those of `render_all`."""
+    specials = specials or Specials(tokenizer)
+    return render_all([document], tokenizer, specials, train_on_prompts=train_on_prompts)[0]
+
+
+def render_all(
+    documents: Sequence[Document],
+    tokenizer: PreTrainedTokenizerBase,
+    specials: Specials,
+    *,
+    train_on_prompts: bool = False,
+) -> list[Rendered]:
+    """Documents as spans of text.
 
     Args:
-        document: text, spans or messages.
+        documents: text, spans or messages.
         tokenizer: with a chat template, where there are messages.
-        specials: the tokenizer's, where many documents are rendered.
+        specials: the tokenizer's.
         train_on_prompts: whether `num_bytes` counts all text; the spans stay as they are.
 
     Raises:
         DataError: the tokenizer has no chat template, its template refuses the conversation or cannot tell the
             assistant's turns apart, or the tools are malformed.
     """
+    if not any(document.messages is not None for document in documents):
+        return [_plain(document, train_on_prompts) for document in documents]
+    with bounded(_BYTES) as alarm:
+        return [
+            _plain(document, train_on_prompts)
+            if document.messages is None
+            else _conversation(document, tokenizer, specials, train_on_prompts, alarm)
+            for document in documents
+        ]
+
+
+def _plain(document: Document, train_on_prompts: bool) -> Rendered:
     if document.text is not None:
         return Rendered((Span(document.text, True),), len(document.text.encode()), False)
-    if document.spans is not None:
-        counted = (len(s.text.encode()) for s in document.spans if s.is_target or train_on_prompts)
-        return Rendered(document.spans, sum(counted), False)
+    spans = document.spans or ()
+    counted = (len(span.text.encode()) for span in spans if span.is_target or train_on_prompts)
+    return Rendered(spans, sum(counted), False)
+
+
+def _conversation(
+    document: Document,
+    tokenizer: PreTrainedTokenizerBase,
+    specials: Specials,
+    train_on_prompts: bool,
+    alarm: Callable[[float], None],
+) -> Rendered:
     if tokenizer.chat_template is None:
         raise DataError(
             "a conversation, but the tokenizer has no chat template",
             where=document.id,
             hint="Use the tokenizer of a chat model, or prompt and completion instead of messages",
         )
-    specials = specials or Specials(tokenizer)
     template = _Template(tokenizer, _tools(document))
     try:
-        with _bounded():
+        alarm(_SECONDS)
+        try:
             messages = _arguments_as_wanted(_without_nulls(document.messages or ()), template)
             if _GENERATION.search(template.source):
                 text, turns = _marked_turns(messages, template, specials)
             else:
                 text, turns = _located_turns(document, messages, template, specials)
+        finally:
+            alarm(0)
     except DataError:
         raise
     except Exception as error:  # templates raise whatever they like: the messages do not suit them
@@ -190,48 +222,6 @@ def _functions(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield call.get("function", call)
 
 
-# -- bounds --------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _bounded() -> Iterator[None]:
-    """Ends what takes too long or too much memory; a thread other than the main one has no timer."""
-    timed = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
-    with _limited_memory():
-        if not timed:
-            yield
-            return
-
-        def late(signum: int, frame: object) -> None:
-            raise TimeoutError(f"it takes more than {_SECONDS:g} seconds")
-
-        before = signal.signal(signal.SIGALRM, late)
-        signal.setitimer(signal.ITIMER_REAL, _SECONDS)
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-
-
-@contextmanager
-def _limited_memory() -> Iterator[None]:
-    if sys.platform != "linux":
-        yield
-        return
-    import resource
-
-    with open("/proc/self/statm", "rb") as file:
-        size = int(file.read().split()[0]) * resource.getpagesize()
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    least = min(limit for limit in (size + _BYTES, soft, hard) if limit != resource.RLIM_INFINITY)
-    resource.setrlimit(resource.RLIMIT_AS, (least, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
 # -- turns ---------------------------------------------------------------------------------------------------
 
 
@@ -257,12 +247,18 @@ class _Template:
     def source(self) -> str:
         return self.tokenizer.get_chat_template(tools=self.tools)
 
-    def render(self, messages: Messages, *, prompt: bool = False) -> str:
-        rendered = self.tokenizer.apply_chat_template(
-            list(messages), tools=self.tools, tokenize=False, add_generation_prompt=prompt
+    def render(self, messages: Messages) -> str:
+        return self.render_all([messages])[0]
+
+    def render_all(self, conversations: Sequence[Messages], *, prompt: bool = False) -> list[str]:
+        """Each conversation's text; at least one."""
+        rendered: Any = self.tokenizer.apply_chat_template(
+            [list(messages) for messages in conversations],
+            tools=self.tools,
+            tokenize=False,
+            add_generation_prompt=prompt,
         )
-        assert isinstance(rendered, str)
-        return rendered
+        return list(rendered)
 
 
 def _marked_turns(
@@ -291,18 +287,19 @@ def _located_turns(
     document: Document, messages: Messages, template: _Template, specials: Specials
 ) -> tuple[str, list[tuple[int, int]]]:
     """The rendering and the assistant's turns in it, found by rendering what comes before each."""
-    text = template.render(messages)
+    asked = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+    inner = [number for number in asked if number + 1 < len(messages)]
+    text, *rest = template.render_all([messages, *(messages[: number + 1] for number in inner)])
+    throughs = dict(zip(inner, rest, strict=True))
+    prompts = [messages[:number] for number in asked if number]
+    befores = iter(template.render_all(prompts, prompt=True) if prompts else ())
     turns: list[tuple[int, int]] = []
-    for number, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        if number:
-            before = template.render(messages[:number], prompt=True)
-        else:  # there is nothing a template could render
-            before = text[: _agreeing(text, _otherwise(messages, number, template))]
+    for number in asked:
+        # Before the first message there is nothing a template could render.
+        before = next(befores) if number else text[: _agreeing(text, _otherwise(messages, number, template))]
         if not text.startswith(before) or (turns and len(before) < turns[-1][1]):
             raise _rewrites(document, number)
-        through = text if number + 1 == len(messages) else template.render(messages[: number + 1])
+        through = throughs.get(number, text)
         if text.startswith(through) and len(through) > len(before):
             end = len(before) + len(through[len(before) :].rstrip())
         else:

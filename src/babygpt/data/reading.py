@@ -1,14 +1,8 @@
-"""What a store is built from, twice over: once for what each document is, once for its tokens.
-
-`Texts` reads documents and encodes them. A thread reads ahead of the encoder: decoding JSON and files holds
-Python's lock, the tokenizer does not, so that the cores are not idle in between. Encoding stays in the caller's
-thread, which alone can bound the time of a chat template.
-"""
+"""What a store is built from, twice over: once for what each document is, once for its tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -19,14 +13,12 @@ from transformers import PreTrainedTokenizerBase
 
 from babygpt.data.encoding import Encoded, encode
 from babygpt.data.oddities import Tally, text_of
-from babygpt.data.sources import Document, content_hash, read_documents
+from babygpt.data.sources import content_hash, read_documents
 
-__all__ = ["Origin", "Seen", "Texts", "read_ahead", "taken"]
+__all__ = ["Origin", "Seen", "Texts", "taken"]
 
 T = TypeVar("T")
 Bools = npt.NDArray[np.bool_]
-
-_AHEAD_CHARS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -94,28 +86,9 @@ class Texts:
     ) -> Iterator[Encoded]:
         """The tokens of the documents that are not left out; of these, from number `skip` on."""
         documents = islice(taken(read_documents(paths, field=self.field), left_out), skip, None)
-        return encode(read_ahead(documents), tokenizer, train_on_prompts=self.train_on_prompts)
+        return encode(documents, tokenizer, train_on_prompts=self.train_on_prompts)
 
 
 def taken(each: Iterable[T], left_out: Bools) -> Iterator[T]:
     """Those that are not left out; of more than there were, all: whoever counts will notice."""
     return (one for number, one in enumerate(each) if number >= len(left_out) or not left_out[number])
-
-
-def read_ahead(documents: Iterator[Document]) -> Iterator[Document]:
-    """The same documents, read by a thread about a megabyte before they are asked for."""
-
-    def some() -> list[Document]:
-        taken, chars = [], 0
-        for document in documents:
-            taken.append(document)
-            chars += 100 + len(text_of(document))
-            if chars >= _AHEAD_CHARS:
-                break
-        return taken
-
-    with ThreadPoolExecutor(1, "reader") as reader:
-        coming = reader.submit(some)
-        while now := coming.result():
-            coming = reader.submit(some)
-            yield from now

@@ -3,6 +3,7 @@
     WORK/begun             what the stores depend on beside their key; of another one nothing is kept
     WORK/store/tokenizer/  there as soon as it is trained
     WORK/store/train/ val/ the stores, ended or not; WORK/whole/ one that is yet to be cut in two
+    WORK/hashes            of the documents that are taken, written anew by each process
     WORK/progress.json     documents encoded, and the stores' positions at that point
 
 What `progress.json` speaks of was on the disk before; what lies behind it is cut off or written again.
@@ -12,9 +13,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
 from babygpt.data.arrow import DATA_NAME, FORMAT_VERSION
@@ -23,7 +27,9 @@ from babygpt.disk import fsync_dir, fsync_file
 from babygpt.files import MANIFEST, make_folder, remove_partials, write_json_atomic, write_text_atomic
 from babygpt.machine import installed_versions
 
-__all__ = ["Done", "begin", "keep_tokenizer"]
+__all__ = ["Done", "begin", "keep_hashes", "keep_tokenizer", "kept_hashes"]
+
+_HASHES_AT_ONCE = 1 << 12
 
 
 @dataclass
@@ -84,6 +90,19 @@ def keep_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     fsync_dir(beside)
     beside.rename(folder)
     fsync_dir(folder.parent)
+
+
+def keep_hashes(work: Path, hashes: npt.NDArray[np.uint64]) -> None:
+    """Writes down what the content of each document is, uint64 [documents]."""
+    hashes.tofile(work / "hashes")
+
+
+def kept_hashes(work: Path, start: int) -> Iterator[int]:
+    """The hashes from a document's number on; a few of them are in memory at a time."""
+    with (work / "hashes").open("rb") as file:
+        file.seek(start * 8)
+        while len(some := np.fromfile(file, dtype=np.uint64, count=_HASHES_AT_ONCE)):
+            yield from some.tolist()
 
 
 def _read_progress(work: Path) -> Done | None:

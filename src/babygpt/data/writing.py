@@ -4,7 +4,7 @@ The data file is an Arrow stream: a schema, record batches, an end. Batches are 
 one, waits for the disk, and returns a position; a writer that begins at a position cuts off what lies behind it.
 The same documents with the same commits give the same bytes, however often the writing was interrupted.
 
-Memory: one record batch. On leaving, the file is read once for the fingerprint.
+Memory: one record batch, twice while it is written. On leaving, the file is read once for the fingerprint.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from array import array
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -25,7 +26,6 @@ from babygpt.data.arrow import (
     DATA_NAME,
     FORMAT_VERSION,
     MANIFEST_NAME,
-    Ids,
     Mask,
     StoreManifest,
     flat,
@@ -63,12 +63,52 @@ def dtype_of(vocab_size: int) -> np.dtype[Any]:
     return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
 
 
-@dataclass
 class _Pending:
-    """Documents that are not in the file yet."""
+    """Documents that are not in the file yet, in one place: many small arrays would leave memory in shreds.
 
-    documents: list[tuple[Ids, Mask | None]] = field(default_factory=list)
-    num_tokens: int = 0
+    Args:
+        dtype: of their ids.
+        masked: whether there are masks.
+    """
+
+    def __init__(self, dtype: np.dtype[Any], masked: bool) -> None:
+        self._ids = np.empty(_BATCH_TOKENS, dtype=dtype)
+        self._mask = np.empty(_BATCH_TOKENS if masked else 0, dtype=np.uint8)
+        self._lengths = array("q")
+        self.num_tokens = 0
+
+    def add(self, ids: npt.NDArray[Any], is_target: Mask | None) -> None:
+        """Ids [n] and which are targets, bool [n], or None when all are."""
+        end = self.num_tokens + len(ids)
+        if end > len(self._ids):
+            self._ids = np.resize(self._ids, end)
+            self._mask = np.resize(self._mask, end) if len(self._mask) else self._mask
+        self._ids[self.num_tokens : end] = ids
+        if len(self._mask):
+            self._mask[self.num_tokens : end] = 1 if is_target is None else is_target
+        self._lengths.append(len(ids))
+        self.num_tokens = end
+
+    @property
+    def num_documents(self) -> int:
+        """How many there are."""
+        return len(self._lengths)
+
+    def batch(self, schema: pa.Schema) -> pa.RecordBatch:
+        """All of them; to be forgotten before others are added."""
+        lengths = np.frombuffer(self._lengths, dtype=np.int64)
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+        columns = [self._ids, self._mask][: len(schema)]
+        lists = [pa.ListArray.from_arrays(offsets, pa.array(each[: self.num_tokens])) for each in columns]
+        return pa.record_batch(lists, schema=schema)
+
+    def forget(self) -> None:
+        """Of what a long document took nothing more than usual stays."""
+        if len(self._ids) > _BATCH_TOKENS:
+            self._ids = np.empty(_BATCH_TOKENS, dtype=self._ids.dtype)
+            self._mask = np.empty(_BATCH_TOKENS if len(self._mask) else 0, dtype=np.uint8)
+        self._lengths = array("q")
+        self.num_tokens = 0
 
 
 class StoreWriter:
@@ -101,7 +141,7 @@ class StoreWriter:
         if masked:
             fields.append(pa.field("is_target", pa.list_(pa.uint8())))
         self._schema = pa.schema(fields)
-        self._pending = _Pending()
+        self._pending = _Pending(self._dtype, masked)
         found = begin_at or Position()
         self.num_tokens, self.num_documents = found.num_tokens, found.num_documents
         self.num_targets, self.target_bytes = found.num_targets, found.target_bytes
@@ -138,8 +178,7 @@ class StoreWriter:
         if len(ids) > _MAX_DOCUMENT:
             raise DataError(f"a document of {len(ids)} tokens; at most {_MAX_DOCUMENT} fit", hint="Split it")
         assert is_target is None or self._masked
-        self._pending.documents.append((np.asarray(ids, dtype=self._dtype), is_target))
-        self._pending.num_tokens += len(ids)
+        self._pending.add(ids, is_target)
         self.num_tokens += len(ids)
         self.num_documents += 1
         self.num_targets += len(ids) if is_target is None else int(is_target.sum())
@@ -161,19 +200,9 @@ class StoreWriter:
         )
 
     def _flush(self) -> None:
-        documents = self._pending.documents
-        if not documents:
-            return
-        lengths = np.array([len(ids) for ids, _ in documents], dtype=np.int64)
-        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
-        ids = np.concatenate([ids for ids, _ in documents])
-        columns = [pa.ListArray.from_arrays(offsets, pa.array(ids))]
-        if self._masked:
-            masks = [np.ones(len(ids), np.bool_) if mask is None else mask for ids, mask in documents]
-            mask = np.concatenate(masks).astype(np.uint8)
-            columns.append(pa.ListArray.from_arrays(offsets, pa.array(mask)))
-        self._pending = _Pending()
-        self._file.write(pa.record_batch(columns, schema=self._schema).serialize())
+        if self._pending.num_documents:
+            self._file.write(self._pending.batch(self._schema).serialize())
+            self._pending.forget()
 
     # -- the end -------------------------------------------------------------------------------------------------
 
