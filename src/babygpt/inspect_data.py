@@ -27,12 +27,15 @@ from transformers import PreTrainedTokenizerBase
 from babygpt import pages, planner
 from babygpt.checkpoints import discover
 from babygpt.data import changes
+from babygpt.data.ahead import is_streamed
 from babygpt.data.arrow import TokenStore
+from babygpt.data.cache import default_cache
 from babygpt.data.duplicates import Contamination, contamination, repeated
 from babygpt.data.efficiency import PackingStatistics, packing_statistics
 from babygpt.data.imports import Imported
 from babygpt.data.module import LLMDataModule
 from babygpt.data.oddities import KINDS, Oddity, Tally, text_of
+from babygpt.data.opening import corpora_among
 from babygpt.data.sources import content_hash, read_documents
 from babygpt.data.store import PreparedData
 from babygpt.data.tokenised import is_tokenised
@@ -100,7 +103,7 @@ class InspectResult:
         unread: why no document of a run was looked at; None where they were.
         oddities: what is odd in it.
         duplicates: of both together.
-        contamination: validation text that is trained on.
+        contamination: validation text that is trained on; None where all tokens would have to be fetched for it.
         notes: what was said of the data when they were prepared.
         windows: the first of the step.
         ids: whether people are shown the ids.
@@ -121,7 +124,7 @@ class InspectResult:
     texts: int
     oddities: tuple[Oddity, ...]
     duplicates: Duplicates
-    contamination: Contamination
+    contamination: Contamination | None
     notes: tuple[str, ...]
     windows: tuple[WindowView, ...]
     unread: str | None = None
@@ -134,7 +137,7 @@ class InspectResult:
         plain["windows"] = [window.to_dict() for window in self.windows]
         plain["oddities"] = {each.kind: asdict(each) for each in self.oddities}
         for name in ("train", "validation", "duplicates", "contamination"):
-            plain[name] = asdict(plain[name])
+            plain[name] = asdict(plain[name]) if plain[name] is not None else None
         del plain["ids"]
         return plain
 
@@ -182,8 +185,11 @@ class InspectResult:
         unread = f"not looked for: {self.unread}" if self.unread else ""
         equal = f"{copies.documents:,} of all documents equal an earlier one{example}"
         rows.append(("duplicates", unread or equal))
-        example = f", such as document {shared.example:,}" if shared.example is not None else ""
-        rows.append(("shared text", shared.in_words() + example))
+        if shared is None:
+            rows.append(("shared text", "not looked for: the corpus would be fetched whole"))
+        else:
+            example = f", such as document {shared.example:,}" if shared.example is not None else ""
+            rows.append(("shared text", shared.in_words() + example))
         rows += [("odd", f"{KINDS[each.kind][0]}: {each.in_words()}") for each in self.oddities]
         if not self.oddities:
             found = "nothing was found" if self.texts else "not looked for: the data are tokenised already"
@@ -285,17 +291,7 @@ def _result(settings: InspectSettings, module: LLMDataModule, step: int, progres
         view_of(batch, row, store, windows, int(number), module.tokenizer)
         for row, number in enumerate(numbers[: settings.windows])
     ]
-    unread: str | None = None
-    looked: tuple[int, tuple[Oddity, ...], Duplicates] = (0, (), Duplicates(0, None))
-    try:
-        if settings.resume is not None and "-" in (*module.recipe.path, *module.recipe.val_path):
-            raise DataError("standard input cannot be read a second time")
-        looked = _look_at_documents(module.recipe, module.tokenizer, progress)
-    except DataError as error:
-        if settings.resume is None:
-            raise
-        unread = error.what  # a run needs only its tokenised text
-    texts, oddities, duplicates = looked
+    texts, oddities, duplicates, unread = _looked(settings, module, progress)
     return InspectResult(
         data=module.recipe.path,
         model=module.model_name,
@@ -312,13 +308,33 @@ def _result(settings: InspectSettings, module: LLMDataModule, step: int, progres
         unread=unread,
         oddities=oddities,
         duplicates=duplicates,
-        contamination=contamination(
+        contamination=None
+        if is_streamed(store)
+        else contamination(
             store, module.prepared.val, lambda done, all_: progress("shared text", done, all_)
         ),
         notes=(),
         windows=tuple(views),
         ids=settings.ids,
     )
+
+
+def _looked(
+    settings: InspectSettings, module: LLMDataModule, progress: Progress
+) -> tuple[int, tuple[Oddity, ...], Duplicates, str | None]:
+    """As `_look_at_documents`, and why none was looked at."""
+    nothing = (0, (), Duplicates(0, None))
+    recipe = module.recipe
+    if any(corpora_among(recipe.path, default_cache())):
+        return *nothing, "a corpus holds ids, not text"
+    try:
+        if settings.resume is not None and "-" in (*recipe.path, *recipe.val_path):
+            raise DataError("standard input cannot be read a second time")
+        return *_look_at_documents(recipe, module.tokenizer, progress), None
+    except DataError as error:
+        if settings.resume is None:
+            raise
+        return *nothing, error.what  # a run needs only its tokenised text
 
 
 def _side(store: TokenStore) -> Side:
@@ -361,7 +377,8 @@ def _look_at_documents(
 def _no_target(recipe: DataRecipe, what: str) -> DataError:
     """The error for data that teach nothing, with the cause as far as the documents show it."""
     documents, conversations, roles = 0, 0, Counter[str]()
-    texts = [path for path in recipe.path if not is_tokenised(path, recipe.field)]
+    is_corpus = any(corpora_among(recipe.path, default_cache()))
+    texts = [path for path in recipe.path if not (is_corpus or is_tokenised(path, recipe.field))]
     for document in read_documents(texts, field=recipe.field) if texts else ():
         documents += 1
         conversations += document.messages is not None
