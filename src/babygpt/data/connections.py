@@ -10,6 +10,7 @@ import http.client
 import os
 import threading
 import urllib.request
+import weakref
 from typing import Any
 
 __all__ = ["Connections", "kept_connections", "opener"]
@@ -101,6 +102,7 @@ class Connections:
     def __init__(self) -> None:
         self.process = os.getpid()
         self._open: dict[Any, _Kept] = {}
+        weakref.finalize(self, _close, self._open)  # when its thread ends
         self.opener = opener(_Plain(self), _Secure(self))
 
     def to(self, make: type[http.client.HTTPConnection]) -> Any:
@@ -116,8 +118,12 @@ class Connections:
 
     def close(self) -> None:
         """Closes them all."""
-        for connection in self._open.values():
-            connection.close()
+        _close(self._open)
+
+
+def _close(connections: dict[Any, _Kept]) -> None:
+    for connection in connections.values():
+        connection.close()
 
 
 class _Plain(urllib.request.HTTPHandler):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,11 @@ from babygpt.disk import ensure_space, fsync_file, plain_errors
 from babygpt.errors import DataError
 from babygpt.files import sha256_of
 
-__all__ = ["Index", "Place"]
+__all__ = ["WRONG_PAUSE", "WRONG_TRIES", "Index", "Place"]
 
 logger = logging.getLogger(__name__)
 
+WRONG_TRIES, WRONG_PAUSE = 3, 1.0  # how often what is not what was written is fetched, and seconds between
 _PART_BYTES = 1 << 22  # of one request
 
 
@@ -102,11 +104,15 @@ class Index:
             partial = path.with_name(f".partial-{path.name}-{secrets.token_hex(4)}")
             ensure_space(partial, wanted.size, "the index of the corpus")
             try:
-                with partial.open("xb") as out:
-                    for start in range(0, wanted.size, _PART_BYTES):
-                        out.write(self.part(name, start, min(_PART_BYTES, wanted.size - start)))
-                if sha256_of(partial) != wanted.sha256:
-                    raise self._changed(name)
+                for tried in range(1, WRONG_TRIES + 1):
+                    with partial.open("wb") as out:
+                        for start in range(0, wanted.size, _PART_BYTES):
+                            out.write(self.part(name, start, min(_PART_BYTES, wanted.size - start)))
+                    if sha256_of(partial) == wanted.sha256:
+                        break
+                    if tried == WRONG_TRIES:
+                        raise self._changed(name)
+                    time.sleep(WRONG_PAUSE)
                 fsync_file(partial)
                 partial.replace(path)
             finally:

@@ -93,7 +93,8 @@ def export(
             "tokenizer": tokenizer_identity(load_tokenizer(partial / "tokenizer")),
             "piece": piece_bytes,
             "settings": dict(settings),
-            "notes": read_manifest(folder).facts["notes"],
+            # What they took on the disk here says nothing of where they go.
+            "notes": [n for n in read_manifest(folder).facts["notes"] if not n.startswith("on disk")],
             "sides": {
                 name: {
                     "manifest": asdict(side.manifest),

@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from babygpt.data.corpus import Shard, digest_of
-from babygpt.data.corpus_index import Index, Place
+from babygpt.data.corpus_index import WRONG_PAUSE, WRONG_TRIES, Index, Place
 from babygpt.data.piece_cache import PieceCache
 from babygpt.errors import DataError
 
@@ -32,8 +32,6 @@ __all__ = ["Pieces", "Span"]
 _REQUESTS = 16  # at once, of a process
 _HELD_BYTES = 1 << 26
 _RUN_BYTES = 1 << 22  # of one request, at most
-_WRONG_TRIES = 3
-_WRONG_PAUSE = 1.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -141,13 +139,14 @@ class Pieces:
         """Neighbouring pieces from where the corpus lies, compared with their checksums."""
         start = first * self._piece
         size = min(shard.size, start + len(digests) * self._piece) - start
-        for _ in range(_WRONG_TRIES):
+        for tried in range(1, WRONG_TRIES + 1):
             content = self.index.part(shard.name, start, size)
             pieces = [content[at : at + self._piece] for at in range(0, size, self._piece)]
             wrong = [n for n, piece in enumerate(pieces) if digest_of(piece) != digests[n]]
             if not wrong:
                 return pieces
-            time.sleep(_WRONG_PAUSE)
+            if tried < WRONG_TRIES:
+                time.sleep(WRONG_PAUSE)
         place = start + wrong[0] * self._piece
         raise DataError(
             f"piece {first + wrong[0]:,} (byte {place:,}) is not the one that was written: its checksum differs",

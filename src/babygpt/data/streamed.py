@@ -70,6 +70,8 @@ class StreamedStore(TokenStore):
             return False
         ends = [table[:, _IDS] + table[:, _TOKENS] * self._dtype.itemsize]
         if self.has_targets:
+            if (table[:, _MASKS] < 0).any():
+                return False
             ends.append(table[:, _MASKS] + table[:, _TOKENS])
         return all((end <= sizes[table[:, _SHARD]]).all() for end in ends)
 

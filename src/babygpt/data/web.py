@@ -123,6 +123,9 @@ class HttpSource:
             return content
         except urllib.error.HTTPError as error:
             with error:
+                if error.code == 416:
+                    what = f"the file ends before byte {start + size:,}"
+                    raise DataError(what, where=self.shown, hint="Copy it there again, whole") from None
                 raise self._refused(error) from None
         except (OSError, http.client.HTTPException) as error:
             raise self._broken(error) from None
