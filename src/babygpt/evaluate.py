@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 from babygpt import fields
+from babygpt.data.cache import default_cache
 from babygpt.data.module import LLMDataModule
+from babygpt.data.opening import corpora_among
 from babygpt.errors import CheckpointError
 from babygpt.files import read_manifest
 from babygpt.hub import fetch, looks_like_path
@@ -87,6 +89,8 @@ def summed_loss(model: Any, data: LLMDataModule, device: torch.device) -> tuple[
 def evaluate(settings: EvalSettings) -> EvalResult:
     """Evaluates on given text, or on the validation text of the run that made the checkpoint.
 
+    Of a corpus, which is split already, the held-out part is read.
+
     Raises:
         CheckpointError: no text is given and the checkpoint does not say what it was validated on.
         DataError, ModelError: the data or the model cannot be used.
@@ -106,6 +110,7 @@ def evaluate(settings: EvalSettings) -> EvalResult:
         too_long=recipe.too_long,
         train_on_prompts=recipe.train_on_prompts,
         val_batches=None,
+        cache_gb=settings.machine.most_cached,
     )
     data.setup("validate")
     device = torch.device(detect().device_for(settings.machine.device))
@@ -128,6 +133,8 @@ def evaluate(settings: EvalSettings) -> EvalResult:
 def _data_recipe(settings: EvalSettings) -> DataRecipe:
     given = settings.data
     if given.path:
+        if any(corpora_among(given.path, default_cache())):
+            return given  # its own held-out part
         return replace(given, val_path=given.val_path or given.path)
     folder = Path(settings.checkpoint)
     if folder.exists() or looks_like_path(settings.checkpoint):

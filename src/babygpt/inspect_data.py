@@ -24,13 +24,16 @@ from transformers import PreTrainedTokenizerBase
 from babygpt import pages, planner
 from babygpt.checkpoints import discover
 from babygpt.data import changes
+from babygpt.data.ahead import is_streamed
 from babygpt.data.arrow import TokenStore
+from babygpt.data.cache import default_cache
 from babygpt.data.duplicates import contamination, repeated
 from babygpt.data.efficiency import packing_statistics
 from babygpt.data.imports import Imported
 from babygpt.data.mixture import Mixture
 from babygpt.data.module import LLMDataModule
 from babygpt.data.oddities import Oddity, Tally, text_of
+from babygpt.data.opening import corpora_among
 from babygpt.data.sources import content_hash, read_documents
 from babygpt.data.store import PreparedData
 from babygpt.data.tokenised import is_tokenised
@@ -137,17 +140,7 @@ def _result(settings: InspectSettings, module: LLMDataModule, step: int, progres
         view_of(batch, row, store, windows, int(number), module.tokenizer)
         for row, number in enumerate(numbers[: settings.windows])
     ]
-    unread: str | None = None
-    looked: tuple[int, tuple[Oddity, ...], Duplicates] = (0, (), Duplicates(0, None))
-    try:
-        if settings.resume is not None and "-" in (*module.recipe.path, *module.recipe.val_path):
-            raise DataError("standard input cannot be read a second time")
-        looked = _look_at_documents(module.recipe, module.tokenizer, progress)
-    except DataError as error:
-        if settings.resume is None:
-            raise
-        unread = error.what  # a run needs only its tokenised text
-    texts, oddities, duplicates = looked
+    texts, oddities, duplicates, unread = _looked(settings, module, progress)
     return InspectResult(
         data=module.recipe.path,
         model=module.model_name,
@@ -164,7 +157,9 @@ def _result(settings: InspectSettings, module: LLMDataModule, step: int, progres
         unread=unread,
         oddities=oddities,
         duplicates=duplicates,
-        contamination=contamination(
+        contamination=None
+        if is_streamed(store)
+        else contamination(
             store, module.prepared.val, lambda done, all_: progress("shared text", done, all_)
         ),
         notes=(),
@@ -172,6 +167,24 @@ def _result(settings: InspectSettings, module: LLMDataModule, step: int, progres
         sources=tuple(module.sources[int(source)] for source in mixed),
         ids=settings.ids,
     )
+
+
+def _looked(
+    settings: InspectSettings, module: LLMDataModule, progress: Progress
+) -> tuple[int, tuple[Oddity, ...], Duplicates, str | None]:
+    """As `_look_at_documents`, and why none was looked at."""
+    nothing = (0, (), Duplicates(0, None))
+    recipe = module.recipe
+    if any(corpora_among(recipe.path, default_cache())):
+        return *nothing, "a corpus holds ids, not text"
+    try:
+        if settings.resume is not None and "-" in (*recipe.path, *recipe.val_path):
+            raise DataError("standard input cannot be read a second time")
+        return *_look_at_documents(recipe, module.tokenizer, progress), None
+    except DataError as error:
+        if settings.resume is None:
+            raise
+        return *nothing, error.what  # a run needs only its tokenised text
 
 
 def _side(store: TokenStore) -> Side:
@@ -217,7 +230,8 @@ def _look_at_documents(
 def _no_target(recipe: DataRecipe, what: str) -> DataError:
     """The error for data that teach nothing, with the cause as far as the documents show it."""
     documents, conversations, roles = 0, 0, Counter[str]()
-    texts = [path for path in recipe.path if not is_tokenised(path, recipe.field)]
+    is_corpus = any(corpora_among(recipe.path, default_cache()))
+    texts = [path for path in recipe.path if not (is_corpus or is_tokenised(path, recipe.field))]
     for document in read_documents(texts, field=recipe.field) if texts else ():
         documents += 1
         conversations += document.messages is not None

@@ -68,7 +68,7 @@ class InspectResult:
         unread: why no document of a run was looked at; None where they were.
         oddities: what is odd in it.
         duplicates: of both together.
-        contamination: validation text that is trained on.
+        contamination: validation text that is trained on; None where all tokens would have to be fetched for it.
         notes: what was said of the data when they were prepared.
         windows: the first of the step.
         sources: of a mixture, the source of each window of the step; empty where nothing is mixed.
@@ -90,7 +90,7 @@ class InspectResult:
     texts: int
     oddities: tuple[Oddity, ...]
     duplicates: Duplicates
-    contamination: Contamination
+    contamination: Contamination | None
     notes: tuple[str, ...]
     windows: tuple[WindowView, ...]
     sources: tuple[str, ...] = ()
@@ -104,7 +104,7 @@ class InspectResult:
         plain["windows"] = [window.to_dict() for window in self.windows]
         plain["oddities"] = {each.kind: asdict(each) for each in self.oddities}
         for name in ("train", "validation", "duplicates", "contamination"):
-            plain[name] = asdict(plain[name])
+            plain[name] = asdict(plain[name]) if plain[name] is not None else None
         del plain["ids"]
         return plain
 
@@ -155,8 +155,11 @@ class InspectResult:
         unread = f"not looked for: {self.unread}" if self.unread else ""
         equal = f"{copies.documents:,} of all documents equal an earlier one{example}"
         rows.append(("duplicates", unread or equal))
-        example = f", such as document {shared.example:,}" if shared.example is not None else ""
-        rows.append(("shared text", shared.in_words() + example))
+        if shared is None:
+            rows.append(("shared text", "not looked for: the corpus would be fetched whole"))
+        else:
+            example = f", such as document {shared.example:,}" if shared.example is not None else ""
+            rows.append(("shared text", shared.in_words() + example))
         rows += [("odd", f"{KINDS[each.kind][0]}: {each.in_words()}") for each in self.oddities]
         if not self.oddities:
             found = "nothing was found" if self.texts else "not looked for: the data are tokenised already"

@@ -53,6 +53,8 @@ class MachineRequest:
         nodes: how many computers work together.
         strategy: how devices share the work; ddp gives each the whole model.
         stall_minutes: a run in which nothing moves for so long shows where it hangs and ends; null never ends it.
+        cache_gb: gigabytes of the disk that pieces of a corpus elsewhere may take; auto takes a tenth of what is free,
+            50 at most.
 
     Raises:
         MachineError: a number is out of range.
@@ -68,8 +70,11 @@ class MachineRequest:
     nodes: int = 1
     strategy: Literal["auto", "ddp"] = "auto"
     stall_minutes: float | None = 30.0
+    cache_gb: float | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
+        if self.cache_gb != "auto" and not 0 < self.cache_gb < math.inf:
+            raise MachineError(f"{self.cache_gb} is not a number above 0", where="machine.cache_gb")
         if self.stall_minutes is not None and not 0 < self.stall_minutes < math.inf:
             raise MachineError(f"{self.stall_minutes} is not a number above 0", where="machine.stall_minutes")
         every: object = self.activation_checkpointing
@@ -87,10 +92,15 @@ class MachineRequest:
                     f"{value!r} is not a whole number of at least {least}", where=f"machine.{name}"
                 )
 
+    @property
+    def most_cached(self) -> float | None:
+        """Gigabytes that were asked for; None leaves them to what is free."""
+        return None if self.cache_gb == "auto" else float(self.cache_gb)
+
 
 @dataclass(frozen=True)
 class MachinePlan:
-    """How this computer does the work, every field decided; the fields are those of `MachineRequest`.
+    """How this computer does the work, every field decided; the fields are of those of `MachineRequest`.
 
     Args:
         device: `cpu`, `cuda` or `mps`.

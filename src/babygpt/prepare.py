@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from babygpt.data.building import size_in_words
+from babygpt.data.corpus import CORPUS_NAME
+from babygpt.data.exporting import export, refuse_taken
 from babygpt.data.joined import parts_of
+from babygpt.data.opening import settings_of
 from babygpt.data.several import prepare_several
 from babygpt.data.store import PreparedData, TokenStore, prepare
-from babygpt.errors import DataError
+from babygpt.errors import DataError, RecipeError
 from babygpt.machine import detect
 from babygpt.settings import PrepareSettings
-from babygpt.untrusted import shown
+from babygpt.untrusted import redacted, shown
 
 __all__ = ["PreparationView", "PrepareResult", "Side", "prepare_data"]
 
@@ -57,6 +62,7 @@ class PrepareResult:
         reused: whether it was there already.
         seconds: it took.
         notes: how it was split, what was reused and why.
+        corpus: the `corpus.json` that was written, for `data.path`.
     """
 
     data: str
@@ -69,6 +75,7 @@ class PrepareResult:
     reused: bool
     seconds: float
     notes: tuple[str, ...]
+    corpus: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -87,6 +94,7 @@ class PrepareResult:
             ("on disk", size_in_words(self.size)),
             ("key", self.key),
             ("folder", self.folder),
+            *([("corpus", self.corpus)] if self.corpus else []),
             ("time", f"{self.seconds:,.1f} s{', reused' * self.reused}"),
         ]
         return [f"{name:>12}  {value}" for name, value in rows]
@@ -97,8 +105,11 @@ def prepare_data(settings: PrepareSettings) -> PrepareResult:
 
     Raises:
         DataError, TokenizerError, ModelError: the data or the tokenizer cannot be used, or teach nothing.
+        InputError: the folder for a corpus is there already.
         SpaceError: the disk is full.
     """
+    if settings.to is not None:
+        refuse_taken(Path(settings.to).expanduser())
     console = Console(stderr=True)
     began = time.monotonic()
 
@@ -120,7 +131,23 @@ def prepare_data(settings: PrepareSettings) -> PrepareResult:
             where=", ".join(settings.data.path),
             hint="babygpt data inspect shows why",
         )
-    return _result(settings, data, time.monotonic() - began)
+    corpus = _export(settings, data, say) if settings.to is not None else None
+    return replace(_result(settings, data, time.monotonic() - began), corpus=corpus)
+
+
+def _export(settings: PrepareSettings, data: PreparedData, say: Callable[[str], None]) -> str:
+    """Writes the corpus; returns the path of its `corpus.json`."""
+    assert settings.to is not None
+    if data.sources is not None and data.sources.path.listings[0].kind == "corpus":
+        raise RecipeError(
+            f"{redacted(settings.data.path[0])} is a corpus already",
+            where="to",
+            hint="Copy its folder instead",
+        )
+    target = Path(settings.to).expanduser()
+    say(f"writing the corpus to {target}")
+    export(data.folder, target, settings_of(settings.data), data.fingerprint)
+    return str(target / CORPUS_NAME)
 
 
 def _model_name(name: str) -> str:

@@ -236,17 +236,27 @@ class PrepareSettings:
     Args:
         model: whose tokenizer is taken.
         data: the data and how they are split.
+        to: also write them as a corpus to this folder, which can be copied anywhere and trained from there.
         json: print one JSON object on standard output and nothing else there.
 
     Raises:
-        RecipeError: no data are named.
+        RecipeError: no data are named, or several sources are to become one corpus.
     """
 
     model: ModelRecipe = field(default_factory=ModelRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
+    to: str | None = None
     json: bool = False
 
     def __post_init__(self) -> None:
+        if self.to == "":
+            raise RecipeError("'' is no folder", where="to")
+        if self.to is not None and self.data.weights:
+            raise RecipeError(
+                "a corpus holds one source, and data.weights mix several",
+                where="to",
+                hint="Make a corpus of each; data.path takes several of them with data.weights",
+            )
         # Checks what only the recipe as a whole can tell.
         _ = Recipe(model=self.model, data=self.data)
         self.data.check_sources()

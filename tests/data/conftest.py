@@ -12,9 +12,13 @@ from transformers import PreTrainedTokenizerFast
 
 import web_server
 from babygpt.data.arrow import TokenStore, open_store
+from babygpt.data.corpus import read_corpus
+from babygpt.data.corpus_index import Place
+from babygpt.data.exporting import export
 from babygpt.data.sources import read_documents
 from babygpt.data.tokenizers import train_tokenizer
 from babygpt.data.writing import StoreWriter
+from babygpt.files import write_json_atomic
 
 MakeStore = Callable[..., TokenStore]
 
@@ -95,3 +99,44 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[web_server.WebServer]:
     served.stop.set()
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def serve(web: web_server.WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Place]:
+    """Two stores to a corpus on the web server, and where it is; connections stay open."""
+    web.stays = True
+    monkeypatch.setattr("babygpt.data.corpus_index.WRONG_PAUSE", 0.0)
+    monkeypatch.setattr("babygpt.data.pieces.WRONG_PAUSE", 0.0)
+    monkeypatch.setattr("babygpt.data.exporting.load_tokenizer", lambda folder: None)
+    monkeypatch.setattr("babygpt.data.exporting.tokenizer_identity", lambda tokenizer: "none")
+    made: list[Path] = []
+
+    def place(train: TokenStore, val: TokenStore | None = None, *, most: int = 10**9, **sizes: int) -> Place:
+        folder, name = tmp_path / f"prepared{len(made)}", f"corpus{len(made)}"
+        made.append(folder)
+        folder.mkdir()
+        for side, store in (("train", train), ("val", val or train)):
+            (folder / side).symlink_to(store.folder)
+        (folder / "tokenizer").mkdir()
+        _notes_in(folder)
+        export(folder, tmp_path / name, {}, "f" * 64, **sizes)
+        put(web, tmp_path / name, f"/{name}")
+        url = web.url(f"/{name}/corpus.json")
+        corpus = read_corpus(url, tmp_path / "cache")
+        assert corpus is not None
+        cache = tmp_path / "cache"
+        return Place(url, corpus, cache / "corpora" / corpus.key, cache / "pieces", most)
+
+    return place
+
+
+def _notes_in(folder: Path) -> None:
+    """What the cache's own folders have, for the notes."""
+    write_json_atomic(folder / "manifest.json", {"format": 1, "facts": {"notes": ["a note"]}, "files": {}})
+
+
+def put(web: web_server.WebServer, folder: Path, path: str) -> None:
+    """Serves a folder."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            web.files[f"{path}/{file.relative_to(folder).as_posix()}"] = file.read_bytes()

@@ -19,12 +19,16 @@ class WebServer:
         files: path to content.
         types: path to content type; none is sent for others.
         headers: path to further headers.
-        faults: of the next requests, in order: a status (503), ("cut", bytes), ("stall", bytes), or None.
+        faults: of the next requests, in order: a status (503), ("cut", bytes), ("stall", bytes), ("wrong", place of a
+            byte), or None.
         ranges: whether parts can be asked for.
         tags: whether versions are told apart.
         lengths: whether the size is declared.
+        stays: whether connections stay open after an answer.
+        delay: seconds before an answer.
         seen: path and headers of each request.
         sent: bytes of each body.
+        connections: how many were made.
         port: where it listens.
         stop: set to let go of whoever is kept waiting.
     """
@@ -36,6 +40,9 @@ class WebServer:
     ranges: bool = True
     tags: bool = True
     lengths: bool = True
+    stays: bool = False
+    delay: float = 0.0
+    connections: int = 0
     seen: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
     sent: list[int] = field(default_factory=list)
     port: int = 0
@@ -54,6 +61,12 @@ class _Quiet(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     web: WebServer
+    disable_nagle_algorithm = True
+
+    def setup(self) -> None:
+        super().setup()
+        self.web.connections += 1
+        self.protocol_version = "HTTP/1.1" if self.web.stays else "HTTP/1.0"
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing is said."""
@@ -62,8 +75,10 @@ class _Handler(BaseHTTPRequestHandler):
         web, path = self.web, self.path.partition("?")[0]
         web.seen.append((self.path, dict(self.headers)))
         fault = web.faults.pop(0) if web.faults else None
+        web.stop.wait(web.delay)
         content = web.files.get(path)
         if isinstance(fault, int):
+            self.close_connection = True
             self._head(fault, {"Retry-After": "0"} | web.headers.get(path, {}))
         elif content is None:
             self.send_error(404)
@@ -83,17 +98,26 @@ class _Handler(BaseHTTPRequestHandler):
         if web.tags and self.headers.get("If-None-Match") == tag:
             self._head(304, headers)
             return
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        start, status = 0, 200
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        start, end, status = 0, len(content), 200
         if asked and web.ranges and self.headers.get("If-Range", tag) == tag:
             start, status = int(asked[1]), 206
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            if start >= len(content):
+                self._head(416, {"Content-Range": f"bytes */{len(content)}", "Content-Length": "0"})
+                return
+            end = min(end, int(asked[2]) + 1) if asked[2] else end
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
         if web.lengths:
-            headers["Content-Length"] = str(len(content) - start)
+            headers["Content-Length"] = str(end - start)
         if path in web.types:
             headers["Content-Type"] = web.types[path]
         self._head(status, headers | web.headers.get(path, {}))
-        body = content[start:][: fault[1] if fault else None]
+        body = content[start:end]
+        if fault and fault[0] == "wrong":
+            place = fault[1] % len(body)
+            body = body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
+        elif fault:
+            body, self.close_connection = body[: fault[1]], True
         web.sent.append(len(body))
         self.wfile.write(body)
         if fault and fault[0] == "stall":

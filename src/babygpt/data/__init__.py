@@ -1,6 +1,6 @@
 """Text to batches, a file a stage.
 
-    remote      addresses              -> copies in the cache (transfer, web and buckets fetch)
+    remote      addresses              -> copies in the cache (transfer, web, connections and buckets fetch)
     formats     a file                 -> text, or records (streams and utf8 read them)
     records     a record               -> Document: text, spans or messages
     sources     paths                  -> Documents of all of that (folders finds files, hub_datasets opens data sets)
@@ -15,6 +15,8 @@
     arrow       a token store          -> TokenStore: memory-mapped ids, offsets, manifest
     split       content hashes         -> which documents, or which tokens, are held out
     building    a data recipe          -> both stores: reading, excerpts for the tokenizer, work to go on from
+    exporting   a token store          -> a corpus: a folder to copy anywhere (corpus says what is in it)
+    opening     a corpus's address     -> StreamedStore (streamed), over corpus_index, pieces and piece_cache
     store       a data recipe          -> PreparedData: found in the cache, or built and published
     several     a recipe with weights  -> PreparedData of a store a source (joined lays them side by side)
     changes     a run folder           -> whether the data are still what it was trained on
@@ -25,6 +27,7 @@
     order       (seed, step)           -> window numbers
     mixture     (seed, step), weights  -> window numbers of several sources
     batches     window numbers         -> tensors, and the true target count of any step
+    ahead       rows of later batches  -> what to fetch meanwhile
     view        a batch's row          -> its tokens' texts, for people
     module      all of it              -> LLMDataModule
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import mmap
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -141,6 +141,9 @@ class TokenStore:
         """Targets before each position, to be indexed by positions; None without masks. For `packing.pack`."""
         return TargetCumsum(self._chunk_starts, self._masks, self._maps) if self.has_targets else None
 
+    def expect(self, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> None:
+        """Is told what will be read soon; what is mapped needs no preparation."""
+
     def forget(self) -> None:
         """Gives back the memory of what was read; else a pass over a store makes the process as large."""
         _forget(self._maps)
@@ -167,7 +170,9 @@ class TargetCumsum:
     Reads every mask once for each array of positions.
     """
 
-    def __init__(self, starts: list[int], masks: list[npt.NDArray[np.uint8]], maps: list[mmap.mmap]) -> None:
+    def __init__(
+        self, starts: list[int], masks: Iterable[npt.NDArray[np.uint8]], maps: list[mmap.mmap]
+    ) -> None:
         self._starts, self._masks, self._maps = starts, masks, maps
 
     def __getitem__(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -12,11 +12,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from babygpt.data.formats import is_known
-from babygpt.data.transfer import Answer, BrokenOffError, Stamp
+from babygpt.data.transfer import Answer, BrokenOffError, Stamp, no_parts
 from babygpt.errors import DataError
 from babygpt.untrusted import redacted
 
-__all__ = ["BucketSource", "bucket_sources"]
+__all__ = ["BucketSource", "bucket_file", "bucket_sources"]
 
 _BLOCK = 2**22
 _VERSIONS = (
@@ -33,6 +33,16 @@ def bucket_sources(url: str) -> list[BucketSource]:
     """
     filesystem, root = _filesystem(url)
     return [BucketSource(filesystem, name, url) for name in _names(filesystem, root, url)]
+
+
+def bucket_file(url: str) -> BucketSource:
+    """The one file that an address names; whether it is there shows when it is read.
+
+    Raises:
+        DataError: what opens such addresses is not installed, or it is none.
+    """
+    filesystem, path = _filesystem(url)
+    return BucketSource(filesystem, path, url)
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
@@ -117,6 +127,16 @@ class BucketSource:
         finally:
             with suppress(Exception):  # of a connection that is broken already
                 stream.close()
+
+    def part(self, start: int, size: int) -> bytes:
+        """As `Source.part`."""
+        with self.plain():
+            content = bytes(self._filesystem.cat_file(self.path, start=start, end=start + size))
+        if len(content) > size:
+            raise no_parts(self.shown)
+        if len(content) < size:
+            raise BrokenOffError(f"{len(content):,} of {size:,} bytes came")
+        return content
 
     @contextmanager
     def plain(self) -> Iterator[None]:

@@ -8,7 +8,8 @@ in the file depends on the machine but two hints where the data lay, from the ro
 that a copied run finds data that were copied along with it. Data that lie elsewhere are named by `data.path`.
 
 What a hub data set's name or an address stands for is not compared: the store holds what was trained on,
-whatever it is today.
+whatever it is today. A corpus and the text that it was prepared from are the same data where their fingerprints are,
+and a run may go on from either.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from babygpt.data.cache import default_cache
+from babygpt.data.corpus import Corpus
 from babygpt.data.digests import FileState, Index
 from babygpt.data.identity import Listing, survey
+from babygpt.data.opening import corpora_among
 from babygpt.data.sources import files_of
 from babygpt.data.store import PreparedData
 from babygpt.errors import CheckpointError, DataError, RecipeError
@@ -32,7 +35,7 @@ from babygpt.files import write_text_atomic
 from babygpt.recipe import DataRecipe
 from babygpt.untrusted import redacted
 
-__all__ = ["NAME", "remember", "store_key", "unchanged"]
+__all__ = ["NAME", "check_prepared", "remember", "store_key", "unchanged"]
 
 NAME = "data.json"
 _FORMAT = 1
@@ -164,6 +167,12 @@ def unchanged(out: Path, recipe: DataRecipe, given: DataRecipe, named: Sequence[
         CheckpointError: the record is damaged.
     """
     record = _read(out)
+    paths = given.path if "path" in named else recipe.path
+    corpora = corpora_among(paths, default_cache())
+    if record is not None and (
+        any(corpora) or any(p.listing.kind == "corpus" for p in record.places["path"])
+    ):
+        return _around_corpora(out, record, corpora, recipe, given if "path" in named else recipe)
     for name in named:
         there, here = getattr(recipe, name), getattr(given, name)
         if there != here and (record is None or len(there) != len(here)):
@@ -190,6 +199,44 @@ def unchanged(out: Path, recipe: DataRecipe, given: DataRecipe, named: Sequence[
             hint="Put them back, name by --data.path where they lie now, or start a new run with --out",
         )
     return replace(recipe, path=found["path"], val_path=found["val_path"])
+
+
+def _around_corpora(
+    out: Path, record: _Record, corpora: Sequence[Corpus | None], recipe: DataRecipe, asked: DataRecipe
+) -> DataRecipe:
+    """The run's data recipe with the paths asked for, where they or those of its beginning are corpora.
+
+    What is no corpus has no listing to be compared with; `check_prepared` compares what comes of it.
+    """
+    begun = record.places["path"]
+    known = [place.listing.fingerprint for place in begun if place.listing.kind == "corpus"]
+    if len(corpora) == 1 and not recipe.weights:
+        known = [record.fingerprint]
+    if len(known) == len(corpora):
+        for path, corpus, fingerprint in zip(asked.path, corpora, known, strict=True):
+            if corpus is not None and corpus.fingerprint != fingerprint:
+                raise _another(out, path)
+    return replace(recipe, path=asked.path, val_path=() if all(corpora) else asked.val_path)
+
+
+def check_prepared(out: Path, data: PreparedData) -> None:
+    """Refuses prepared data that are not those of a run's beginning.
+
+    Raises:
+        DataError: they are not.
+    """
+    record = _read(out)
+    if record is not None and record.fingerprint != data.fingerprint:
+        sources = data.sources.path.listings if data.sources else ()
+        raise _another(out, ", ".join(listing.path for listing in sources) or "what the cache holds")
+
+
+def _another(out: Path, path: str) -> DataError:
+    return DataError(
+        f"the data are not those the run was begun with: {redacted(path)} holds other ids",
+        where=str(out),
+        hint="Name the same data by --data.path, or start a new run with --out",
+    )
 
 
 def _find(

@@ -23,7 +23,7 @@ from babygpt.errors import DataError
 
 __all__ = ["Kind", "Listing", "Survey", "changed_meanwhile", "kind_of", "survey"]
 
-Kind = Literal["files", "saved", "builtin", "hub", "remote"]
+Kind = Literal["files", "saved", "builtin", "hub", "remote", "corpus"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,10 @@ class Listing:
     Attributes:
         path: as given; of an address, without its secrets.
         kind: `files` for files, a folder or a pattern, `saved` for a saved data set's folder, `builtin` for what
-            Python brings along, `hub` for a data set's name, `remote` for an address or standard input.
+            Python brings along, `hub` for a data set's name, `remote` for an address or standard input, `corpus` for
+            prepared data.
         files: in the order they are read; none of a hub data set and `builtin:prose`.
-        fingerprint: of what is no file: a hub data set's own, and a digest of `builtin:prose`.
+        fingerprint: of what is no file: a hub data set's or a corpus's own, and a digest of `builtin:prose`.
         python: the version that brought a built-in corpus along.
     """
 

@@ -66,6 +66,15 @@ class JoinedStore(TokenStore):
         """Targets before each position, to be indexed by positions; None where every token is one."""
         return _TargetsBefore(self) if self.has_targets else None
 
+    def expect(self, starts: Int64s, lengths: Int64s) -> None:
+        """As of the stores, each told of its own; what crosses from one to the next is told to the first."""
+        parts = np.searchsorted(self.firsts[:-1], starts, side="right") - 1
+        for number, store in enumerate(self.stores):
+            own, first = parts == number, self.firsts[number]
+            store.expect(
+                starts[own] - first, np.minimum(lengths[own], store.num_tokens + first - starts[own])
+            )
+
     def _read(self, of: str, start: int, length: int) -> Any:
         end = start + length
         if not 0 <= start <= end <= self.num_tokens:

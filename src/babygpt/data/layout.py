@@ -21,10 +21,13 @@ import numpy as np
 
 from babygpt.data.arrow import TokenStore
 from babygpt.data.cache import clear_leftovers, publishing
+from babygpt.data.joined import join_windows, parts_of
 from babygpt.data.packing import Packing, TooLong, Windows, describe_too_long, pack
 from babygpt.disk import fsync_file
+from babygpt.errors import DataError
+from babygpt.recipe import DataRecipe
 
-__all__ = ["lay_out", "notes_on_length"]
+__all__ = ["lay_out", "lay_out_sources", "notes_on_length"]
 
 _FORMAT = 1  # raised when packing puts documents elsewhere
 _KEPT_FROM = 1 << 20  # tokens
@@ -58,6 +61,34 @@ def lay_out(
         _write(path, store, windows)
         windows = _read(path, store, block, packing) or windows
     return windows
+
+
+def lay_out_sources(
+    store: TokenStore, recipe: DataRecipe, *, may_be_short: bool
+) -> tuple[Windows, tuple[int, ...]]:
+    """The windows of a store that may be joined of several, and how many each of them has.
+
+    Args:
+        store: of a recipe, whose block is resolved.
+        recipe: block and packing; its paths are named where there are too few tokens in one of several.
+        may_be_short: as of `packing.pack`.
+
+    Raises:
+        DataError: as of `packing.pack`.
+    """
+    parts, each = parts_of(store), []
+    for path, part in zip(recipe.path, parts, strict=bool(recipe.weights)):
+        try:
+            block = int(recipe.block)
+            each.append(
+                lay_out(part, block, recipe.packing, too_long=recipe.too_long, may_be_short=may_be_short)
+            )
+        except DataError as error:
+            if not recipe.weights:
+                raise
+            raise DataError(f"{error.what} ({error.where})", where=path, hint=error.hint) from None
+    windows = join_windows(each, [part.num_tokens for part in parts]) if len(parts) > 1 else each[0]
+    return windows, tuple(map(len, each))
 
 
 def notes_on_length(

@@ -19,11 +19,12 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
+from babygpt.data.ahead import Ahead, StreamedWindows, is_streamed
 from babygpt.data.arrow import TokenStore
 from babygpt.data.batches import BatchPlan, ValidationPlan, WindowDataset, pad_id_of
 from babygpt.data.block import resolve_block
-from babygpt.data.joined import join_windows, parts_of
-from babygpt.data.layout import lay_out, notes_on_length
+from babygpt.data.joined import parts_of
+from babygpt.data.layout import lay_out_sources, notes_on_length
 from babygpt.data.loaders import EpochLoader, StepRows
 from babygpt.data.mixture import Mixture, Stretch, go_on, stretches_of
 from babygpt.data.order import Order, data_step, skips_of
@@ -44,7 +45,7 @@ class LLMDataModule(L.LightningDataModule):
     Args:
         model_name: whose tokenizer and positions are used: hub name, local folder, or `preset:NAME`.
         batch_size: windows of one micro-batch on one device.
-        path: files, folders, hub data sets or `builtin:python`, `builtin:prose`.
+        path: files, folders, hub data sets, a corpus, or `builtin:python`, `builtin:prose`.
         weights: shares of the training windows, a number for each of `path`; empty takes everything once an epoch.
             Where a checkpoint was trained with others, these hold from its step on.
         field: the text column of `.jsonl` and data sets.
@@ -66,6 +67,7 @@ class LLMDataModule(L.LightningDataModule):
         rollbacks: (to, seen) pairs, as `order.skips_of` takes them: data that the run has left out.
         reweighted: changes of the weights, as `mixture.stretches_of` takes them.
         prepared_as: key of the token store to take without looking at the paths, as `store.prepare` does.
+        cache_gb: most gigabytes kept on the disk of a corpus that lies elsewhere; None decides by what is free.
 
     Raises:
         DataError, TokenizerError, RecipeError: the data cannot be used; the message says why and what to do.
@@ -97,6 +99,7 @@ class LLMDataModule(L.LightningDataModule):
         rollbacks: Sequence[tuple[int, int]] = (),
         reweighted: Sequence[Stretch] = (),
         prepared_as: str | None = None,
+        cache_gb: float | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -122,7 +125,7 @@ class LLMDataModule(L.LightningDataModule):
         self._stretches = stretches_of(self.recipe.weights, reweighted)
         self._global_batch_size, self._val_batches = global_batch_size, val_batches
         self._cache, self._progress = Path(cache) if cache is not None else None, progress
-        self._prepared_as = prepared_as
+        self._prepared_as, self._cache_gb = prepared_as, cache_gb
         self._skips, self.rollbacks = skips_of(rollbacks), len(rollbacks)
         self._prepared: PreparedData | None = None
         self._train: WindowDataset | None = None
@@ -229,6 +232,7 @@ class LLMDataModule(L.LightningDataModule):
                 cache=self._cache,
                 progress=self._progress,
                 prepared_as=self._prepared_as,
+                cache_gb=self._cache_gb,
             )
         return self._prepared
 
@@ -350,21 +354,9 @@ class LLMDataModule(L.LightningDataModule):
         self, store: TokenStore, *, may_be_short: bool = False
     ) -> tuple[WindowDataset, tuple[int, ...]]:
         """The windows of a store, and how many each source has."""
-        parts = parts_of(store)
-        each = [self._laid_out(n, part, may_be_short) for n, part in enumerate(parts)]
-        windows = join_windows(each, [part.num_tokens for part in parts]) if len(parts) > 1 else each[0]
-        return WindowDataset(store, windows, pad_id_of(self.tokenizer)), tuple(map(len, each))
-
-    def _laid_out(self, source: int, part: TokenStore, may_be_short: bool) -> Windows:
-        try:
-            packing, too_long = self.recipe.packing, self.recipe.too_long
-            return lay_out(part, self.block, packing, too_long=too_long, may_be_short=may_be_short)
-        except DataError as error:
-            if not self.recipe.weights:
-                raise
-            raise DataError(
-                f"{error.what} ({error.where})", where=self.recipe.path[source], hint=error.hint
-            ) from None
+        windows, sizes = lay_out_sources(store, self.recipe, may_be_short=may_be_short)
+        kind = StreamedWindows if is_streamed(store) else WindowDataset
+        return kind(store, windows, pad_id_of(self.tokenizer)), sizes
 
     def _lay_out(self, windows: Windows) -> BatchPlan:
         accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else None
@@ -390,6 +382,7 @@ class LLMDataModule(L.LightningDataModule):
 
     def _loader(self, dataset: WindowDataset | None, rows: Any) -> DataLoader[Any]:
         assert dataset is not None, "setup() comes first"
+        rows = Ahead(rows, self.workers) if isinstance(dataset, StreamedWindows) else rows
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(
             dataset, batch_size=None, sampler=rows, num_workers=self.workers, pin_memory=on_cuda

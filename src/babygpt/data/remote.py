@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from babygpt.data.buckets import bucket_sources
+from babygpt.data.buckets import bucket_file, bucket_sources
 from babygpt.data.cache import clear_leftovers, publishing
 from babygpt.data.formats import looks_like_file, refuse_unread
 from babygpt.data.transfer import Source, Stamp, receive
@@ -33,7 +33,7 @@ from babygpt.files import write_json_atomic
 from babygpt.hub import reachable
 from babygpt.untrusted import read_json, redacted
 
-__all__ = ["Located", "damaged", "is_remote", "localise"]
+__all__ = ["Located", "beside", "damaged", "is_remote", "localise"]
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|[a-z][a-z0-9+.-]+::", re.IGNORECASE)
 _SPOOLED = (
@@ -100,6 +100,21 @@ def damaged(file: Path, sha256: str) -> bool:
 # -- addresses -----------------------------------------------------------------------------------------------
 
 
+def beside(url: str, name: str) -> Source:
+    """A file in the folder of the file that an address names, or below; its query, a signature maybe, goes along.
+
+    Raises:
+        DataError: it cannot be asked for.
+    """
+    path, mark, query = url.partition("?")
+    there = f"{path.rpartition('/')[0]}/{name}{mark}{query}"
+    return HttpSource(there) if _is_web(there) else bucket_file(there)
+
+
+def _is_web(url: str) -> bool:
+    return url.partition(":")[0].lower() in ("http", "https")
+
+
 def _sources(url: str) -> list[Source]:
     """The files behind an address."""
     if "?..." in url:
@@ -109,7 +124,7 @@ def _sources(url: str) -> list[Source]:
             hint="Give the whole address with --data.path",
         )
     scheme = url.partition(":")[0].lower()
-    if scheme in ("http", "https"):
+    if _is_web(url):
         return [_checked(HttpSource(url))]
     if scheme in ("file", "local"):
         raise DataError("a file of this computer", where=redacted(url), hint="Give its path without file://")

@@ -20,9 +20,11 @@ from pathlib import Path
 
 from babygpt.data import duplicates
 from babygpt.data.cache import clear_leftovers, default_cache, publishing
+from babygpt.data.corpus import Corpus
 from babygpt.data.excerpts import SAMPLE_BYTES, SAMPLING, excerpts
 from babygpt.data.identity import Survey
 from babygpt.data.joined import JoinedStore
+from babygpt.data.opening import corpora_among
 from babygpt.data.store import (
     PreparedData,
     Progress,
@@ -36,7 +38,7 @@ from babygpt.data.store import (
     text_to_train_on,
 )
 from babygpt.data.tokenizers import load_tokenizer, tokenizer_source, train_tokenizer
-from babygpt.errors import CheckpointError, DataError, TokenizerError
+from babygpt.errors import CheckpointError, DataError, RecipeError, TokenizerError
 from babygpt.files import publish_folder, read_manifest, remove_folder
 from babygpt.recipe import DataRecipe
 from babygpt.tokenizer_names import TrainedTokenizer
@@ -71,6 +73,7 @@ def prepare_several(
     progress: Progress | None = None,
     say: Say | None = None,
     prepared_as: str | None = None,
+    cache_gb: float | None = None,
 ) -> PreparedData:
     """Build a store for each path, or find it in the cache; arguments and errors as of `store.prepare`.
 
@@ -95,7 +98,10 @@ def prepare_several(
     wanted = tokenizer_source(recipe.tokenizer, model_name)
     say = say or (lambda note: None)
     notes: list[str] = []
-    if isinstance(wanted, TrainedTokenizer):
+    corpora = corpora_among((*recipe.path, *recipe.val_path), home)
+    if any(corpora):
+        _refuse_mixed(corpora, wanted)
+    elif isinstance(wanted, TrainedTokenizer):
         refuse_no_tokenizer([*recipe.path, *recipe.val_path], recipe.field)
         folder, note = _common_tokenizer(recipes, wanted, home, progress or (lambda *_: None))
         recipes = [replace(each, tokenizer=str(folder)) for each in recipes]
@@ -108,9 +114,38 @@ def prepare_several(
             say(f"{name}: {note}")
 
         data.append(
-            prepare(each, model_name=model_name, revision=revision, cache=cache, progress=progress, say=named)
+            prepare(
+                each,
+                model_name=model_name,
+                revision=revision,
+                cache=cache,
+                progress=progress,
+                say=named,
+                cache_gb=cache_gb,
+            )
         )
     return _join(names, data, notes)
+
+
+def _refuse_mixed(corpora: Sequence[Corpus | None], wanted: str | TrainedTokenizer) -> None:
+    """Refuses sources that would be tokenised differently; each corpus brings a tokenizer along.
+
+    Raises:
+        RecipeError: they would be.
+    """
+    known = {corpus.tokenizer for corpus in corpora if corpus is not None}
+    if len(known) > 1:
+        raise RecipeError(
+            "the corpora were tokenised with different tokenizers",
+            where="data.path",
+            hint="Prepare all of them with one: data.tokenizer may name a folder",
+        )
+    if None in corpora and isinstance(wanted, TrainedTokenizer):
+        raise RecipeError(
+            "text beside a corpus has to be tokenised as that was, and a tokenizer would be trained here",
+            where="data.tokenizer",
+            hint="Name the corpus's tokenizer: a copy of its folder tokenizer",
+        )
 
 
 def _join(names: Sequence[str], data: Sequence[PreparedData], notes: Sequence[str] = ()) -> PreparedData:

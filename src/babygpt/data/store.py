@@ -29,8 +29,9 @@ from babygpt.data.arrow import FORMAT_VERSION, StoreManifest, TokenStore, open_s
 from babygpt.data.building import Builder, Progress, TrainingText, changed
 from babygpt.data.cache import building, clear_leftovers, default_cache, publishing
 from babygpt.data.excerpts import SAMPLING
-from babygpt.data.identity import Survey, changed_meanwhile, survey
+from babygpt.data.identity import Listing, Survey, changed_meanwhile, survey
 from babygpt.data.imports import Imported, all_tokenised
+from babygpt.data.opening import corpora_among, open_corpus
 from babygpt.data.reading import Texts
 from babygpt.data.sources import check_field
 from babygpt.data.tokenised import is_tokenised
@@ -40,6 +41,7 @@ from babygpt.errors import CheckpointError, DataError, InputError, RecipeError, 
 from babygpt.files import check_name, publish_filled, read_manifest
 from babygpt.recipe import DataRecipe
 from babygpt.tokenizer_names import TrainedTokenizer
+from babygpt.untrusted import redacted
 
 __all__ = [
     "PreparedData",
@@ -127,8 +129,11 @@ def prepare(
     progress: Progress | None = None,
     say: Say | None = None,
     prepared_as: str | None = None,
+    cache_gb: float | None = None,
 ) -> PreparedData:
     """Build the stores, or find them in the cache. Safe for several processes at once, and to be killed in.
+
+    A path that names a corpus is opened where it lies, and nothing is built.
 
     Args:
         recipe: paths, field, split and tokenizer; block, packing and batch size do not matter here.
@@ -140,6 +145,7 @@ def prepare(
         say: told each note as it arises, and what is of no interest later.
         prepared_as: the key of a store to take, if it is in the cache, without looking at the paths: that of a
             run that goes on.
+        cache_gb: most gigabytes of a corpus elsewhere that are kept on the disk; None decides by what is free.
 
     Raises:
         DataError: something is missing, malformed or too short, or changes while it is read.
@@ -152,6 +158,10 @@ def prepare(
     clear_leftovers(parent)
     if prepared_as is not None and (known := open_prepared(home, prepared_as)) is not None:
         return known
+    if (streamed := _of_corpus(recipe, home, model_name, revision, cache_gb)) is not None:
+        for note in streamed.notes:
+            say(note)
+        return streamed
     imported = all_tokenised([*recipe.path, *recipe.val_path], recipe.field)
     if not imported:
         check_field(recipe.field, [*recipe.path, *recipe.val_path])
@@ -184,6 +194,33 @@ def prepare(
     )
     with publishing(parent):
         return _built(parent, key, builder, sources, say)
+
+
+def _of_corpus(
+    recipe: DataRecipe, home: Path, model_name: str, revision: str | None, cache_gb: float | None
+) -> PreparedData | None:
+    """What a recipe's corpus holds; None where it names none."""
+    corpora = corpora_among((*recipe.path, *recipe.val_path), home)
+    if not any(corpora):
+        return None
+    corpus = corpora[0]
+    if len(recipe.path) > 1 or corpus is None:
+        raise RecipeError(
+            "a corpus is split and tokenised for itself, and does not go with other data in one",
+            where="data.path",
+            hint="Give it alone, or mix with data.weights",
+        )
+    found = open_corpus(recipe, corpus, home, model_name=model_name, revision=revision, cache_gb=cache_gb)
+    listing = Listing(redacted(recipe.path[0]), "corpus", fingerprint=corpus.fingerprint)
+    return PreparedData(
+        found.train,
+        found.val,
+        found.tokenizer,
+        (found.note, *corpus.notes),
+        corpus.fingerprint,
+        corpus.key,
+        Sources(Survey((listing,), 0, recipe.path, ()), Survey((), 0, (), ())),
+    )
 
 
 def refuse_no_tokenizer(paths: Sequence[str], field: str) -> None:

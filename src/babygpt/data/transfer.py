@@ -1,7 +1,8 @@
 """Bytes of an address to a file: retried, gone on with where they broke off, counted against what was declared.
 
 A transfer that breaks off is tried again after half a second, then twice as long each time; five tries in a row that
-bring less than a megabyte more than was ever there end it. Where bytes come from is another file's: `web`, `buckets`.
+bring less than a megabyte more than was ever there end it. A part of a file, which a run that is under way waits for,
+is tried for some minutes. Where bytes come from is another file's: `web`, `buckets`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,12 +20,24 @@ from typing import Any, Protocol
 from babygpt.disk import ensure_space
 from babygpt.errors import DataError
 
-__all__ = ["Answer", "BrokenOffError", "Received", "Source", "Stamp", "html_page", "receive"]
+__all__ = [
+    "Answer",
+    "BrokenOffError",
+    "Received",
+    "Source",
+    "Stamp",
+    "html_page",
+    "no_parts",
+    "part_of",
+    "receive",
+]
 
 _BLOCK = 2**20
 _TRIES = 5
 _ENOUGH = 10**6  # bytes that make a try a success, although it broke off
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0  # seconds
+_PATIENT_TRIES = 14  # of a part: four and a half minutes of waiting, and as long as the server takes to fail
+_SAID_AFTER = 3  # tries
 _HTML = re.compile(rb"\s*<(!doctype\s+html|html)[\s>]", re.IGNORECASE)
 
 
@@ -87,6 +101,13 @@ class Source(Protocol):
             BrokenOffError: it may go better another time. DataError: it will not.
         """
 
+    def part(self, start: int, size: int) -> bytes:
+        """So many bytes from a place on; errors as of `open`.
+
+        Raises:
+            DataError: also where only whole files are to be had.
+        """
+
 
 class BrokenOffError(Exception):
     """A transfer that may go better another time.
@@ -142,6 +163,35 @@ def receive(source: Source, target: Path, known: Stamp | None) -> Received | Non
     return Received(partial.stamp, partial.digest.hexdigest(), partial.size, partial.suffix)
 
 
+def part_of(source: Source, start: int, size: int, say: Callable[[str], None]) -> bytes:
+    """A part of a file, asked for again with growing pauses, each longer or shorter by up to a half, at random.
+
+    Args:
+        source: where it is.
+        start, size: of the part, in bytes.
+        say: told once, if it takes longer than a moment.
+
+    Raises:
+        DataError: it is not to be had.
+    """
+    for tried in range(1, _PATIENT_TRIES + 1):
+        try:
+            return source.part(start, size)
+        except BrokenOffError as error:
+            if tried == _PATIENT_TRIES:
+                raise DataError(
+                    f"bytes {start:,} to {start + size:,} cannot be fetched: {error} ({tried} tries)",
+                    where=source.shown,
+                    hint="Go on with the run when the server answers again",
+                ) from None
+            if tried == _SAID_AFTER:
+                say(f"{source.shown}: {error}; trying for some minutes more")
+            pause = min(_FIRST_WAIT * 2 ** (tried - 1), _LONGEST_WAIT)
+            # Random numbers of their own: those of the run are part of what it computes.
+            time.sleep(max(error.wait, pause * (0.5 + secrets.randbelow(1000) / 1000)))
+    raise AssertionError("the last try returns or raises")
+
+
 class _Partial:
     """A file on its way."""
 
@@ -182,6 +232,15 @@ class _Partial:
                 hint="The server is at fault, or something between; fetch the file by other means",
             )
         return True
+
+
+def no_parts(where: str) -> DataError:
+    """The refusal of a server that does not send parts."""
+    return DataError(
+        "the server sends whole files only, and a corpus is read in parts",
+        where=where,
+        hint="Serve it from an object store or a web server that answers Range requests, as nginx and Caddy do",
+    )
 
 
 def html_page(where: str) -> DataError:

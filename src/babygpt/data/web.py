@@ -1,8 +1,9 @@
 """Files of web servers.
 
-Asked with If-None-Match and If-Modified-Since, so that an unchanged file is not sent again, and gone on with by Range
-and If-Range, so that parts of two versions are never joined. Answers of 429 and 5xx are waited for, other refusals
-are final. A password of the address is sent to its own host only, not to where it redirects.
+Whole files are asked for with If-None-Match and If-Modified-Since, so that an unchanged file is not sent again, and
+gone on with by Range and If-Range, so that parts of two versions are never joined. Answers of 429 and 5xx are waited
+for, other refusals are final. A password of the address is sent to its own host only, not to where it redirects.
+Parts of files are asked for on connections that stay open: a handshake for each would take longer than the part.
 """
 
 from __future__ import annotations
@@ -12,19 +13,24 @@ import email.message
 import http.client
 import re
 import ssl
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from babygpt.data.transfer import Answer, BrokenOffError, Stamp, html_page
+from babygpt.data.connections import kept_connections, opener
+from babygpt.data.transfer import Answer, BrokenOffError, Stamp, html_page, no_parts
 from babygpt.errors import DataError
 from babygpt.untrusted import redacted
 
 __all__ = ["HttpSource"]
 
 _STALLED = 60.0  # seconds without a byte
+_PART_SECONDS = 30.0  # for a whole part, and without a byte of it
+_PART_BLOCK = 1 << 16
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 _SUFFIXES = {
     "application/json": ".json",
@@ -78,11 +84,8 @@ class HttpSource:
     @contextmanager
     def open(self, offset: int, stamp: Stamp | None) -> Iterator[Answer | None]:
         """As `Source.open`."""
-        request = urllib.request.Request(self._url, headers=self._headers | _conditions(offset, stamp))
-        if self._authorization:
-            request.add_unredirected_header("Authorization", self._authorization)
         try:
-            response = _opener().open(request, timeout=_STALLED)
+            response = opener().open(self._request(_conditions(offset, stamp)), timeout=_STALLED)
         except urllib.error.HTTPError as error:
             with error:
                 if error.code == 304 and not offset:
@@ -108,6 +111,54 @@ class HttpSource:
 
             yield Answer(start, found, read, ".html" if self._is_html else _suffix(headers))
 
+    def part(self, start: int, size: int) -> bytes:
+        """As `Source.part`."""
+        request = self._request({"Range": f"bytes={start}-{start + size - 1}"})
+        kept = kept_connections()
+        is_whole = False
+        try:
+            with kept.opener.open(request, timeout=_PART_SECONDS) as response:
+                content = self._part(response, start, size)
+                is_whole = True
+            return content
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code == 416:
+                    what = f"the file ends before byte {start + size:,}"
+                    raise DataError(what, where=self.shown, hint="Copy it there again, whole") from None
+                raise self._refused(error) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise self._broken(error) from None
+        finally:
+            if not is_whole:
+                kept.close()  # what is left of an answer would be taken for the next one
+
+    def _part(self, response: Any, start: int, size: int) -> bytes:
+        headers = response.headers
+        if headers.get_content_type() == "text/html" and "Content-Type" in headers:
+            raise html_page(self.shown)
+        first, whole = _range_of(response.status, headers)
+        if response.status != 206 and (start, size) != (0, whole):
+            raise no_parts(self.shown)
+        if first != start:
+            raise BrokenOffError("the server sent another part than was asked for")
+        content, until = bytearray(), time.monotonic() + _PART_SECONDS
+        while block := response.read(min(_PART_BLOCK, size + 1 - len(content))):
+            content += block
+            if len(content) > size:
+                raise BrokenOffError("the server sent more than was asked for")
+            if time.monotonic() > until:
+                raise BrokenOffError(f"the server is slow: {len(content):,} of {size:,} bytes came")
+        if len(content) < size:
+            raise BrokenOffError(f"the connection was cut: {len(content):,} of {size:,} bytes came")
+        return bytes(content)
+
+    def _request(self, headers: dict[str, str]) -> urllib.request.Request:
+        request = urllib.request.Request(self._url, headers=self._headers | headers)
+        if self._authorization:
+            request.add_unredirected_header("Authorization", self._authorization)
+        return request
+
     def _refused(self, error: urllib.error.HTTPError) -> Exception:
         what = f"the server answers {error.code} ({http.client.responses.get(error.code, 'unknown')})"
         if error.code in _TRY_AGAIN:
@@ -130,22 +181,6 @@ class HttpSource:
             return BrokenOffError("the server does not answer in time")
         words = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
         return BrokenOffError(f"the connection failed ({redacted(words) or type(cause).__name__})")
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """For web servers only, behind a proxy or not: no redirect to file:, ftp: or data: is followed."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPRedirectHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        urllib.request.UnknownHandler(),
-    ):
-        opener.add_handler(handler)
-    return opener
 
 
 def _conditions(offset: int, stamp: Stamp | None) -> dict[str, str]:

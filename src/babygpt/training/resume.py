@@ -85,8 +85,9 @@ def resume(settings: TrainSettings, say: Say) -> Run:
 def _plan_again(out: Path, recipe: Recipe, settings: TrainSettings, say: Say) -> MachinePlan:
     """The plan of this start, written down."""
     facts = detect()
-    data = build_data(recipe, batch_size=1, prepared_as=changes.store_key(out))
     request = settings.machine
+    data = build_data(recipe, batch_size=1, prepared_as=changes.store_key(out), cache_gb=request.most_cached)
+    changes.check_prepared(out, data.prepared)
     before = _plan_before(out)
     if before is not None and before[1].same_computer(facts):
         request = asked_as_before(request, before[0])
@@ -105,7 +106,9 @@ def _lengthened(recipe: Recipe, settings: TrainSettings, out: Path, done: int) -
             where="budget.minutes",
             hint="Give budget.steps, budget.tokens or budget.epochs",
         )
-    data = build_data(recipe, batch_size=1, prepared_as=changes.store_key(out))
+    data = build_data(
+        recipe, batch_size=1, prepared_as=changes.store_key(out), cache_gb=settings.machine.most_cached
+    )
     data.setup()
     asked = planner.resolve_steps(replace(recipe, budget=settings.budget), data.plan, 0, None).budget.steps
     assert asked is not None

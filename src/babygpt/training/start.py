@@ -110,7 +110,7 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
     recipe = settings.recipe
     name = planner.choose_model(recipe.model.name, facts)
     recipe = replace(recipe, model=replace(recipe.model, name=name))
-    data = build_data(recipe, batch_size=1, progress=progress)
+    data = build_data(recipe, batch_size=1, progress=progress, cache_gb=settings.machine.most_cached)
     for note in data.notes:
         say(f"data: {note}")
     if data.sources:
@@ -130,7 +130,8 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
         say(f"plan: {reason}")
     ensure_space(out.parent, SAVED_COPIES * 12 * parameters, "the checkpoints of this run")
     prepared = data.prepared
-    recipe, plan, built, seconds = _fitting(recipe, planned.plan, prepared.key, say)
+    cached = settings.machine.most_cached
+    recipe, plan, built, seconds = _fitting(recipe, planned.plan, prepared.key, cached, say)
     if recipe.data.packing != "stream":
         windows = built[0].plan.windows
         say(f"data: {packing_statistics(prepared.train.offsets, windows, recipe.data.packing).note()}")
@@ -143,11 +144,11 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
 
 
 def _fitting(
-    recipe: Recipe, plan: MachinePlan, prepared_as: str, say: Say
+    recipe: Recipe, plan: MachinePlan, prepared_as: str, cache_gb: float | None, say: Say
 ) -> tuple[Recipe, MachinePlan, tuple[LLMDataModule, BabyGPT], planner.StepTime | None]:
     """Builds data and module and finds the run's steps, with a smaller plan for as long as memory runs out."""
     while True:
-        data = build_data(recipe, batch_size=plan.micro_batch, workers=plan.workers, prepared_as=prepared_as)
+        data = build_data(recipe, plan.micro_batch, plan.workers, prepared_as=prepared_as, cache_gb=cache_gb)
         data.setup()
         require_full_steps(data)
         module = build_module(recipe, plan, data)
@@ -230,6 +231,7 @@ def pieces(run: Run) -> tuple[LLMDataModule, BabyGPT]:
         prepared_as=changes.store_key(run.out),
         rollbacks=read_rollbacks(run.out),
         reweighted=read_changes(run.out),
+        cache_gb=run.settings.machine.most_cached,
     )
     return data, build_module(run.recipe, run.plan, data)
 
@@ -283,6 +285,7 @@ def build_data(
     prepared_as: str | None = None,
     rollbacks: Sequence[Rollback] = (),
     reweighted: Sequence[Stretch] = (),
+    cache_gb: float | None = None,
 ) -> LLMDataModule:
     """The data module of a recipe; `prepared_as` is the token store of a run that goes on."""
     data = recipe.data
@@ -310,6 +313,7 @@ def build_data(
         prepared_as=prepared_as,
         rollbacks=[(r.to, r.seen) for r in rollbacks],
         reweighted=reweighted,
+        cache_gb=cache_gb,
     )
 
 

@@ -1,0 +1,193 @@
+"""Writes a corpus (`corpus` says what it looks like) from prepared data.
+
+The record batches of the cached stores are copied as they are, into a shard until it is full; where their ids and
+masks came to lie is noted on the way. The same data give the same bytes. Memory: one record batch. Every
+byte is written once and read twice, for its piece's checksum and for the folder's manifest.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from babygpt.data.arrow import MANIFEST_NAME, StoreManifest, numbers
+from babygpt.data.corpus import (
+    BATCHES,
+    CORPUS_NAME,
+    FORMAT,
+    LENGTHS,
+    MARK,
+    SIDES,
+    Shard,
+    Side,
+    digest_of,
+    sums_name,
+)
+from babygpt.data.tokenizers import load_tokenizer, tokenizer_identity
+from babygpt.errors import InputError
+from babygpt.files import check_name, publish_folder, read_manifest, sha256_of
+from babygpt.untrusted import read_json
+
+__all__ = ["export", "refuse_taken"]
+
+PIECE_BYTES = 1 << 16
+SHARD_BYTES = 1 << 28
+_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+_STATE = "state.json"
+
+
+def refuse_taken(target: Path) -> None:
+    """Refuses a folder that is there, before anything is prepared for it.
+
+    Raises:
+        InputError: it is there, or its name is none.
+    """
+    check_name(target.absolute().name)
+    if target.exists() or target.is_symlink():
+        raise InputError(
+            "is there already", where=str(target), hint="Give a folder that is not, or delete it first"
+        )
+
+
+def export(
+    folder: Path,
+    target: Path,
+    settings: Mapping[str, Any],
+    fingerprint: str,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    piece_bytes: int = PIECE_BYTES,
+) -> None:
+    """Writes a corpus, whole or not at all.
+
+    Args:
+        folder: of prepared data in the cache: `train`, `val`, `tokenizer` and a manifest.
+        target: the folder to make.
+        settings: of the recipe that decided the documents; plain values without secrets.
+        fingerprint: of the prepared data.
+        shard_bytes: a shard ends before the record batch that would make it larger.
+        piece_bytes: bytes that a checksum covers.
+
+    Raises:
+        InputError: the folder is there already, or cannot be written to.
+        SpaceError: the disk is full.
+    """
+    refuse_taken(target)
+    target = target.absolute()
+
+    def fill(partial: Path) -> None:
+        shutil.copytree(folder / "tokenizer", partial / "tokenizer")
+        sides = {name: _write_side(folder / name, partial, name, shard_bytes, piece_bytes) for name in SIDES}
+        shards = {shard.name for side in sides.values() for shard in side.shards}
+        names = sorted(p.relative_to(partial).as_posix() for p in partial.rglob("*") if p.is_file())
+        content = {
+            MARK: FORMAT,
+            "fingerprint": fingerprint,
+            "tokenizer": tokenizer_identity(load_tokenizer(partial / "tokenizer")),
+            "piece": piece_bytes,
+            "settings": dict(settings),
+            # What they took on the disk here says nothing of where they go.
+            "notes": [n for n in read_manifest(folder).facts["notes"] if not n.startswith("on disk")],
+            "sides": {
+                name: {
+                    "manifest": asdict(side.manifest),
+                    "shards": [[shard.name, shard.size] for shard in side.shards],
+                }
+                for name, side in sides.items()
+            },
+            "files": {
+                name: {"size": (partial / name).stat().st_size, "sha256": sha256_of(partial / name)}
+                for name in names
+                if name not in shards
+            },
+        }
+        (partial / CORPUS_NAME).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    publish_folder(target.parent, target.name, fill, {"fingerprint": fingerprint})
+
+
+def _write_side(store: Path, root: Path, name: str, shard_bytes: int, piece_bytes: int) -> Side:
+    """Writes one store, cut into shards, with its index."""
+    folder = root / name
+    folder.mkdir()
+    state = read_json(store / _STATE)
+    rows: list[list[int]] = []
+    parts: list[Path] = []
+    with (folder / LENGTHS).open("wb") as lengths:
+        for part, (row, batch) in _shards(store, state, folder, shard_bytes):
+            if len(parts) == part:
+                parts.append(folder / f"part-{part}")
+            rows.append([part, *row])
+            offsets = numbers(batch.column("input_ids").offsets)
+            np.diff(offsets.astype(np.int64)).astype("<u4").tofile(lengths)
+    np.array(rows, dtype="<i8").tofile(folder / BATCHES)
+    shards = []
+    for number, part_path in enumerate(parts):
+        path = part_path.rename(folder / f"data-{number:05}-of-{len(parts):05}.arrow")
+        (root / sums_name(f"{name}/{path.name}")).write_bytes(b"".join(_sums(path, piece_bytes)))
+        shards.append(Shard(f"{name}/{path.name}", path.stat().st_size))
+    state["_data_files"] = [{"filename": Path(shard.name).name} for shard in shards]
+    (folder / _STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    for other in ("dataset_info.json", MANIFEST_NAME):
+        shutil.copyfile(store / other, folder / other)
+    described = read_json(store / MANIFEST_NAME)
+    described.pop("format")
+    return Side(StoreManifest(**described), tuple(shards))
+
+
+def _shards(
+    store: Path, state: Any, folder: Path, shard_bytes: int
+) -> Iterator[tuple[int, tuple[list[int], pa.RecordBatch]]]:
+    """Copies a store's record batches into `part-0`, `part-1`, ...; gives each with its row of `batches.i64`."""
+    number, out = 0, (folder / "part-0").open("wb")
+    try:
+        is_begun = has_batches = False
+        for file in state["_data_files"]:
+            with pa.OSFile(str(store / file["filename"])) as source, pa.ipc.open_stream(source) as reader:
+                head = reader.schema.serialize()
+                for batch in reader:
+                    if not batch.num_rows:
+                        continue
+                    message = batch.serialize()
+                    if has_batches and out.tell() + len(message) + len(_END_OF_STREAM) > shard_bytes:
+                        out.write(_END_OF_STREAM)
+                        out.close()
+                        number, is_begun = number + 1, False
+                        out = (folder / f"part-{number}").open("wb")
+                    if not is_begun:
+                        out.write(head)
+                        is_begun = has_batches = True
+                    yield number, (_row(message, reader.schema, out.tell()), batch)
+                    out.write(message)
+        out.write(_END_OF_STREAM)
+    finally:
+        out.close()
+
+
+def _row(message: pa.Buffer, schema: pa.Schema, at: int) -> list[int]:
+    """Tokens, documents, and the bytes in the file where a batch's ids and masks begin."""
+    whole = pa.ipc.read_record_batch(message, schema)
+    ids = whole.column("input_ids").values
+    places = [_place(ids, message, at)]
+    places.append(
+        _place(whole.column("is_target").values, message, at) if "is_target" in schema.names else -1
+    )
+    return [len(ids), whole.num_rows, *places]
+
+
+def _place(values: pa.Array, message: pa.Buffer, at: int) -> int:
+    data = values.buffers()[1]
+    return at if data is None or not len(values) else at + int(data.address - message.address)
+
+
+def _sums(path: Path, piece_bytes: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(piece_bytes):
+            yield digest_of(piece)
