@@ -11,7 +11,7 @@ file never mix with those of the old one. A start over a half-done build reads d
 where it goes on) and encodes none twice but those behind the last position.
 
 Memory: one batch of text with its encodings, one record batch a store, and the largest text file, held whole.
-Of a document 17 bytes are kept while they are read first, and 2 while they are encoded: its hash lies in a file.
+Of a document 17 bytes are kept while they are read first, and 2 while they are encoded: the hashes lie in a file.
 """
 
 from __future__ import annotations
