@@ -5,8 +5,8 @@
 
 1. A store of random ids, made anew, and a corpus of it behind a web server in a process of its own, which answers each
    request after a delay.
-2. Steps of 32 windows of 1,024 tokens through the loader (no worker processes), in the order of a run: from the disk, from
-   the server with an empty cache, and again the same steps with what the cache has.
+2. Steps of 32 windows of 1,024 tokens through the loader (no worker processes), in the order of a run: from the disk,
+   from the server with an empty cache, and again the same steps with what the cache has.
 
 Prints one JSON object: thousands of tokens a second and processor seconds of each (median, lowest and highest of the
 rounds, which are interleaved), requests, and bytes fetched for each byte of the tokens used.
