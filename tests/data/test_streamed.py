@@ -78,7 +78,22 @@ def test_a_broken_server_changes_nothing(web, serve, numbers, monkeypatch) -> No
     monkeypatch.setattr("babygpt.data.web._PART_SECONDS", 0.2)
     place = serve(numbers, piece_bytes=500, shard_bytes=20_000)
     store = StreamedStore(place, "train")
-    web.faults = [503, ("cut", 100), ("wrong", 7), ("stall", 50), ("cut", 0), 429, ("wrong", 450), 500]
+    web.faults = [503, ("cut", 100), ("wrong", 7), ("stall", 50)]  # of checksums
+    for start in range(0, 40_000, 8_000):
+        store.ids(start, 1)
+    assert web.faults == []
+    web.faults = [
+        ("wrong", 7),
+        503,
+        ("cut", 100),
+        ("wrong", 450),
+        ("stall", 50),
+        ("cut", 0),
+        429,
+        None,
+        ("wrong", 600),
+        500,
+    ]
     np.testing.assert_array_equal(store.ids(0, 40_000), numbers.ids(0, 40_000))
     np.testing.assert_array_equal(store.target_mask(0, 40_000), numbers.target_mask(0, 40_000))
     assert web.faults == []
