@@ -55,7 +55,7 @@ test-lab: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m lab --numprocesses 2 $(ARGS)
 
 test-chaos: $(VENV)/.test
-	$(PY) -m pytest -m chaos $(ARGS)
+	$(PY) -m pytest -m chaos -o faulthandler_timeout=600 $(ARGS)
 
 # One stamp for each set of packages, so that training needs nothing that only tests do.
 $(VENV)/.python:

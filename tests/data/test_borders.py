@@ -145,19 +145,6 @@ def test_prose_cut_anywhere_comes_out_as_defined(encoders, prose, which: str) ->
             check(parts, encoders[which])
 
 
-def test_numbers_are_cut_from_where_they_begin() -> None:
-    # Two zeros are one token, so that where the threes begin decides what is; that may be far away.
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    entries = ["</s>", *letters, "00"]
-    backend = Tokenizer(models.BPE({entry: i for i, entry in enumerate(entries)}, [("0", "0")]))
-    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(_THREES), "isolated"), level])
-    threes = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
-    for zeros in range(60, 76):
-        for end in ("", "1", "12", "123"):
-            check([f"a{'0' * zeros}{end}", "0" * 45], threes)
-
-
 def test_of_a_conversation_little_more_than_its_text_is_encoded(encoders, monkeypatch) -> None:
     from babygpt.data import borders
 
