@@ -462,3 +462,16 @@ def test_a_published_folder_has_the_usual_rights(tmp_path: Path) -> None:
     path = publish_folder(tmp_path, "one", fill, {})
     (tmp_path / "usual").mkdir()
     assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_a_pipe_or_device_is_not_replaced(tmp_path: Path) -> None:
+    """`--out /dev/null`, as root, would leave the computer without it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for path in (pipe, tmp_path / "link"):
+        with pytest.raises(InputError, match="is no regular file"):
+            files.write_text_atomic(path, "text")
+    assert pipe.is_fifo()
+    assert visible(tmp_path) == ["link", "pipe"]

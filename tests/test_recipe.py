@@ -26,6 +26,7 @@ from babygpt.recipe import (
     from_dict,
     read_recipe,
     to_dict,
+    to_yaml,
     write_recipe,
 )
 from babygpt.settings import CheckpointPlan
@@ -286,3 +287,12 @@ def test_defaults_are_those_of_the_design():
         "validate": {"every_steps": "auto", "batches": "auto"},
         "seed": 0,
     }  # fmt: skip
+
+
+def test_a_name_that_turns_the_direction_of_writing_is_escaped() -> None:
+    recipe = Recipe(model=ModelRecipe(name="/models/abc\u202efdp"), data=DataRecipe(path=("t\u00e9xt",)))
+    text = to_yaml(recipe)
+    assert "\u202e" not in text
+    assert r"\u202e" in text.lower()
+    assert yaml.safe_load(text)["model"]["name"] == recipe.model.name
+    assert "t\u00e9xt" in to_yaml(replace(recipe, model=ModelRecipe()))

@@ -48,6 +48,8 @@ def test_a_file_is_read_up_to_a_size(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
 def test_an_endless_file_ends() -> None:
     with pytest.raises(ValueError, match="larger than"):
+        read_bytes(Path("/dev/zero"), 1000)
+    with pytest.raises(ValueError, match="no regular file"):
         read_json(Path("/dev/zero"))
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from babygpt.disk import ensure_space, free_bytes, fsync_dir, fsync_file, plain_errors
 from babygpt.errors import CheckpointError, InputError
-from babygpt.untrusted import read_json, shown
+from babygpt.untrusted import is_endless, read_json, shown
 
 __all__ = [
     "MANIFEST",
@@ -87,6 +87,8 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Writes a file, so that the path holds the old bytes or the new; may raise SpaceError, InputError."""
     partial = _beside(path, _PARTIAL)
     with plain_errors(path.parent):
+        if is_endless(path):  # to rename over /dev/null would take it from everybody
+            raise InputError("is no regular file", where=str(path), hint="Give the name of a file")
         try:
             with open(partial, "xb") as file:
                 file.write(data)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Curves", "Finding", "curves_of", "findings"]
+__all__ = ["Curves", "Finding", "curves_of", "findings", "joined"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -82,20 +82,35 @@ class Finding:
 def curves_of(
     lines: Sequence[dict[str, Any]], total_steps: int | None = None, waiting: float | None = None
 ) -> Curves:
-    """The curves in the lines of a run's `metrics.jsonl`."""
-    steps = [line for line in lines if "train_loss" in line]
+    """The curves in the lines of a run's `metrics.jsonl`; what is no number in them is left out."""
+    whole = [line for line in lines if type(line.get("step")) is int and 0 <= line["step"] < 2**63]
+    steps = [line for line in whole if "train_loss" in line]
+    validations = [(line["step"], _number(line.get("val_loss"))) for line in whole if "val_loss" in line]
     return Curves(
         steps=np.array([line["step"] for line in steps], dtype=np.int64),
-        losses=np.array([line["train_loss"] for line in steps], dtype=np.float64),
-        rates=np.array([line.get("lr") for line in steps], dtype=np.float64),
-        validations=tuple(
-            (int(line["step"]), float(line["val_loss"]))
-            for line in lines
-            if line.get("val_loss") is not None and math.isfinite(line["val_loss"])
-        ),
+        losses=np.array([_number(line["train_loss"]) for line in steps], dtype=np.float64),
+        rates=np.array([_number(line.get("lr")) for line in steps], dtype=np.float64),
+        validations=tuple((step, loss) for step, loss in validations if math.isfinite(loss)),
         total_steps=total_steps,
         waiting=waiting,
     )
+
+
+def joined(before: Curves, since: Curves) -> Curves:
+    """Curves and what came after them; the length of the run and the time waited are the later's."""
+    return Curves(
+        np.concatenate([before.steps, since.steps]),
+        np.concatenate([before.losses, since.losses]),
+        np.concatenate([before.rates, since.rates]),
+        before.validations + since.validations,
+        since.total_steps,
+        since.waiting,
+    )
+
+
+def _number(value: Any) -> float:
+    """A finite number, or NaN: a file may be damaged, and JSON allows whole numbers beyond any float."""
+    return float(value) if type(value) in (int, float) and abs(value) < 1e300 else math.nan
 
 
 def findings(curves: Curves) -> tuple[Finding, ...]:

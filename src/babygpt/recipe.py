@@ -17,7 +17,7 @@ from babygpt.errors import RecipeError
 from babygpt.files import write_text_atomic
 from babygpt.presets import check_preset
 from babygpt.tokenizer_names import trained_tokenizer
-from babygpt.untrusted import redacted
+from babygpt.untrusted import redacted, shown
 
 __all__ = [
     "Auto",
@@ -359,7 +359,14 @@ def to_yaml(recipe: Recipe) -> str:
     values = to_dict(recipe)
     for name in ("path", "val_path"):
         values["data"][name] = [redacted(path) for path in values["data"][name]]
-    return _HEADER + yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    text = _dumped(values, plain=True)
+    # A name may turn the direction of writing: such text is read as one thing and taken as another.
+    return _HEADER + (text if shown(text) == text else _dumped(values, plain=False))
+
+
+def _dumped(values: dict[str, Any], *, plain: bool) -> str:
+    """YAML with letters of every language as they are, or escaped."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=plain, width=110)
 
 
 def write_recipe(path: Path | str, recipe: Recipe) -> None:

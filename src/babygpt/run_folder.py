@@ -19,6 +19,7 @@ from typing import Any
 from babygpt.errors import CheckpointError
 from babygpt.files import MANIFEST, read_manifest, set_aside
 from babygpt.recipe import Recipe, read_recipe
+from babygpt.untrusted import is_endless
 
 __all__ = [
     "ROLLBACKS",
@@ -73,9 +74,15 @@ def _parsed(line: bytes) -> tuple[float, Any]:
 
 
 def whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a `.jsonl` file of a run, one at a time; none if there is no such file."""
+    """The whole lines of a `.jsonl` file of a run, one at a time; none if there is no such file.
+
+    Raises:
+        OSError: it cannot be read. ValueError: it is a pipe or a device, which may never end.
+    """
     if not path.exists():
         return
+    if is_endless(path):
+        raise ValueError("it is no regular file")
     with path.open("rb") as file:  # as bytes: text may hold other line ends than ours
         for line in file:
             step, value = _parsed(line)
@@ -189,7 +196,7 @@ def read_rollbacks(out: Path) -> list[Rollback]:
         return []
     try:
         found = [Rollback(**{k: int(v) for k, v in entry.items()}) for entry in json.loads(path.read_text())]
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"cannot be read ({error})", where=str(path)) from error
     if any(not 0 <= r.to < r.spike <= r.seen for r in found):
         raise CheckpointError("holds a rollback that is none", where=str(path))

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["parse_json", "parse_yaml", "read_bytes", "read_json", "redacted", "shown"]
+__all__ = ["is_endless", "parse_json", "parse_yaml", "read_bytes", "read_json", "redacted", "shown"]
 
 # C0, DEL and C1 controls, line and paragraph separators, what reverses the direction of writing, half surrogates.
 _HIDDEN = re.compile(
@@ -51,6 +51,11 @@ def _escaped(found: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
+def is_endless(path: Path) -> bool:
+    """Whether a file is a pipe, a socket or a device, or leads to one: reading it may wait or go on for ever."""
+    return path.exists() and not (path.is_file() or path.is_dir())
+
+
 def read_bytes(path: Path, most: int) -> bytes:
     """A file's bytes, which must be few.
 
@@ -81,11 +86,13 @@ def parse_json(content: bytes) -> Any:
 
 
 def read_json(path: Path, most: int = 16_000_000) -> Any:
-    """The JSON value in a file of at most so many bytes.
+    """The JSON value in a regular file of at most so many bytes.
 
     Raises:
-        OSError, ValueError: as `read_bytes` and `parse_json`.
+        OSError, ValueError: as `read_bytes` and `parse_json`; or it is a pipe or a device.
     """
+    if is_endless(path):
+        raise ValueError("it is no regular file")
     return parse_json(read_bytes(path, most))
 
 

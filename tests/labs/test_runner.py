@@ -91,6 +91,23 @@ def test_a_damaged_run_is_named(tmp_path, text):
         run_lab(made_up(), SMALL, tmp_path, 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("outcomes", {}), ("outcomes", 3), ("arm", "worse"), ("number", 1), ("cpu_seconds", "x"),
+        ("cpu_seconds", 10**400), ("curves", {"train_loss": 5}), ("curves", {"train_loss": [["1", 2]]}),
+        ("tables", {"Table": [3]}), ("tables", {"Table": []}), ("setting", "x"),
+    ],
+)  # fmt: skip
+def test_a_run_that_lacks_something_is_named(tmp_path, name, value):
+    """As another version of the lab leaves it, or a hand that was in it."""
+    run_lab(made_up(), SMALL, tmp_path, 2)
+    file = tmp_path / "runs" / "base-0.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: value}))
+    with pytest.raises(InputError, match=r"base-0\.json: .*Take it away"):
+        run_lab(made_up(), SMALL, tmp_path, 2)
+
+
 def test_one_pair_is_too_few(tmp_path):
     with pytest.raises(RecipeError, match=r"seeds: 1 is not at least 2"):
         run_lab(made_up(), SMALL, tmp_path / "none", 1)

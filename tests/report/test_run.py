@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 from babygpt.errors import CheckpointError, RecipeError
 from babygpt.report.run import read_run
+from babygpt.report.verb import report
+from babygpt.settings import ReportSettings
 from babygpt.training.alive import alone_in
 from run_folders import lines, make_run, write_lines
 
@@ -68,6 +71,44 @@ def test_whatever_else_is_damaged_is_left_out(tmp_path: Path, name: str, content
     if name.endswith(".json") and content != b"[1]":
         assert [note.partition(":")[0] for note in run.notes] in ([name], [])
     assert run.recipe.budget.steps == 40
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rollbacks.json", '[{"spike": Infinity, "seen": 3, "to": 0}]'),
+        ("samples.jsonl", '{"step": -Infinity, "text": "a"}\n'),
+        ("data.json", '{"size": 1%s}' % ("0" * 400)),
+        ("data.json", '{"size": Infinity}'),
+        ("metrics.jsonl", '{"step": 3, "train_loss": 2, "targets": 9, "tokens_per_second": 1e-299}\n' * 2),
+        ("metrics.jsonl", '{"step": 3, "train_loss": 2, "targets": 9, "tokens_per_second": -5}\n' * 2),
+    ],
+)
+def test_numbers_beyond_any_bound_are_left_out(tmp_path: Path, name: str, content: str) -> None:
+    out = make_run(tmp_path / "a")
+    if name == "data.json":
+        value = json.loads((out / name).read_text())
+        value["path"][0]["files"] = [["a.txt", json.loads(content)["size"]]]
+        content = json.dumps(value)
+    (out / name).write_text(content)
+    result = report(ReportSettings((str(out),)))
+    seconds = result.runs[0].seconds
+    assert seconds is None or 0 <= seconds < 1e20
+    assert [note.partition(":")[0] for note in read_run(out, 100).notes] in ([name], [])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+@pytest.mark.parametrize("name", ["metrics.jsonl", "samples.jsonl", "machine.json", "data.json"])
+def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    out = make_run(tmp_path / "a")
+    (out / name).unlink(missing_ok=True)
+    os.mkfifo(out / name)
+    (out / "checkpoints" / "babygpt-1.00").mkdir()
+    os.mkfifo(out / "checkpoints" / "babygpt-1.00" / "manifest.json")
+    run = read_run(out, 100)
+    assert [note.partition(":")[0] for note in run.notes] == [name]
+    assert run.best is not None
+    assert run.best.path.name == "babygpt-2.25"
 
 
 def test_the_recipe_alone(tmp_path: Path) -> None:

@@ -203,3 +203,9 @@ def test_no_torch_is_imported_for_it(tmp_path: Path) -> None:
 def test_the_result_is_what_the_command_shows() -> None:
     result = ReportResult("p.html", (), (("run", "x"), ("a", "1")))
     assert result.lines() == ["run  x", "a    1", "", "page: p.html"]
+
+
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    with pytest.raises(InputError, match=r"cannot be written \(.*\)\. Give another --out"):
+        report(ReportSettings((str(run),), out=str(tmp_path / ("x" * 300))))

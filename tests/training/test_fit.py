@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
+import sys
 import warnings
 
 import lightning as L
@@ -10,6 +13,7 @@ import pytest
 import torch
 
 from babygpt import BabyGPT, LLMDataModule, fit, validate
+from babygpt.errors import Stopped
 
 STEPS = 6
 
@@ -78,3 +82,18 @@ def test_the_probe_sees_the_module_at_every_validation(tiny_gpt2, text):
     found = fit(module, data, steps=4, probe=probe)
     assert seen == [0, 4]
     assert found.validations[-1]["sum"] == float(next(module.parameters()).detach().sum())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there a process cannot send itself a SIGTERM")
+@pytest.mark.parametrize("at", [0, 1, STEPS])
+def test_a_stop_is_no_success(tiny_gpt2, text, at):
+    """Lightning raises a SystemExit without a code, which is 0; or, after the last step, nothing."""
+    module, data = pieces(tiny_gpt2, text)
+
+    def probe(module):
+        if module.trainer.global_step == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    with pytest.raises(Stopped, match="stopped by signal 15"):
+        fit(module, data, steps=STEPS, validate_every=1, probe=probe)

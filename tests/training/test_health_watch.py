@@ -55,3 +55,45 @@ def test_time_that_goes_by_between_batches_is_counted(
     assert len(said) == 1
     assert "of the time goes by until the next batch is there" in said[0]
     assert said[0].startswith("health at step 300: ")
+
+
+def test_a_damaged_line_of_the_run_before_is_passed_over(tmp_path: Path) -> None:
+    odd: list[dict[str, Any]] = [
+        {"step": 1, "train_loss": "x", "lr": []},
+        {"step": 2, "train_loss": 10**400, "lr": 0.1},
+        {"step": "3", "train_loss": 2.0},
+        {"step": 2**70, "train_loss": 2.0},
+        {"step": 4, "val_loss": "x"},
+        {"step": 5, "val_loss": None},
+    ]
+    said = list[str]()
+    HealthWatch(RunFiles(tmp_path), odd, 1000, said.append)
+    assert not said
+
+
+def test_a_long_run_is_not_held_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks become rarer as each takes longer, and see every line once."""
+    taken, looks = 0, list[int]()
+    files = RunFiles(tmp_path)
+
+    def take() -> list[dict[str, Any]]:
+        nonlocal taken
+        begun, taken = taken, trainer.global_step
+        looks.append(taken)
+        return [{"step": n, "train_loss": 2.0, "lr": 0.1} for n in range(begun + 1, taken + 1)]
+
+    monkeypatch.setattr(files, "take", take)
+    seen: list[int] = []
+    monkeypatch.setattr(
+        "babygpt.training.health_watch.findings", lambda curves: seen.append(len(curves.steps)) or ()
+    )
+    watch = HealthWatch(files, [], 50_000, list[str]().append)
+    trainer: Any = SimpleNamespace(
+        global_step=0, accumulate_grad_batches=1, is_global_zero=True, sanity_checking=False
+    )
+    for step in range(1, 50_001):
+        trainer.global_step = step
+        watch.on_train_batch_end(trainer, None, None, None, 0)
+    assert looks[:100] == list(range(100, 10_001, 100))
+    assert len(looks) < 100 + 100 * 1.7
+    assert seen[1:] == looks

@@ -83,6 +83,34 @@ def test_the_collector_rests_between_intervals(make_data: Make, make_module: Mak
     assert _is_as_before(module)
 
 
+def test_a_trainer_that_logs_nothing_trains(make_data: Make, make_module: Make) -> None:
+    """Lightning takes 0 for never."""
+    module = make_module()
+    trainer_of(max_steps=4, log_every_n_steps=0).fit(module, datamodule=make_data(4))
+    assert module.trainer.global_step == 4
+
+
+def test_where_nothing_is_compiled_kernels_are_as_without(
+    make_data: Make, make_module: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A model with an operation that has no deterministic kernel trains all the same."""
+    seen = set[bool]()
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("no compiler")
+
+    class Modes(L.Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            seen.add(torch.are_deterministic_algorithms_enabled())
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    module = make_module(compile=True)
+    _trained(make_data(4), module, Modes())
+    assert "not compiled, going on without" in caplog.text
+    assert seen == {False}
+    assert _is_as_before(module)
+
+
 def test_whoever_has_it_off_keeps_it_off(make_data: Make, make_module: Make) -> None:
     gc.disable()
     try:

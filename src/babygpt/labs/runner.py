@@ -60,7 +60,7 @@ def run_lab(
         raise RecipeError(f"{pairs} is not at least 2", where="seeds", hint="An interval takes two pairs")
     plan = lab.plan(scale, pairs)
     each = len(plan) // pairs
-    done = {n: _read(_file(out, s, n // each), s) for n, s in enumerate(plan)}
+    done = {n: _read(lab, _file(out, s, n // each), s, n // each) for n, s in enumerate(plan)}
     make_folder(out / "runs")
     begun = time.monotonic()
     runs = []
@@ -125,19 +125,25 @@ def _file(out: Path, setting: Setting, number: int) -> Path:
     return out / "runs" / f"{setting.arm}-{number}.json"
 
 
-def _read(path: Path, setting: Setting) -> dict[str, Any] | None:
+def _read(lab: Lab, path: Path, setting: Setting, number: int) -> dict[str, Any] | None:
     """A run that was made before; None where there is none."""
     if not path.exists():
         return None
     try:
         run: dict[str, Any] = read_json(path)
-        made_by, _ = run["setting"], (run["number"], run["cpu_seconds"], run["curves"], run["tables"])
-        numbers = run["outcomes"].values()
-        whole = all(v is None or isinstance(v, float | int) for v in numbers)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        made_by, outcomes = dict(run["setting"]), dict(run["outcomes"])
+        if (run["arm"], run["number"]) != (setting.arm, number):
+            raise ValueError("it is another one's")
+        _check_form(run)
+        whole = all(v is None or isinstance(v, float | int) for v in outcomes.values())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise InputError(f"is no run of a lab ({error})", where=str(path), hint="Take it away") from error
     if not whole:
         raise InputError("has outcomes that are no numbers", where=str(path), hint="Take it away")
+    missing = [o.name for o in lab.outcomes if o.name not in outcomes]
+    if missing:
+        what = f"has no {missing[0]}: another version of the lab made it"
+        raise InputError(what, where=str(path), hint="Take it away, or give another --out")
     wanted = asdict(setting)
     other = [name for name in wanted if made_by.get(name) != wanted[name]]
     if other:
@@ -148,6 +154,19 @@ def _read(path: Path, setting: Setting) -> dict[str, Any] | None:
             hint="Give another --out",
         )
     return run
+
+
+def _check_form(run: Mapping[str, Any]) -> None:
+    """Raises ValueError or TypeError where a run has not the form that its page needs."""
+    math.isfinite(run["cpu_seconds"])
+    for points in dict(run["curves"]).values():
+        for x, y in points:
+            math.isfinite(x)
+            if y is not None:
+                math.isfinite(y)
+    for rows in dict(run["tables"]).values():
+        if not rows or not all(isinstance(cell, str) for row in rows for cell in row):
+            raise ValueError("a table in it is none")
 
 
 def _progress(run: Mapping[str, Any], done: int, of: int, seconds: float) -> str:

@@ -166,7 +166,7 @@ class _Gatherer:
     def step(self, line: dict[str, Any]) -> None:
         step, tokens = _whole(line.get("step")), _whole(line.get("tokens"))
         targets = _whole(line.get("targets"))
-        speed = _number(line.get("tokens_per_second"))
+        speed = _speed(line.get("tokens_per_second"))
         if speed:
             if self._speed is None:
                 self._time_the_first(speed)
@@ -283,6 +283,12 @@ def _number(value: Any) -> float | None:
     if type(value) not in (int, float) or not abs(value) < 1e300:
         return None
     return float(value)
+
+
+def _speed(value: Any) -> float | None:
+    """A speed that time can be told by; None for what no computer could have measured."""
+    number = _number(value)
+    return number if number is not None and 1e-9 < number < 1e18 else None
 
 
 def _whole(value: Any) -> int:

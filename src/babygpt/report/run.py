@@ -36,6 +36,9 @@ _MOST_SAMPLES = 40
 _MOST_LETTERS = 4000  # of a sample
 _MOST_STORES = 50
 _DATA, _MACHINE = "data.json", "machine.json"
+_DAMAGED = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError
+)  # fmt: skip
 _LARGEST = 200_000_000  # bytes of data.json: a line for each of a million files
 
 
@@ -161,13 +164,13 @@ def read_run(path: Path, points: int) -> RunView:
             notes.append(f"{name}: {error.what}")
         except FileNotFoundError:
             notes.append(f"{name}: is missing")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except _DAMAGED as error:
             notes.append(f"{name}: cannot be read ({type(error).__name__})")
         return otherwise
 
     none: tuple[tuple[Sample, ...], int] = ((), 0)
     samples, sampled = tried("samples.jsonl", lambda: _samples(whole_lines(path / "samples.jsonl")), none)
-    found = tuple(discover(path / "checkpoints"))
+    checkpoints = path / "checkpoints"
     return RunView(
         path=path,
         recipe=recipe,
@@ -178,8 +181,8 @@ def read_run(path: Path, points: int) -> RunView:
         sampled=sampled,
         machine=tried(_MACHINE, lambda: dict(read_json(path / _MACHINE)), {}),
         data=tried(_DATA, lambda: _stored(path / _DATA), None),
-        checkpoints=found,
-        best=best(path / "checkpoints"),
+        checkpoints=tuple(tried("checkpoints", lambda: discover(checkpoints), [])),
+        best=tried("checkpoints", lambda: best(checkpoints), None),
         rollbacks=tuple(tried("rollbacks.json", lambda: read_rollbacks(path), [])),
         is_at_work=is_at_work(path),
         notes=tuple(notes),
@@ -228,12 +231,19 @@ def _stored(path: Path) -> Stored:
 def _source(place: dict[str, Any]) -> SourceFiles:
     files = place["files"]
     return SourceFiles(
-        str(place["path"]), str(place["kind"]), len(files), sum(int(size) for _, size, *_ in files)
+        str(place["path"]), str(place["kind"]), len(files), sum(_count(size) for _, size, *_ in files)
     )
 
 
 def _counts(value: Any) -> tuple[int, int] | None:
-    return None if value is None else (int(value["documents"]), int(value["tokens"]))
+    return None if value is None else (_count(value["documents"]), _count(value["tokens"]))
+
+
+def _count(value: Any) -> int:
+    count = int(value)
+    if not 0 <= count < 2**63:
+        raise ValueError("a number in it is none that could be counted")
+    return count
 
 
 def _notes_of(key: str) -> tuple[tuple[str, ...], bool]:

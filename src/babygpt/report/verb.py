@@ -101,14 +101,22 @@ def report(settings: ReportSettings) -> ReportResult:
     points = max(_LEAST_POINTS, min(_MOST_POINTS, _POINTS // len(settings.runs)))
     runs = [read_run(Path(path), points) for path in settings.runs]
     page = Path(settings.out) if settings.out is not None else runs[0].path / NAME
+    try:
+        _write(page, report_page(runs))
+    except OSError as error:  # a name that is too long, a place where no file can be made
+        what = f"cannot be written ({(error.strerror or str(error)).lower()})"
+        raise InputError(what, where=str(page), hint="Give another --out") from error
+    return ReportResult(str(page), tuple(map(_numbers, runs)), _rows(runs))
+
+
+def _write(page: Path, content: str) -> None:
     if page.is_dir():
         raise InputError("is a folder", where=str(page), hint="Give the name of a file, such as page.html")
     if not page.parent.is_dir():
         raise InputError(
             "there is no such folder", where=str(page.parent), hint="Make it, or give another --out"
         )
-    write_text_atomic(page, report_page(runs))
-    return ReportResult(str(page), tuple(map(_numbers, runs)), _rows(runs))
+    write_text_atomic(page, content)
 
 
 def _rows(runs: list[RunView]) -> tuple[tuple[str, ...], ...]:

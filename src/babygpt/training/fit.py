@@ -7,16 +7,20 @@ before the first step, every step's record, a validation at the end and wherever
 from __future__ import annotations
 
 import logging
+import signal
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import lightning as L
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from transformers.utils import logging as transformers_logging
 
 from babygpt.data.module import LLMDataModule
+from babygpt.errors import Stopped
 from babygpt.training.module import BabyGPT
 
 __all__ = ["Fitted", "Probe", "fit", "quiet", "validate"]
@@ -65,6 +69,7 @@ def fit(
     Raises:
         InputError: module or data cannot be used; the message says why.
         NotFiniteError: gradients that were no numbers, many steps in a row.
+        Stopped: by SIGTERM.
     """
     quiet()
     data.setup()
@@ -89,10 +94,13 @@ def fit(
         use_distributed_sampler=False,
         callbacks=[recorder],
     )
-    trainer.validate(module, datamodule=data, verbose=False)
-    trainer.fit(module, datamodule=data)
-    if recorder.validations[-1]["step"] != steps:
+    with _stoppable(trainer):
         trainer.validate(module, datamodule=data, verbose=False)
+    with _stoppable(trainer):
+        trainer.fit(module, datamodule=data)
+    with _stoppable(trainer):
+        if recorder.validations[-1]["step"] != steps:
+            trainer.validate(module, datamodule=data, verbose=False)
     wall, cpu = recorder.clock.total
     return Fitted(tuple(recorder.steps), tuple(recorder.validations), wall, cpu)
 
@@ -102,6 +110,7 @@ def validate(module: BabyGPT, data: LLMDataModule) -> dict[str, float]:
 
     Raises:
         InputError: module or data cannot be used; the message says why.
+        Stopped: by SIGTERM.
     """
     quiet()
     trainer = L.Trainer(
@@ -112,7 +121,8 @@ def validate(module: BabyGPT, data: LLMDataModule) -> dict[str, float]:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    (metrics,) = trainer.validate(module, datamodule=data, verbose=False)
+    with _stoppable(trainer):
+        (metrics,) = trainer.validate(module, datamodule=data, verbose=False)
     return {name: float(value) for name, value in metrics.items()}
 
 
@@ -123,6 +133,17 @@ def quiet() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _stoppable(trainer: L.Trainer) -> Iterator[None]:
+    """Tells that it was stopped: Lightning makes of a SIGTERM an exit with code 0, or nothing at the end."""
+    try:
+        yield
+    except SIGTERMException:
+        raise Stopped(signal.SIGTERM) from None
+    if trainer.received_sigterm:
+        raise Stopped(signal.SIGTERM)
 
 
 class _Clock:

@@ -1,7 +1,8 @@
 """Looks at a run's curves while it trains, and says once of each kind what is not well and how to mend it.
 
-At every validation, and every hundred steps: a look takes a millisecond or a few. Nothing is written: whoever has the
-lines of `metrics.jsonl` finds the same in them.
+At every validation, and every hundred steps, later when the steps have grown by a hundredth: a look takes a
+millisecond or a few, and 60 after a million steps, of which 24 bytes each are kept. Nothing is written: whoever has
+the lines of `metrics.jsonl` finds the same in them.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from typing import Any
 
 import lightning as L
 
-from babygpt.health import curves_of, findings
+from babygpt.health import curves_of, findings, joined
 from babygpt.training.callbacks import RunFiles
 
 __all__ = ["HealthWatch"]
 
 _EVERY = 100  # steps
+_SHARE = 100  # looks are at least this part of the steps so far apart, so that all together stay cheap
 _FEWEST_WAITS = 50  # micro-batches, before the time that the loader takes is worth a word
 _SHORT_WAIT = 0.005  # seconds; so long the trainer itself may take between two batches
 
@@ -40,8 +42,9 @@ class HealthWatch(L.Callback):
         say: Callable[[str], None],
     ) -> None:
         self._files, self._total, self._say = files, total_steps, say
-        self._lines = list(before)
-        self._told = {finding.kind for finding in findings(curves_of(before, total_steps))}
+        self._curves = curves_of(before, total_steps)
+        self._told = {finding.kind for finding in findings(self._curves)}
+        self._looked = 0
         self._began = self._ended = 0.0
         self._waited, self._worked, self._batches = 0.0, 0.0, 0
 
@@ -61,7 +64,9 @@ class HealthWatch(L.Callback):
         self._ended = time.perf_counter()
         self._worked += self._ended - self._began
         accumulate = trainer.accumulate_grad_batches
-        if trainer.global_step % _EVERY == 0 and (batch_idx + 1) % accumulate == 0:
+        step = trainer.global_step
+        if step % _EVERY == 0 and (batch_idx + 1) % accumulate == 0 and step - self._looked >= step / _SHARE:
+            self._looked = step
             self._look(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -74,8 +79,8 @@ class HealthWatch(L.Callback):
     def _look(self, trainer: L.Trainer) -> None:
         if not trainer.is_global_zero:
             return
-        self._lines += self._files.take()
-        for finding in findings(curves_of(self._lines, self._total, self._waiting())):
+        self._curves = joined(self._curves, curves_of(self._files.take(), self._total, self._waiting()))
+        for finding in findings(self._curves):
             if finding.kind not in self._told:
                 self._told.add(finding.kind)
                 self._say(f"health at step {trainer.global_step:,}: {finding.what}. {finding.mend}")

@@ -37,7 +37,7 @@ from babygpt.training.meter import StepMeter, StepRecord
 from babygpt.training.position import loop_state_at
 from babygpt.training.seeds import seed_micro_batch
 from babygpt.training.spikes import LossWatch
-from babygpt.training.tuning import StepTuning
+from babygpt.training.tuning import StepTuning, interval_of
 from babygpt.training.validation import ValidationSums, sums_of
 from babygpt.training.watch import PerplexityWatch
 
@@ -224,7 +224,7 @@ class BabyGPT(L.LightningModule):
             self._say(f"step {step + 1:,}: the gradient is not finite; the step is passed over")
             self.skipped.add(step + 1)
         last = self.trainer.is_last_batch or step + 1 == self.trainer.max_steps
-        if last or (step + 1) % getattr(self.trainer, "log_every_n_steps", 50) == 0:
+        if last or (step + 1) % interval_of(self.trainer) == 0:
             self.flush()
             self._interval_over = True
 

@@ -20,7 +20,10 @@ import lightning as L
 from babygpt.data.module import LLMDataModule
 from babygpt.model.blocks import compile_blocks, compiled_only, deterministic, uncompile_blocks
 
-__all__ = ["StepTuning"]
+__all__ = ["StepTuning", "interval_of"]
+
+_INTERVAL = 50  # steps, where the trainer names none
+_LONGEST = 1000  # steps until what died is collected, however seldom the trainer logs
 
 
 class StepTuning(L.Callback):
@@ -46,7 +49,7 @@ class StepTuning(L.Callback):
         """Collects when an interval is over."""
         del outputs, batch
         accumulate = trainer.accumulate_grad_batches
-        every = getattr(trainer, "log_every_n_steps", 50)
+        every = min(interval_of(trainer), _LONGEST)
         if (batch_idx + 1) % accumulate == 0 and trainer.global_step % every == 0:
             gc.collect()
 
@@ -61,7 +64,6 @@ class StepTuning(L.Callback):
         self._held.close()
 
     def _compile(self, trainer: L.Trainer, module: Any) -> None:
-        self._held.enter_context(deterministic())
         module.train()
         found = getattr(trainer, "datamodule", None)
         # Batches of another loader are not known beforehand: each shape is compiled as it comes.
@@ -75,10 +77,20 @@ class StepTuning(L.Callback):
                     nll = module.sum_nll(batch)
                 nll.backward()
 
-        if compile_blocks(module.model, trial):
+        with ExitStack() as tried:
+            tried.enter_context(deterministic())
+            if not compile_blocks(module.model, trial):
+                # Uncompiled kernels are as without: some models have one that knows no deterministic way.
+                return
+            self._held.push(tried.pop_all())
             self._held.callback(uncompile_blocks, module.model)
             if data is not None:
                 self._held.enter_context(compiled_only())
+
+
+def interval_of(trainer: L.Trainer) -> int:
+    """Optimiser steps of an interval: the trainer's for logging, or 50 where it logs nothing (0, to Lightning)."""
+    return getattr(trainer, "log_every_n_steps", 0) or _INTERVAL
 
 
 def _collector_as_before() -> None:
