@@ -49,6 +49,7 @@ from babygpt.settings import InspectSettings
 from babygpt.training.spikes import is_undone, read_rollbacks
 from babygpt.training.start import build_data, config_of
 from babygpt.training.weights import read_changes
+from babygpt.untrusted import redacted
 
 __all__ = ["inspect_data"]
 
@@ -142,7 +143,7 @@ def _result(settings: InspectSettings, module: LLMDataModule, step: int, progres
     ]
     texts, oddities, duplicates, unread = _looked(settings, module, progress)
     return InspectResult(
-        data=module.recipe.path,
+        data=tuple(map(redacted, module.recipe.path)),
         model=module.model_name,
         seed=module.seed,
         step=step,
@@ -246,4 +247,4 @@ def _no_target(recipe: DataRecipe, what: str) -> DataError:
     else:
         cause = f"what {documents:,} documents would teach is empty, or cut off"
         hint = "Give answers with text, or a larger data.block"
-    return DataError(f"{what}: {cause}", where=", ".join(recipe.path), hint=hint)
+    return DataError(f"{what}: {cause}", where=redacted(", ".join(recipe.path)), hint=hint)

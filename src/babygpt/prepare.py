@@ -128,7 +128,7 @@ def prepare_data(settings: PrepareSettings) -> PrepareResult:
     if not data.train.manifest.num_targets:
         raise DataError(
             "no token of the training data is a target",
-            where=", ".join(settings.data.path),
+            where=redacted(", ".join(settings.data.path)),
             hint="babygpt data inspect shows why",
         )
     corpus = _export(settings, data, say) if settings.to is not None else None
@@ -146,8 +146,10 @@ def _export(settings: PrepareSettings, data: PreparedData, say: Callable[[str], 
         )
     target = Path(settings.to).expanduser()
     say(f"writing the corpus to {target}")
-    export(data.folder, target, settings_of(settings.data), data.fingerprint)
-    return str(target / CORPUS_NAME)
+    made = export(data.folder, target, settings_of(settings.data), data.fingerprint)
+    if made.name != target.absolute().name:
+        say(f"another process made {target} meanwhile; this corpus is in {made.name} beside it")
+    return str(target.with_name(made.name) / CORPUS_NAME)
 
 
 def _model_name(name: str) -> str:
@@ -162,7 +164,7 @@ def _result(settings: PrepareSettings, data: PreparedData, seconds: float) -> Pr
     folders = {part.folder.parent for part in parts_of(data.train)}
     files = (file for folder in folders for file in folder.rglob("*"))
     return PrepareResult(
-        data=", ".join(settings.data.path),
+        data=redacted(", ".join(settings.data.path)),
         train=_side(data.train),
         val=_side(data.val),
         vocabulary=len(data.tokenizer),

@@ -6,7 +6,7 @@ How a computer does it is no part of it (`machine.py`): the same recipe learns t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +33,7 @@ __all__ = [
     "read_recipe",
     "to_dict",
     "to_yaml",
+    "without_secrets",
     "write_recipe",
 ]
 
@@ -354,11 +355,15 @@ def read_recipe(path: Path | str) -> Recipe:
     return from_dict(fields.read_yaml(path), str(path))
 
 
+def without_secrets(data: DataRecipe) -> DataRecipe:
+    """The same, its addresses as they may be written down."""
+    path, val_path = (tuple(map(redacted, each)) for each in (data.path, data.val_path))
+    return replace(data, path=path, val_path=val_path)
+
+
 def to_yaml(recipe: Recipe) -> str:
     """A recipe as YAML, every field; addresses without their secrets."""
-    values = to_dict(recipe)
-    for name in ("path", "val_path"):
-        values["data"][name] = [redacted(path) for path in values["data"][name]]
+    values = to_dict(replace(recipe, data=without_secrets(recipe.data)))
     text = _dumped(values, plain=True)
     # A name may turn the direction of writing: such text is read as one thing and taken as another.
     return _HEADER + (text if shown(text) == text else _dumped(values, plain=False))

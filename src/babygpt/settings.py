@@ -19,6 +19,7 @@ from babygpt.recipe import (
     ScheduleRecipe,
     ValidateRecipe,
 )
+from babygpt.untrusted import redacted
 
 __all__ = [
     "CheckpointPlan",
@@ -251,6 +252,12 @@ class PrepareSettings:
     def __post_init__(self) -> None:
         if self.to == "":
             raise RecipeError("'' is no folder", where="to")
+        if self.to is not None and "://" in self.to:
+            raise RecipeError(
+                f"{redacted(self.to)} is an address, and a corpus is written to a folder of this computer",
+                where="to",
+                hint="Give a folder, and copy it there afterwards",
+            )
         if self.to is not None and self.data.weights:
             raise RecipeError(
                 "a corpus holds one source, and data.weights mix several",

@@ -127,6 +127,25 @@ def test_a_run_is_the_same_from_text_and_corpus_and_goes_on_from_either(
     assert f"{text} holds other ids" in message(["train", "--resume", changed, "--data.path", text], capsys)
 
 
+def test_secrets_of_its_address_are_nowhere_and_are_given_again(
+    home: Path, corpus, tiny_gpt2: Path, web: WebServer, capsys
+) -> None:
+    corpus()
+    address, out = web.url("/x/corpus.json?sig=hush-query", "me:hush-word@"), home / "run"
+    common = ["--model.name", str(tiny_gpt2), "--data.block", "32"]
+    constant = ("--schedule.name", "constant", "--schedule.warmup", "1")
+    assert main(["train", *common, *constant, "--data.path", address, *TINY, "--out", str(out)]) == 0
+    assert main(["data", "inspect", *common, "--data.path", address, "--json"]) == 0
+    assert main(["data", "prepare", *common[:2], "--data.path", address]) == 0
+    assert "never written down" in message(["train", "--resume", out, "--budget.steps", "5"], capsys)
+    longer = ["train", "--resume", str(out), "--budget.steps", "5", "--data.path", address]
+    assert main(longer) == 0
+    assert losses(out)[-1][0] == 5
+    said = capsys.readouterr()
+    assert "hush" not in said.out + said.err
+    assert [p for p in home.rglob("*") if p.is_file() and b"hush" in p.read_bytes()] == []
+
+
 def test_eval_and_inspect_take_a_corpus(home: Path, corpus, tiny_gpt2: Path, capsys) -> None:
     address = corpus()
     capsys.readouterr()

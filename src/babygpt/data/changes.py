@@ -177,8 +177,8 @@ def unchanged(out: Path, recipe: DataRecipe, given: DataRecipe, named: Sequence[
         there, here = getattr(recipe, name), getattr(given, name)
         if there != here and (record is None or len(there) != len(here)):
             raise RecipeError(
-                f"the run was begun with another recipe: data.{name}: [{', '.join(there)}] there,"
-                f" [{', '.join(here)}] here",
+                f"the run was begun with another recipe: data.{name}: [{redacted(', '.join(there))}] there,"
+                f" [{redacted(', '.join(here))}] here",
                 where=str(out),
                 hint="Leave it out to go on, name where each of the same data lies now, or start a new run with --out",
             )

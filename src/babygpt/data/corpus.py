@@ -17,16 +17,17 @@ for each record batch of 4 million tokens, and checksums are 1/4096 of the shard
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from babygpt.data.arrow import StoreManifest
 from babygpt.data.remote import is_remote, localise
 from babygpt.errors import DataError
 from babygpt.files import FileEntry
-from babygpt.untrusted import parse_json, read_bytes, redacted
+from babygpt.untrusted import parse_json, read_bytes, redacted, shown
 
 __all__ = [
     "BATCHES",
@@ -34,6 +35,7 @@ __all__ = [
     "FORMAT",
     "LENGTHS",
     "MARK",
+    "MOST",
     "SIDES",
     "SUM_BYTES",
     "Corpus",
@@ -46,6 +48,8 @@ __all__ = [
 
 CORPUS_NAME, MARK, FORMAT = "corpus.json", "babygpt_corpus", 1
 BATCHES, LENGTHS, SUM_BYTES = "batches.i64", "lengths.u32", 16
+ROW_BYTES, LENGTH_BYTES = 40, 4  # of a record batch in `batches.i64`, of a document in `lengths.u32`
+MOST = 1 << 48  # of bytes, tokens, documents: sums and products of such numbers stay within 63 bits
 SIDES = ("train", "val")
 _MOST_BYTES = 64_000_000
 _MOST_PIECE = 1 << 26
@@ -130,27 +134,24 @@ def read_corpus(path: str, cache: Path) -> Corpus | None:
 
 
 def _parsed(value: dict[str, Any], key: str, where: str) -> Corpus:
-    if value[MARK] != FORMAT:
+    if type(value[MARK]) is not int or value[MARK] != FORMAT:
         raise DataError(
-            f"a corpus of format {value[MARK]!r}, and this version reads {FORMAT}",
+            f"a corpus of format {shown(repr(value[MARK]), 40)}, and this version reads {FORMAT}",
             where=where,
             hint="Use the version of BabyGPT that wrote it",
         )
     try:
-        fingerprint, tokenizer = str(value["fingerprint"]), str(value["tokenizer"])
+        fingerprint, tokenizer = _digest(value["fingerprint"]), _digest(value["tokenizer"])
         piece = _whole(value["piece"], 1, _MOST_PIECE)
         sides = {name: _side(name, value["sides"][name]) for name in SIDES}
         files = {_checked(name): _entry(entry) for name, entry in value["files"].items()}
-        for name, side in sides.items():
-            wanted = [f"{name}/{BATCHES}", f"{name}/{LENGTHS}", *(sums_name(s.name) for s in side.shards)]
-            missing = [each for each in wanted if each not in files]
-            if missing:
-                raise ValueError(f"{missing[0]} is not listed")
-        return Corpus(
-            key, fingerprint, tokenizer, piece, dict(value["settings"]), tuple(value["notes"]), sides, files
-        )
+        _check_files(sides, files, piece)
+        notes = value["notes"]
+        if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+            raise ValueError("the notes are no list of sentences")
+        return Corpus(key, fingerprint, tokenizer, piece, dict(value["settings"]), tuple(notes), sides, files)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        what = f"no whole {CORPUS_NAME} ({type(error).__name__}: {error})"
+        what = f"no whole {CORPUS_NAME} ({type(error).__name__}: {shown(error, 200)})"
         raise DataError(what, where=where, hint="Copy it again, or prepare the corpus anew") from None
 
 
@@ -158,11 +159,47 @@ def _side(name: str, value: Any) -> Side:
     shards = tuple(Shard(_checked(shard), _whole(size, 0)) for shard, size in value["shards"])
     if any(not shard.name.startswith(f"{name}/") for shard in shards):
         raise ValueError("a shard lies elsewhere")
-    manifest = StoreManifest(**value["manifest"])
-    counts = (manifest.num_tokens, manifest.num_documents, manifest.num_targets)
-    if manifest.dtype not in ("uint16", "uint32") or any(_whole(count, 0) != count for count in counts):
-        raise ValueError("the manifest of a store is malformed")
-    return Side(manifest, shards)
+    return Side(_manifest(StoreManifest(**value["manifest"])), shards)
+
+
+def _manifest(found: StoreManifest) -> StoreManifest:
+    """What a store is said to hold, each value of its type and none beyond all bounds."""
+    _digest(found.fingerprint)
+    _whole(found.num_documents, 0)
+    _whole(found.eos_id, -1)
+    targets, rate = _whole(found.num_targets, 0, _whole(found.num_tokens, 0)), found.bytes_per_target
+    masked: Any = found.has_targets
+    if type(masked) is not bool or not (masked or targets == found.num_tokens):
+        raise ValueError("the manifest of a store does not agree with itself on its targets")
+    if type(rate) not in (int, float) or not 0 <= rate <= MOST or not math.isfinite(rate):
+        raise ValueError("the manifest of a store has no number of bytes for each target")
+    if found.dtype not in ("uint16", "uint32"):
+        raise ValueError("the manifest of a store names another kind of ids")
+    return found
+
+
+def _check_files(sides: dict[str, Side], files: dict[str, FileEntry], piece: int) -> None:
+    """Every file of the index is listed, as long as what it describes asks for, and none is another's folder."""
+    for name, side in sides.items():
+        sizes = {
+            f"{name}/{LENGTHS}": LENGTH_BYTES * side.manifest.num_documents,
+            **{sums_name(s.name): SUM_BYTES * -(-s.size // piece) for s in side.shards},
+        }
+        for each in (f"{name}/{BATCHES}", *sizes):
+            if each not in files:
+                raise ValueError(f"{each} is not listed")
+        wrong = [each for each, size in sizes.items() if files[each].size != size]
+        if wrong or files[f"{name}/{BATCHES}"].size % ROW_BYTES:
+            raise ValueError(f"{(*wrong, f'{name}/{BATCHES}')[0]} is not as long as it has to be")
+    for name in files:
+        if any(str(folder) in files for folder in PurePosixPath(name).parents):
+            raise ValueError(f"{name} lies in a file")
+
+
+def _digest(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"\w{1,200}", value, re.ASCII):
+        raise ValueError("a fingerprint is malformed")
+    return value
 
 
 def _checked(name: Any) -> str:
@@ -180,7 +217,7 @@ def _entry(value: Any) -> FileEntry:
     return FileEntry(_whole(size, 0), sha256)
 
 
-def _whole(value: Any, least: int, most: int = 1 << 62) -> int:
+def _whole(value: Any, least: int, most: int = MOST) -> int:
     if type(value) is not int or not least <= value <= most:
-        raise ValueError(f"{value!r} is no whole number of at least {least}")
+        raise ValueError(f"{shown(repr(value), 40)} is no whole number from {least} to {most}")
     return value

@@ -7,9 +7,14 @@ byte is written once and read twice, for its piece's checksum and for the folder
 
 from __future__ import annotations
 
+import glob
 import json
+import os
+import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,12 +40,18 @@ from babygpt.errors import InputError
 from babygpt.files import check_name, publish_folder, read_manifest, sha256_of
 from babygpt.untrusted import read_json
 
+try:
+    import fcntl
+except ImportError:  # Windows: what a killed process left stays
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["export", "refuse_taken"]
 
 PIECE_BYTES = 1 << 16
 SHARD_BYTES = 1 << 28
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 _STATE = "state.json"
+_BEGUN_SECONDS = 60.0  # until a folder that is begun has its lock
 
 
 def refuse_taken(target: Path) -> None:
@@ -64,8 +75,8 @@ def export(
     *,
     shard_bytes: int = SHARD_BYTES,
     piece_bytes: int = PIECE_BYTES,
-) -> None:
-    """Writes a corpus, whole or not at all.
+) -> Path:
+    """Writes a corpus, whole or not at all, and removes what killed processes left of the same one.
 
     Args:
         folder: of prepared data in the cache: `train`, `val`, `tokenizer` and a manifest.
@@ -75,14 +86,21 @@ def export(
         shard_bytes: a shard ends before the record batch that would make it larger.
         piece_bytes: bytes that a checksum covers.
 
+    Returns:
+        The folder: `target`, or that with `-v1`, ... behind it where another process has made one meanwhile.
+
     Raises:
         InputError: the folder is there already, or cannot be written to.
         SpaceError: the disk is full.
     """
     refuse_taken(target)
     target = target.absolute()
+    _clear_leftovers(target)
+    held = ExitStack()
 
     def fill(partial: Path) -> None:
+        if (lock := _lock(partial)) is not None:
+            held.callback(os.close, lock)
         shutil.copytree(folder / "tokenizer", partial / "tokenizer")
         sides = {name: _write_side(folder / name, partial, name, shard_bytes, piece_bytes) for name in SIDES}
         shards = {shard.name for side in sides.values() for shard in side.shards}
@@ -94,7 +112,9 @@ def export(
             "piece": piece_bytes,
             "settings": dict(settings),
             # What they took on the disk here says nothing of where they go.
-            "notes": [n for n in read_manifest(folder).facts["notes"] if not n.startswith("on disk")],
+            "notes": [
+                _public(n) for n in read_manifest(folder).facts["notes"] if not n.startswith("on disk")
+            ],
             "sides": {
                 name: {
                     "manifest": asdict(side.manifest),
@@ -110,7 +130,36 @@ def export(
         }
         (partial / CORPUS_NAME).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
-    publish_folder(target.parent, target.name, fill, {"fingerprint": fingerprint})
+    with held:
+        return publish_folder(target.parent, target.name, fill, {"fingerprint": fingerprint})
+
+
+def _public(note: str) -> str:
+    """A note without the folder of the file that it begins with: whoever gets the corpus need not know it."""
+    about, mark, rest = note.partition(": ")
+    return "".join((re.split(r"[/\\]", about)[-1], mark, rest)) if mark else note
+
+
+def _clear_leftovers(target: Path) -> None:
+    """Removes what killed processes left half-written beside a folder under its name. Never fails."""
+    with suppress(OSError):
+        for path in target.parent.glob(f".partial-{glob.escape(target.name)}-" + "[0-9a-f]" * 8):
+            if path.stat().st_mtime < time.time() - _BEGUN_SECONDS and (lock := _lock(path)) is not None:
+                shutil.rmtree(path, ignore_errors=True)
+                os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """A descriptor that holds a folder for this process until it is closed; None where it is held, or cannot be."""
+    if fcntl is None:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _write_side(store: Path, root: Path, name: str, shard_bytes: int, piece_bytes: int) -> Side:
@@ -126,8 +175,9 @@ def _write_side(store: Path, root: Path, name: str, shard_bytes: int, piece_byte
                 parts.append(folder / f"part-{part}")
             rows.append([part, *row])
             offsets = numbers(batch.column("input_ids").offsets)
-            np.diff(offsets.astype(np.int64)).astype("<u4").tofile(lengths)
-    np.array(rows, dtype="<i8").tofile(folder / BATCHES)
+            lengths.write(np.diff(offsets.astype(np.int64)).astype("<u4").tobytes())
+    # Not by `tofile`, which does not tell when the disk is full.
+    (folder / BATCHES).write_bytes(np.array(rows, dtype="<i8").tobytes())
     shards = []
     for number, part_path in enumerate(parts):
         path = part_path.rename(folder / f"data-{number:05}-of-{len(parts):05}.arrow")

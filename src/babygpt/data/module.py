@@ -33,6 +33,7 @@ from babygpt.data.several import names_of, prepare_several
 from babygpt.data.store import PreparedData, Progress, prepare
 from babygpt.errors import CheckpointError, DataError, RecipeError
 from babygpt.recipe import DataRecipe
+from babygpt.untrusted import redacted
 
 __all__ = ["VALIDATION_TOKENS", "LLMDataModule"]
 
@@ -203,8 +204,8 @@ class LLMDataModule(L.LightningDataModule):
         if here["data_fingerprint"] != there.get("data_fingerprint", here["data_fingerprint"]):
             was = f", and was {words}" if words else ""
             wrong[0] = (
-                f"the text is not the same, or is tokenised otherwise: {', '.join(self.recipe.path)} here gives"
-                f" {self.prepared.in_words}{was}"
+                f"the text is not the same, or is tokenised otherwise: {redacted(', '.join(self.recipe.path))} here"
+                f" gives {self.prepared.in_words}{was}"
             )
         if bool(weights) != bool(self.recipe.weights):
             wrong.append(f"there are {'no ' * (not self.recipe.weights)}weights here, unlike there")

@@ -23,6 +23,7 @@ from babygpt.data.remote import is_remote
 from babygpt.data.streamed import StreamedStore
 from babygpt.data.tokenizers import load_tokenizer, tokenizer_identity, tokenizer_source
 from babygpt.errors import DataError, RecipeError, TokenizerError
+from babygpt.hub import looks_like_path
 from babygpt.recipe import DataRecipe
 from babygpt.tokenizer_names import TrainedTokenizer
 from babygpt.untrusted import redacted
@@ -52,7 +53,11 @@ class Opened:
 
 def settings_of(recipe: DataRecipe) -> dict[str, Any]:
     """What a corpus remembers of the recipe that it was prepared by; no path and nothing secret."""
-    return {name: getattr(recipe, name) for name in PREPARED_BY} | {"has_val_path": bool(recipe.val_path)}
+    kept = {name: getattr(recipe, name) for name in PREPARED_BY} | {"has_val_path": bool(recipe.val_path)}
+    loaded = recipe.tokenizer.removeprefix("file:")
+    if looks_like_path(loaded) or Path(loaded).expanduser().exists():
+        kept["tokenizer"] = f"the folder {Path(loaded).expanduser().absolute().name}"
+    return kept
 
 
 def corpora_among(paths: tuple[str, ...], cache: Path) -> list[Corpus | None]:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from babygpt.data.arrow import Ids, Mask, TargetCumsum, TokenStore
-from babygpt.data.corpus import BATCHES, LENGTHS
+from babygpt.data.corpus import BATCHES, LENGTHS, MOST
 from babygpt.data.corpus_index import Place
 from babygpt.data.pieces import Pieces, Span
 from babygpt.errors import DataError
@@ -55,15 +55,13 @@ class StreamedStore(TokenStore):
         self._batches: npt.NDArray[np.int64] = numbers[: len(numbers) // 5 * 5].reshape(-1, 5)
         self._chunk_starts = np.cumsum([0, *self._batches[:, _TOKENS]], dtype=np.int64).tolist()
         if not self._agrees():
-            raise DataError(
-                "the index of the corpus does not agree with its corpus.json",
-                where=str(path),
-                hint="Prepare the corpus anew",
-            )
+            raise _disagrees(str(path))
 
     def _agrees(self) -> bool:
-        table, sizes = self._batches, np.array([shard.size for shard in self._shards])
-        counts = (int(table[:, _TOKENS].sum()), int(table[:, _DOCUMENTS].sum()))
+        table, sizes = self._batches, np.array([shard.size for shard in self._shards], dtype=np.int64)
+        if (table > MOST).any():
+            return False
+        counts = tuple(table[:, column].sum(dtype=np.float64) for column in (_TOKENS, _DOCUMENTS))
         if counts != (self.num_tokens, self.num_documents) or (table[:, :_MASKS] < 0).any():
             return False
         if (table[:, _SHARD] >= len(sizes)).any():
@@ -81,6 +79,8 @@ class StreamedStore(TokenStore):
         whole = np.zeros(self.num_documents + 1, dtype=np.int64)
         path = self._reader.index.path(f"{self._side}/{LENGTHS}")
         np.cumsum(np.fromfile(path, dtype="<u4"), dtype=np.int64, out=whole[1:])
+        if whole[-1] != self.num_tokens:
+            raise _disagrees(str(path))
         return whole
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -138,6 +138,11 @@ class StreamedStore(TokenStore):
             size = (min(end, after) - start) * width
             yield Span(self._shards[row[_SHARD]], int(row[column]) + (start - first) * width, size)
             start, batch = after, batch + 1
+
+
+def _disagrees(where: str) -> DataError:
+    what = "the index of the corpus does not agree with its corpus.json"
+    return DataError(what, where=where, hint="Prepare the corpus anew")
 
 
 class _Masks:

@@ -188,7 +188,8 @@ def part_of(source: Source, start: int, size: int, say: Callable[[str], None]) -
                 say(f"{source.shown}: {error}; trying for some minutes more")
             pause = min(_FIRST_WAIT * 2 ** (tried - 1), _LONGEST_WAIT)
             # Random numbers of their own: those of the run are part of what it computes.
-            time.sleep(max(error.wait, pause * (0.5 + secrets.randbelow(1000) / 1000)))
+            own = pause * (0.5 + secrets.randbelow(1000) / 1000)
+            time.sleep(max(min(error.wait, _LONGEST_WAIT), own))
     raise AssertionError("the last try returns or raises")
 
 

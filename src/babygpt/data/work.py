@@ -94,7 +94,8 @@ def keep_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 def keep_hashes(work: Path, hashes: npt.NDArray[np.uint64]) -> None:
     """Writes down what the content of each document is, uint64 [documents]."""
-    hashes.tofile(work / "hashes")
+    # Not by `tofile`, which does not tell when the disk is full.
+    (work / "hashes").write_bytes(np.ascontiguousarray(hashes).data)
 
 
 def kept_hashes(work: Path, start: int) -> Iterator[int]:

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from babygpt.checkpoints import load_state, publish_staged, resolve
 from babygpt.errors import CheckpointError
 from babygpt.files import MANIFEST, remove_folder
-from babygpt.recipe import Recipe
+from babygpt.recipe import Recipe, without_secrets
 from babygpt.staging import Staged, stage
 from babygpt.training.writer import BackgroundWriter
 
@@ -55,7 +55,7 @@ class HFPayload:
             "model": module.hparams["model_name"],
             "val_loss": None if val_loss is None else float(val_loss),
             "data_fingerprint": None if data is None else data.identity()["data_fingerprint"],
-            "data": None if data is None else asdict(data.recipe),
+            "data": None if data is None else asdict(without_secrets(data.recipe)),
             "rollbacks": 0 if data is None else data.rollbacks,
         }
         return cls(module.model, None if data is None else data.tokenizer, facts)

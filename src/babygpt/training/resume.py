@@ -65,6 +65,8 @@ def resume(settings: TrainSettings, say: Say) -> Run:
     if found is None:
         say("resume: no checkpoint was reached; beginning at step 0")
     if longer:
+        if paths:  # where the data lay may be gone, or an address whose secrets were not written down
+            recipe = replace(recipe, data=changes.unchanged(out, recipe.data, settings.recipe.data, paths))
         recipe = _lengthened(recipe, settings, out, done)
     next_step = data_step(done, skips_of([(r.to, r.seen) for r in rollbacks]))
     if found is not None and done >= int(recipe.budget.steps or 0):
