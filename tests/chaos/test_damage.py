@@ -17,6 +17,7 @@ from forking import ForkServer
 pytestmark = pytest.mark.chaos
 
 FILES = (
+    "README.md",
     "config.json",
     "generation_config.json",
     "manifest.json",
