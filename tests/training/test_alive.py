@@ -21,9 +21,12 @@ from pathlib import Path
 from babygpt.training.alive import alone_in, noted
 out = Path(sys.argv[1])
 with alone_in(out), noted(out, 16, print):
+    begun, begins = os.pipe()
     if os.fork() == 0:
+        os.write(begins, b"!")
         time.sleep(20)  # a worker that outlives its parent
         os._exit(0)
+    os.read(begun, 1)  # only then has it let go of what it was forked with
     print("held", flush=True)
     time.sleep(60)
 """
