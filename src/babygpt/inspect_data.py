@@ -47,7 +47,7 @@ from babygpt.recipe import DataRecipe, Recipe
 from babygpt.run_folder import recipe_of
 from babygpt.settings import InspectSettings
 from babygpt.training.spikes import is_undone, read_rollbacks
-from babygpt.training.start import build_data, config_of
+from babygpt.training.start import build_data, config_of, resolved
 from babygpt.training.weights import read_changes
 from babygpt.untrusted import redacted
 
@@ -109,17 +109,10 @@ def _module_of(settings: InspectSettings, progress: Progress) -> tuple[LLMDataMo
 
 def _resolved(recipe: Recipe, progress: Progress) -> tuple[Recipe, PreparedData]:
     """The recipe as a run on this computer would begin with it, and its data."""
-    name = planner.choose_model(recipe.model.name, detect())
-    recipe = replace(recipe, model=replace(recipe.model, name=name))
+    recipe = planner.with_model(recipe, detect())
     data = build_data(recipe, batch_size=1, progress=progress)
-    resolved = planner.resolve_recipe(
-        recipe,
-        model_name=name,
-        parameters=planner.parameters_of(config_of(recipe, data)),
-        block=data.block,
-        windows=max(1, data.prepared.train.num_tokens // data.block),
-    )
-    return resolved, data.prepared
+    parameters = planner.parameters_of(config_of(recipe, data))
+    return resolved(recipe, data, parameters), data.prepared
 
 
 def _of_run(out: Path) -> tuple[Recipe, int]:

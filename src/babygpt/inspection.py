@@ -6,9 +6,7 @@ A result is plain values for programs, rows of a name and a value for a page, an
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from textwrap import wrap
 from typing import Any
 
 from rich.text import Text
@@ -17,11 +15,9 @@ from babygpt.data.duplicates import Contamination
 from babygpt.data.efficiency import PackingStatistics
 from babygpt.data.oddities import KINDS, Oddity
 from babygpt.data.view import WindowView
-from babygpt.terminal import LEGEND, window_lines
+from babygpt.terminal import LEGEND, aligned, window_lines
 
 __all__ = ["Duplicates", "InspectResult", "Side"]
-
-_VALUE_WIDTH = 64
 
 
 @dataclass(frozen=True)
@@ -110,11 +106,11 @@ class InspectResult:
 
     def lines(self) -> list[str | Text]:
         """For people, in 80 columns where no name or sentence is longer."""
-        lines: list[str | Text] = [*_aligned(self.step_rows()), "", *LEGEND]
+        lines: list[str | Text] = [*aligned(self.step_rows()), "", *LEGEND]
         for number, window in enumerate(self.windows, 1):
             lines += ["", Text(self.window_heading(number), style="bold")]
             lines += window_lines(window, ids=self.ids)
-        return [*lines, "", *_aligned(self.count_rows())]
+        return [*lines, "", *aligned(self.count_rows())]
 
     def window_heading(self, number: int) -> str:
         """The line above the n-th window, counted from 1."""
@@ -166,12 +162,3 @@ class InspectResult:
             rows.append(("odd", unread or found))
         rows += [("note", note) for note in self.notes]
         return [*rows, *((("page", self.html),) if self.html else ())]
-
-
-def _aligned(rows: Iterable[tuple[str, str]]) -> list[str]:
-    """Names to the left, values to the right, broken to 80 columns where they have spaces."""
-    lines = []
-    for name, value in rows:
-        first, *rest = wrap(value, _VALUE_WIDTH, break_long_words=False, break_on_hyphens=False) or [""]
-        lines += [f"{name:>14}  {first}", *(f"{'':>14}  {more}" for more in rest)]
-    return lines

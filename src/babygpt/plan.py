@@ -11,8 +11,7 @@ Cost: building the model, and about six seconds of steps.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from textwrap import wrap
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
@@ -25,7 +24,15 @@ from babygpt.machines import ASSUMED_SHARE, Machine
 from babygpt.model.cost import MemoryParts, memory_bytes, model_cost
 from babygpt.prepare import PreparationView
 from babygpt.recipe import Recipe
-from babygpt.training.start import SAVED_COPIES, build_data, build_module, config_of, require_full_steps
+from babygpt.terminal import aligned
+from babygpt.training.start import (
+    SAVED_COPIES,
+    build_data,
+    build_module,
+    config_of,
+    require_full_steps,
+    resolved,
+)
 
 __all__ = ["Alternative", "PlanResult", "plan"]
 
@@ -135,7 +142,7 @@ class PlanResult:
         if self.price is not None:
             rows.append(("price", f"{self.price:,.2f}"))
         rows += [("assumed", each) for each in self.assumptions]
-        return [*_aligned(rows), *self._table()]
+        return [*aligned(rows, names=10), *self._table()]
 
     def _origin(self) -> str:
         return "measured" if self.is_measured else "assumed"
@@ -220,19 +227,11 @@ def _assumed(flops: int, plan: MachinePlan, data: LLMDataModule, other: Machine)
 
 def _resolved(recipe: Recipe, facts: MachineFacts) -> tuple[Recipe, LLMDataModule]:
     """The recipe as a run there would begin with it, and its data."""
-    name = planner.choose_model(recipe.model.name, facts)
-    recipe = replace(recipe, model=replace(recipe.model, name=name))
+    recipe = planner.with_model(recipe, facts)
     with PreparationView(Console(stderr=True)) as progress:
         data = build_data(recipe, batch_size=1, progress=progress)
         data.prepare_data()
-    resolved = planner.resolve_recipe(
-        recipe,
-        model_name=name,
-        parameters=planner.parameters_of(config_of(recipe, data)),
-        block=data.block,
-        windows=data.prepared.train.num_tokens // data.block,
-    )
-    return resolved, data
+    return resolved(recipe, data, planner.parameters_of(config_of(recipe, data))), data
 
 
 def _assumptions(other: Machine | None) -> Iterator[str]:
@@ -256,15 +255,6 @@ def _alternatives(plan: MachinePlan, recipe: Recipe, config: Any, room: float) -
                 bf16=plan.precision.startswith("bf16"),
             ).total
             yield Alternative(micro, checkpointing, needed, needed <= room)
-
-
-def _aligned(rows: list[tuple[str, str]]) -> Iterator[str]:
-    """Names to the left, values to the right, broken to 80 columns."""
-    for name, value in rows:
-        # A first line keeps its indent.
-        first, *rest = wrap(value, 68, break_long_words=False, break_on_hyphens=False)
-        yield f"{name:>10}  {first}"
-        yield from (f"{'':>10}  {more}" for more in rest)
 
 
 def _size(count: int) -> str:

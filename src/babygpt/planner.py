@@ -37,6 +37,7 @@ __all__ = [
     "resolve_recipe",
     "resolve_steps",
     "should_checkpoint_activations",
+    "with_model",
 ]
 
 # Presets by device: the largest that learns something to look at in the default three minutes.
@@ -85,6 +86,12 @@ class StepTime:
 def choose_model(name: str, facts: MachineFacts) -> str:
     """The model of a run: as named, or the preset for this kind of device."""
     return _MODEL_FOR[facts.device] if name == "auto" else name
+
+
+def with_model(recipe: Recipe, facts: MachineFacts) -> Recipe:
+    """The recipe with the model that a run on this computer takes."""
+    name = choose_model(recipe.model.name, facts)
+    return replace(recipe, model=replace(recipe.model, name=name))
 
 
 def resolve_recipe(

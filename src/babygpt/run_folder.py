@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ __all__ = [
     "Found",
     "Rollback",
     "best",
+    "best_of",
     "checkpoint_at",
     "checkpoint_folders",
     "discover",
@@ -136,7 +137,12 @@ def discover(parent: Path) -> list[Found]:
 
 def best(parent: Path) -> Found | None:
     """Of the checkpoints named `babygpt-*`, the one of the least validation loss; of equals the earlier."""
-    named = [f for f in discover(parent) if f.path.name.startswith("babygpt-")]
+    return best_of(discover(parent))
+
+
+def best_of(found: Iterable[Found]) -> Found | None:
+    """The same of checkpoints that have been discovered."""
+    named = [f for f in found if f.path.name.startswith("babygpt-")]
     rated = [f for f in named if _is_number(f.facts.get("val_loss"))]
     return min(rated, key=lambda f: (f.facts["val_loss"], f.step), default=None)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from textwrap import wrap
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -18,7 +19,7 @@ from rich.text import Text
 from babygpt.data.view import Piece, WindowView
 from babygpt.untrusted import shown
 
-__all__ = ["LEGEND", "SYMBOLS", "visible", "window_lines"]
+__all__ = ["LEGEND", "SYMBOLS", "aligned", "visible", "window_lines"]
 
 SYMBOLS = {"bos": "⊢", "eos": "⊣", "newline": "↵", "tab": "⇥", "space": "␣"}
 LEGEND = (
@@ -111,3 +112,17 @@ def _line(cells: list[_Cell]) -> list[Text]:
         return [line]
     below = "".join(cell.mark * cell_len(cell.text) for cell in cells)
     return [line, Text(f"  {below}", style="dim")]
+
+
+def aligned(rows: Iterable[tuple[str, str]], *, names: int = 14) -> list[str]:
+    """Names to the left, values to the right, broken to 80 columns where they have spaces.
+
+    Args:
+        rows: of a name and a value; a value's first line keeps its indent.
+        names: columns of the names.
+    """
+    lines = []
+    for name, value in rows:
+        first, *rest = wrap(value, 78 - names, break_long_words=False, break_on_hyphens=False) or [""]
+        lines += [f"{name:>{names}}  {first}", *(f"{'':>{names}}  {more}" for more in rest)]
+    return lines

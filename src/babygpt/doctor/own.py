@@ -7,7 +7,6 @@ as `train` would; the model is built and run on one micro-batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +25,14 @@ from babygpt.optim.schedules import multiplier
 from babygpt.prepare import PreparationView
 from babygpt.recipe import Recipe
 from babygpt.training.module import BabyGPT
-from babygpt.training.start import SAVED_COPIES, build_data, build_module, config_of, require_full_steps
+from babygpt.training.start import (
+    SAVED_COPIES,
+    build_data,
+    build_module,
+    config_of,
+    require_full_steps,
+    resolved,
+)
 
 __all__ = ["check_recipe"]
 
@@ -72,8 +78,7 @@ def _attempt(about: str, found: list[Finding], work: Callable[[], T]) -> T | Non
 
 
 def _prepared(settings: DoctorSettings, progress: Any) -> tuple[Recipe, LLMDataModule]:
-    name = planner.choose_model(settings.recipe.model.name, detect())
-    recipe = replace(settings.recipe, model=replace(settings.recipe.model, name=name))
+    recipe = planner.with_model(settings.recipe, detect())
     data = build_data(recipe, batch_size=1, progress=progress)
     data.prepare_data()
     return recipe, data
@@ -93,13 +98,7 @@ def _planned(
 ) -> tuple[Recipe, MachinePlan, list[Finding]]:
     facts, config = detect(), config_of(recipe, data)
     parameters = model_cost(config).parameters
-    recipe = planner.resolve_recipe(
-        recipe,
-        model_name=recipe.model.name,
-        parameters=parameters,
-        block=data.block,
-        windows=data.prepared.train.num_tokens // data.block,
-    )
+    recipe = resolved(recipe, data, parameters)
     planned = planner.resolve_plan(settings.machine, facts, recipe, config)
     plan, needed = planned.plan, planned.memory.total
     free = memory_available(plan.device)

@@ -18,7 +18,7 @@ from babygpt import BabyGPT
 from babygpt.labs.framework import Arm, Claim, Contrast, Lab, Measured, Outcome, Setting
 from babygpt.labs.trials import measured, trial
 
-__all__ = ["LAB", "LiveBytes"]
+__all__ = ["LAB", "LiveBytes", "Weighed", "timed_and_weighed"]
 
 _MEASURED_STEP = 1  # the second, when the optimiser has its state
 
@@ -73,10 +73,21 @@ class Weighed(BabyGPT):
 
 
 def run(setting: Setting) -> Measured:
-    """One fit for the time and one of two steps for the memory: counting takes time itself."""
-    with trial(setting) as made:
+    """One run."""
+    return timed_and_weighed(setting, BabyGPT, Weighed)
+
+
+def timed_and_weighed(setting: Setting, plain: type[BabyGPT], weighing: type[Weighed]) -> Measured:
+    """One fit for time and loss, and one of two steps for the memory: counting takes time itself.
+
+    Args:
+        setting: of the run.
+        plain: what is timed.
+        weighing: the same, with its memory counted.
+    """
+    with trial(setting, plain) as made:
         fitted = made.fit()
-    with trial(setting, Weighed) as made:
+    with trial(setting, weighing) as made:
         made.fit(steps=_MEASURED_STEP + 1)
         weighed: Any = made.module
     steps = setting.steps - 1

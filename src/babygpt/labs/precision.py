@@ -7,14 +7,11 @@ therefore runs under torch's own autocast, without a loss scaler.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from babygpt import BabyGPT
-from babygpt.labs.checkpointing import Weighed
+from babygpt.labs.checkpointing import Weighed, timed_and_weighed
 from babygpt.labs.framework import Arm, Claim, Contrast, Lab, Measured, Outcome, Setting
-from babygpt.labs.trials import measured, trial
 
 __all__ = ["LAB"]
 
@@ -38,20 +35,10 @@ class HalfWeighed(Half, Weighed):
 
 
 def run(setting: Setting) -> Measured:
-    """One fit for time and loss, and one of two steps for the memory."""
-    half = setting.variant == "fp16"
-    with trial(setting, Half if half else BabyGPT) as made:
-        fitted = made.fit()
-    with trial(setting, HalfWeighed if half else Weighed) as made:
-        made.fit(steps=2)
-        weighed: Any = made.module
-    steps = setting.steps - 1
-    return measured(
-        fitted,
-        cpu_ms=1e3 * fitted.cpu_seconds / steps,
-        wall_ms=1e3 * fitted.seconds / steps,
-        peak_mb=weighed.peak / 1e6,
-    )
+    """One run."""
+    if setting.variant == "fp16":
+        return timed_and_weighed(setting, Half, HalfWeighed)
+    return timed_and_weighed(setting, BabyGPT, Weighed)
 
 
 LAB = Lab(

@@ -19,7 +19,7 @@ from babygpt.report.curves import Curves, curves_of
 from babygpt.run_folder import (
     Found,
     Rollback,
-    best,
+    best_of,
     discover,
     read_rollbacks,
     recipe_of,
@@ -170,7 +170,8 @@ def read_run(path: Path, points: int) -> RunView:
 
     none: tuple[tuple[Sample, ...], int] = ((), 0)
     samples, sampled = tried("samples.jsonl", lambda: _samples(whole_lines(path / "samples.jsonl")), none)
-    checkpoints = path / "checkpoints"
+    none_found: list[Found] = []
+    checkpoints = tried("checkpoints", lambda: discover(path / "checkpoints"), none_found)
     return RunView(
         path=path,
         recipe=recipe,
@@ -181,8 +182,8 @@ def read_run(path: Path, points: int) -> RunView:
         sampled=sampled,
         machine=tried(_MACHINE, lambda: dict(read_json(path / _MACHINE)), {}),
         data=tried(_DATA, lambda: _stored(path / _DATA), None),
-        checkpoints=tuple(tried("checkpoints", lambda: discover(checkpoints), [])),
-        best=tried("checkpoints", lambda: best(checkpoints), None),
+        checkpoints=tuple(checkpoints),
+        best=best_of(checkpoints),
         rollbacks=tuple(tried("rollbacks.json", lambda: read_rollbacks(path), [])),
         is_at_work=is_at_work(path),
         notes=tuple(notes),

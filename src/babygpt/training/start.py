@@ -43,6 +43,7 @@ __all__ = [
     "pieces",
     "reopen",
     "require_full_steps",
+    "resolved",
     "shrink",
     "write_machine",
 ]
@@ -107,9 +108,7 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
     """
     out = _new_folder(settings.out)
     facts = detect()
-    recipe = settings.recipe
-    name = planner.choose_model(recipe.model.name, facts)
-    recipe = replace(recipe, model=replace(recipe.model, name=name))
+    recipe = planner.with_model(settings.recipe, facts)
     data = build_data(recipe, batch_size=1, progress=progress, cache_gb=settings.machine.most_cached)
     for note in data.notes:
         say(f"data: {note}")
@@ -117,15 +116,9 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
         say(f"mixture: {in_words(data.sources, recipe.data.weights)}")
     module_config = config_of(recipe, data)
     parameters = planner.parameters_of(module_config)
-    recipe = planner.resolve_recipe(
-        recipe,
-        model_name=name,
-        parameters=parameters,
-        block=data.block,
-        windows=data.prepared.train.num_tokens // data.block,
-    )
+    recipe = resolved(recipe, data, parameters)
     planned = planner.resolve_plan(settings.machine, facts, recipe, module_config)
-    say(f"model: {name}, {parameters:,} parameters, on {facts.describe()}")
+    say(f"model: {recipe.model.name}, {parameters:,} parameters, on {facts.describe()}")
     for reason in planned.reasons:
         say(f"plan: {reason}")
     ensure_space(out.parent, SAVED_COPIES * 12 * parameters, "the checkpoints of this run")
@@ -141,6 +134,23 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
     write_recipe(out / "recipe.yaml", recipe)
     say(f"run: {out}, {recipe.budget.steps:,} steps")
     return Run(out, recipe, plan, settings, None, built)
+
+
+def resolved(recipe: Recipe, data: LLMDataModule, parameters: int) -> Recipe:
+    """The recipe as a run begins with it, but for its budget.
+
+    Args:
+        recipe: with its model named.
+        data: of that recipe.
+        parameters: of the model.
+    """
+    return planner.resolve_recipe(
+        recipe,
+        model_name=recipe.model.name,
+        parameters=parameters,
+        block=data.block,
+        windows=data.prepared.train.num_tokens // data.block,
+    )
 
 
 def _fitting(
