@@ -64,13 +64,15 @@ def encoded(home: Path) -> int:
 
 def phase(child: Child, home: Path, before: int) -> str:
     """Where a preparation is; `encoding` from its first new position on."""
-    ended = (".building-*/store/val/babygpt.json", ".building-*/whole/babygpt.json")
-    if any(True for pattern in ended for _ in (home / "data").glob(pattern)):
-        return "ending"
     said = child.text() if child.output.exists() else ""
     at = [name for name, line in SAYS.items() if line in said]
-    if at and at[-1] == "encoding" and encoded(home) <= before:
-        return "between"
+    # What a killed one had ended lies there too: of this one it is from its encoding on.
+    if at and at[-1] == "encoding":
+        ended = (".building-*/store/val/babygpt.json", ".building-*/whole/babygpt.json")
+        if any(True for pattern in ended for _ in (home / "data").glob(pattern)):
+            return "ending"
+        if encoded(home) <= before:
+            return "between"
     return at[-1] if at else "start"
 
 
@@ -105,6 +107,7 @@ def test_killed_five_times_it_comes_to_the_same_bytes(
     spent = watch(child, undisturbed)
     took = time.monotonic() - began
     (expected,) = (undisturbed / "data").iterdir()
+    count = sum(json.loads(p.read_text())["num_documents"] for p in expected.glob("*/babygpt.json"))
 
     home, gone_on, killed = tmp_path / "killed", 0, []
     for number, wanted in enumerate(PHASES):
@@ -113,16 +116,21 @@ def test_killed_five_times_it_comes_to_the_same_bytes(
         while not child.has_ended() and phase(child, home, before) != wanted:
             time.sleep(0.02)
         # Half of the phase, of the encoding a quarter, so that it is not over; at any moment of that.
-        time.sleep(rng.uniform(0, spent[wanted] / (2 * PHASES.count(wanted))))
+        until = time.monotonic() + rng.uniform(0, spent[wanted] / (2 * PHASES.count(wanted)))
+        # On a machine that has grown faster since, the encoding ends no sooner than in its third part.
+        while time.monotonic() < until and (wanted != "encoding" or encoded(home) < before + count / 3):
+            time.sleep(0.01)
         killed.append(phase(child, home, before))
         child.send(signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL, f"it ended before it was killed:\n{child.text()}"
         gone_on += "going on after the " in child.text()
+    # The last one may have published its store already, and been killed while it cleared up.
+    published = (home / "data" / expected.name).exists()
     child = forks.run("runs:prepare", arguments, str(home), output=tmp_path / "last.txt", timeout=600)
     assert child.wait() == 0, child.text()
     gone_on += "going on after the " in child.text()
     assert set(killed) == set(PHASES)
-    assert gone_on == 3, "it went on after each kill behind a position"
+    assert gone_on + published == 3, "it went on after each kill behind a position"
     assert whole(home / "data" / expected.name) == whole(expected)
     assert sorted(p.name for p in (home / "data").iterdir()) == [expected.name]
     figures.append(
