@@ -7,6 +7,7 @@
 #   make test-pretrained   the tests on a real pretrained model
 #   make test-distributed  of the ordinary suite, the tests that start several processes
 #   make test-lab          every lab at its smallest scale, and faults that they must find
+#   make test-browser      looks at every page in Chromium; needs one, and npm
 #   make test-chaos        kills runs at random, fills disks, loses writes, and goes on
 #   make lock              write constraints.txt and requirements/ anew from the registry's newest versions
 #   make audit             look the locked versions up in the public list of known holes; needs the network
@@ -26,7 +27,7 @@ PIP_INSTALL := $(PY) -m pip --disable-pip-version-check install
 LOCKED := $(PIP_INSTALL) --require-hashes --no-deps
 RECIPE_FOR_ENV := pyproject.toml constraints.txt $(wildcard requirements/*.txt)
 
-.PHONY: train test check test-pretrained test-distributed test-lab test-chaos lock audit clean
+.PHONY: train test check test-pretrained test-distributed test-lab test-browser test-chaos lock audit clean
 .DELETE_ON_ERROR:
 
 train: $(VENV)/.package
@@ -54,6 +55,9 @@ test-distributed: $(VENV)/.test
 test-lab: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m lab --numprocesses 2 $(ARGS)
 
+test-browser: $(VENV)/.test $(VENV)/.browser
+	BABYGPT_AXE=$(VENV)/browser/node_modules/axe-core/axe.min.js $(PY) -m pytest -m browser $(ARGS)
+
 test-chaos: $(VENV)/.test
 	$(PY) -m pytest -m chaos -o faulthandler_timeout=600 $(ARGS)
 
@@ -78,6 +82,12 @@ $(VENV)/.test: $(VENV)/.package
 
 $(VENV)/.dev: $(VENV)/.package
 	$(LOCKED) --quiet -r requirements/dev.txt
+	@touch $@
+
+# axe-core, by its hash; nothing of it is run but in the page that it looks at.
+$(VENV)/.browser: $(VENV)/.python $(wildcard requirements/browser/*.json)
+	mkdir -p $(VENV)/browser && cp requirements/browser/*.json $(VENV)/browser
+	npm ci --prefix $(VENV)/browser --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 # The model comes without its dependencies: they would compile a runtime that the tests do not use.

@@ -24,6 +24,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from browser import Browser, find_chromium
+
 torch.set_num_threads(1)
 
 # The same examples in every run, so that only a change of code can turn a test red.
@@ -47,6 +49,13 @@ class Command(Protocol):
 def _cache_folder() -> Iterator[None]:
     yield
     _CACHE.cleanup()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium, for tests marked `browser`."""
+    with Browser(find_chromium()) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
 
 from babygpt.data.view import DocumentView, Piece, WindowView
 from babygpt.pages import inspect_page
+from browser import Browser
 
 HOSTILE = (
     "</span></p><script>alert(1)</script><img src=x onerror=alert(2)>\"' onfocus='alert(3) &lt; \x1b\u202e"
@@ -93,7 +97,7 @@ def test_nothing_runs_and_nothing_is_loaded() -> None:
     page = inspect_page(Found((VIEW, VIEW)))
     elements = Reader(page).elements
     assert {tag for tag, _ in elements} == {
-        *("html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "span"),
+        *("html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "p", "span"),
         *("table", "tr", "th", "td", "details", "summary"),
     }
     names = {name for _, attributes in elements for name in attributes}
@@ -116,3 +120,17 @@ def test_nothing_runs_and_nothing_is_loaded() -> None:
     assert "url(" not in style[1]
     assert "prefers-color-scheme: dark" in style[1]
     assert not any(ord(c) < 32 and c != "\n" for c in page)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "dark"), [(1100, False), (1100, True), (390, False)])
+def test_a_browser_shows_it_and_axe_finds_nothing(
+    browser: Browser, tmp_path: Path, width: int, dark: bool
+) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(inspect_page(Found((VIEW, VIEW), ids=True)), encoding="utf-8")
+    browser.open(page, width=width, dark=dark)
+    assert browser.problems == []
+    assert browser.requests == [page.as_uri()]
+    assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert browser.violations() == []

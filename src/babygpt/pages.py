@@ -39,7 +39,7 @@ h3 { font-size: .85rem; font-weight: 600; color: var(--mark); border-top: 1px so
 .n { color: var(--soft); border-bottom: 2px dotted var(--soft); }
 .s { font-weight: 700; outline: 1px solid currentColor; }
 .p { color: var(--soft); border: 1px dashed var(--soft); padding: 0 .4rem; }
-.i { font-size: .7em; color: var(--soft); margin: 0 .15em; }
+.i { font-size: .7em; margin: 0 .15em; }
 .t:hover::after, .t:focus::after { content: attr(data-k); position: absolute; left: 0; top: 100%; z-index: 1;
   padding: .1rem .5rem; font: .8rem/1.4 system-ui, sans-serif; white-space: nowrap; color: var(--page);
   background: var(--text); border-radius: 4px; pointer-events: none; }
@@ -70,9 +70,9 @@ def page(title: str, parts: Iterable[str], style: str = "") -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}{style}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}{style}</style>\n</head>\n<body>\n<main>\n"
     )
-    return head + "\n".join(parts) + "\n</body>\n</html>\n"
+    return head + "\n".join(parts) + "\n</main>\n</body>\n</html>\n"
 
 
 def table(rows: Iterable[tuple[str, str]]) -> str:

@@ -1,7 +1,7 @@
 """A headless Chromium, driven over its own protocol: what a page draws, says, asks for, and does with keys.
 
 It is looked for under `BABYGPT_CHROMIUM`, then among the names that systems give it. axe-core, which checks whether a
-page can be used without eyes or hands, is a file named by `BABYGPT_AXE` (`npm pack axe-core`, `axe.min.js` in it).
+page can be used without eyes or hands, is a file named by `BABYGPT_AXE`; `make test-browser` installs and names it.
 """
 
 from __future__ import annotations
@@ -33,16 +33,12 @@ _SECONDS = 30.0
 _CODES = {"ArrowLeft": 37, "ArrowRight": 39, "Home": 36, "End": 35, "Escape": 27, "Tab": 9}
 
 
-def find_chromium() -> str | None:
-    """The program, if this machine has one."""
+def find_chromium() -> str:
+    """The program; who asks for a browser's tests is told where there is none."""
     named = os.environ.get("BABYGPT_CHROMIUM")
-    return named or next(filter(None, map(shutil.which, _NAMES)), None)
-
-
-def find_axe() -> Path | None:
-    """axe-core's file, if one is named."""
-    named = os.environ.get("BABYGPT_AXE")
-    return Path(named) if named else None
+    found = named or next(filter(None, map(shutil.which, _NAMES)), None)
+    assert found, "no Chromium here: install one, or name it in BABYGPT_CHROMIUM"
+    return found
 
 
 class Browser:
@@ -102,6 +98,16 @@ class Browser:
         if "exceptionDetails" in answer:
             raise AssertionError(json.dumps(answer["exceptionDetails"])[:2000])
         return answer["result"].get("value")
+
+    def violations(self) -> list[Any]:
+        """What axe-core finds wrong with the page: each rule with the elements that break it."""
+        axe = os.environ.get("BABYGPT_AXE")
+        assert axe, "no axe-core here: `make test-browser` brings it, or name its axe.min.js in BABYGPT_AXE"
+        self.evaluate(Path(axe).read_text(encoding="utf-8") + "; 0")
+        found: list[Any] = self.evaluate(
+            "axe.run(document).then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.html)]))"
+        )
+        return found
 
     def press(self, key: str, *, shift: bool = False) -> None:
         """Presses a key where the page's focus is."""

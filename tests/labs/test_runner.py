@@ -221,6 +221,18 @@ def test_the_page_says_what_was_found_and_runs_nothing(tmp_path):
     assert "babygpt lab made-up --scale small --seeds 3" in reader.text
 
 
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "dark"), [(1100, False), (1100, True), (390, False)])
+def test_a_browser_shows_the_page_and_axe_finds_nothing(browser, tmp_path, width, dark):
+    run_lab(made_up(), SMALL, tmp_path, 3)
+    browser.open(tmp_path / "index.html", width=width, dark=dark)
+    assert browser.problems == []
+    assert browser.requests == [(tmp_path / "index.html").as_uri()]
+    assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert browser.evaluate("document.querySelectorAll('polyline').length") == 1 + 6
+    assert browser.violations() == []
+
+
 def test_a_verdict_in_a_line(tmp_path):
     lines = [describe(v) for v in judge(made_up(), run_lab(made_up(), SMALL, tmp_path, 2)["runs"])]
     assert lines[0] == "worse against base: loss +1 [+1, +1]: higher"

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from babygpt.report.verb import report
 from babygpt.settings import ReportSettings
-from browser import Browser, find_axe, find_chromium
+from browser import Browser
 from run_folders import lines, make_run, write_lines
 
-pytestmark = pytest.mark.skipif(
-    find_chromium() is None, reason="no Chromium here: BABYGPT_CHROMIUM names one, or it is on the PATH"
-)
+pytestmark = pytest.mark.browser
 
 HOSTILE = "</script><script>document.title='broken'</script><img src='http://example.org/x.png'>"
 
@@ -37,14 +33,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         found[name] = folder / f"{name}.html"
         report(ReportSettings(tuple(map(str, paths)), str(found[name])))
     return found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = find_chromium()
-    assert program is not None
-    with Browser(program) as running:
-        yield running
 
 
 LOOKS = [(1100, False), (1100, True), (390, False)]
@@ -149,17 +137,10 @@ def test_axes_smoothing_runs_and_colours_can_be_chosen(browser: Browser, pages: 
     assert browser.requests == [pages["many"].as_uri()]
 
 
-@pytest.mark.skipif(find_axe() is None, reason="no axe-core here: BABYGPT_AXE names its axe.min.js")
 @pytest.mark.parametrize("name", ["one", "many", "bare"])
 @pytest.mark.parametrize(("width", "dark"), LOOKS)
 def test_axe_finds_nothing(
     browser: Browser, pages: dict[str, Path], name: str, width: int, dark: bool
 ) -> None:
     browser.open(pages[name], width=width, dark=dark)
-    axe = find_axe()
-    assert axe is not None
-    browser.evaluate(axe.read_text(encoding="utf-8") + "; 0")
-    found = browser.evaluate(
-        "axe.run(document).then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.html)]))"
-    )
-    assert found == [], json.dumps(found)[:2000]
+    assert browser.violations() == []
