@@ -34,6 +34,7 @@ from babygpt.settings import (
     PrepareSettings,
     ReportSettings,
     TrainSettings,
+    VerifyDataSettings,
     VerifySettings,
 )
 from babygpt.untrusted import shown
@@ -173,6 +174,18 @@ VERBS: dict[str, Verb] = {
             ),
         ),
     ),
+    "data verify": Verb(
+        "babygpt.verify_data:verify_data",
+        Syntax(
+            "babygpt data verify",
+            VerifyDataSettings,
+            positional="path",
+            examples=(
+                "babygpt data verify corpus",
+                "babygpt data verify /mnt/data/corpus/corpus.json --json",
+            ),
+        ),
+    ),
     "report": Verb(
         "babygpt.report.verb:report",
         Syntax(
@@ -201,6 +214,7 @@ VERBS: dict[str, Verb] = {
         "babygpt.verify:verify",
         Syntax(
             "babygpt checkpoint verify",
+            VerifyDataSettings,
             VerifySettings,
             positional="path",
             examples=(

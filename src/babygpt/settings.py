@@ -323,6 +323,26 @@ class VerifySettings:
 
 
 @dataclass(frozen=True)
+class VerifyDataSettings:
+    """Check that a prepared corpus is whole: every file there, every byte as it was written.
+
+    Args:
+        path: the corpus's folder, or its corpus.json.
+        json: print one JSON object on standard output and nothing else there.
+
+    Raises:
+        RecipeError: no corpus is named.
+    """
+
+    path: str
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise RecipeError("'' is not a corpus", where="path")
+
+
+@dataclass(frozen=True)
 class LabSettings:
     """Repeat an experiment: a claim about training, with an interval and a verdict.
 
