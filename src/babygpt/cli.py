@@ -214,7 +214,6 @@ VERBS: dict[str, Verb] = {
         "babygpt.verify:verify",
         Syntax(
             "babygpt checkpoint verify",
-            VerifyDataSettings,
             VerifySettings,
             positional="path",
             examples=(

@@ -48,6 +48,12 @@ def opened(corpus: Path, tmp_path: Path) -> None:
     )
 
 
+def files_of(corpus: Path) -> list[Path]:
+    """What the corpus is made of; of `manifest.json` nobody reads anything."""
+    beside = ("corpus.json", "manifest.json")
+    return sorted(path for path in corpus.rglob("*") if path.is_file() and path.name not in beside)
+
+
 def flip(file: Path, at: int) -> None:
     content = bytearray(file.read_bytes())
     content[at] ^= 1
@@ -56,14 +62,14 @@ def flip(file: Path, at: int) -> None:
 
 def test_a_whole_corpus_is_said_to_be_whole(corpus: Path) -> None:
     found = verify_data(VerifyDataSettings(str(corpus)))
-    files = [path for path in corpus.rglob("*") if path.is_file() and path.name != "corpus.json"]
+    files = files_of(corpus)
     assert (found.files, found.bytes) == (len(files), sum(path.stat().st_size for path in files))
     assert verify_data(VerifyDataSettings(str(corpus / "corpus.json"))) == found
     assert found.lines()[0].startswith(f"{corpus / 'corpus.json'} is whole: {len(files)} files, ")
 
 
 def test_every_byte_of_every_file_is_looked_at(corpus: Path, tmp_path: Path) -> None:
-    for file in sorted(path for path in corpus.rglob("*") if path.is_file() and path.name != "corpus.json"):
+    for file in files_of(corpus):
         whole, name = file.read_bytes(), file.relative_to(corpus).as_posix()
         for at in (0, len(whole) // 2, len(whole) - 1):
             flip(file, at)

@@ -146,7 +146,7 @@ def test_an_added_token_with_other_flags_is_found(save: Save) -> None:
 
 
 def test_bos_that_is_lost_is_found_unless_the_configuration_decides(save: Save, monkeypatch) -> None:
-    folder = save(PLAIN, "PreTrainedTokenizerFast", bos=True)
+    folder = save(PLAIN, "GPT2Tokenizer", bos=True)
     lost = load_tokenizer(folder)
     lost.backend_tokenizer.post_processor = processors.ByteLevel()
     monkeypatch.setattr("babygpt.data.tokenizers.AutoTokenizer.from_pretrained", lambda *_, **__: lost)
