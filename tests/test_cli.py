@@ -214,8 +214,8 @@ def test_what_the_terminal_cannot_show_is_no_failure():
     [
         (
             [],
-            "no verb is given. There are train, eval, generate, data prepare, data inspect, data verify, report, lab,"
-            " checkpoint verify, plan, doctor; babygpt --help says more.",
+            "no verb is given. There are train, eval, generate, data prepare, data inspect, report, lab, checkpoint"
+            " verify, plan, doctor; babygpt --help says more.",
         ),
         (["trian"], "there is no verb trian. Did you mean babygpt train."),
         (["finetune"], "there is no verb finetune. Did you mean babygpt train."),
@@ -226,8 +226,8 @@ def test_what_the_terminal_cannot_show_is_no_failure():
         (["--seed", "1"], "--seed stands before the verb. Begin with one of train,"),
         (
             ["xyzzy"],
-            "there is no verb xyzzy. There are train, eval, generate, data prepare, data inspect, data verify, report,"
-            " lab, checkpoint verify, plan, doctor.",
+            "there is no verb xyzzy. There are train, eval, generate, data prepare, data inspect, report, lab,"
+            " checkpoint verify, plan, doctor.",
         ),
     ],
     ids=repr,

@@ -34,7 +34,6 @@ from babygpt.settings import (
     PrepareSettings,
     ReportSettings,
     TrainSettings,
-    VerifyDataSettings,
     VerifySettings,
 )
 from babygpt.untrusted import shown
@@ -171,18 +170,6 @@ VERBS: dict[str, Verb] = {
                 "babygpt data inspect --data.path chat.jsonl --model.name path/to/model",
                 "babygpt data inspect --config runs/notes/recipe.yaml --step 100 --ids --html batch.html",
                 "babygpt data inspect --resume runs/notes",
-            ),
-        ),
-    ),
-    "data verify": Verb(
-        "babygpt.verify_data:verify_data",
-        Syntax(
-            "babygpt data verify",
-            VerifyDataSettings,
-            positional="path",
-            examples=(
-                "babygpt data verify corpus",
-                "babygpt data verify /mnt/data/corpus/corpus.json --json",
             ),
         ),
     ),

@@ -307,7 +307,7 @@ class VerifySettings:
     """Check that a checkpoint is whole: every file there, of its size and checksum.
 
     Args:
-        path: a checkpoint folder, or a run folder for all of its checkpoints.
+        path: a checkpoint folder, a run folder for all of its checkpoints, or the folder of a prepared corpus.
         json: print one JSON object on standard output and nothing else there.
 
     Raises:
@@ -320,26 +320,6 @@ class VerifySettings:
     def __post_init__(self) -> None:
         if not self.path:
             raise RecipeError("'' is not a folder", where="path")
-
-
-@dataclass(frozen=True)
-class VerifyDataSettings:
-    """Check that a prepared corpus is whole: every file there, every byte as it was written.
-
-    Args:
-        path: the corpus's folder, or its corpus.json.
-        json: print one JSON object on standard output and nothing else there.
-
-    Raises:
-        RecipeError: no corpus is named.
-    """
-
-    path: str
-    json: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.path:
-            raise RecipeError("'' is not a corpus", where="path")
 
 
 @dataclass(frozen=True)

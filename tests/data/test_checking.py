@@ -13,8 +13,8 @@ from babygpt.data.exporting import export
 from babygpt.data.store import prepare
 from babygpt.errors import DataError
 from babygpt.recipe import DataRecipe
-from babygpt.settings import VerifyDataSettings
-from babygpt.verify_data import verify_data
+from babygpt.settings import VerifySettings
+from babygpt.verify import CorpusVerified, verify
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def corpus(made: Path, tmp_path: Path) -> Path:
 
 def verified(corpus: Path) -> str:
     with pytest.raises(DataError) as error:
-        verify_data(VerifyDataSettings(str(corpus)))
+        verify(VerifySettings(str(corpus)))
     return str(error.value)
 
 
@@ -61,11 +61,12 @@ def flip(file: Path, at: int) -> None:
 
 
 def test_a_whole_corpus_is_said_to_be_whole(corpus: Path) -> None:
-    found = verify_data(VerifyDataSettings(str(corpus)))
+    found = verify(VerifySettings(str(corpus)))
+    assert isinstance(found, CorpusVerified)
     files = files_of(corpus)
     assert (found.files, found.bytes) == (len(files), sum(path.stat().st_size for path in files))
-    assert verify_data(VerifyDataSettings(str(corpus / "corpus.json"))) == found
-    assert found.lines()[0].startswith(f"{corpus / 'corpus.json'} is whole: {len(files)} files, ")
+    assert verify(VerifySettings(str(corpus / "corpus.json"))) == found
+    assert found.lines()[0].startswith(f"{corpus} is whole: {len(files)} files, ")
 
 
 def test_every_byte_of_every_file_is_looked_at(corpus: Path, tmp_path: Path) -> None:
@@ -75,13 +76,13 @@ def test_every_byte_of_every_file_is_looked_at(corpus: Path, tmp_path: Path) -> 
             flip(file, at)
             assert f"{name} is damaged" in verified(corpus)
             file.write_bytes(whole)
-    assert verify_data(VerifyDataSettings(str(corpus))).files > 0
+    assert isinstance(verify(VerifySettings(str(corpus))), CorpusVerified)
 
 
 def test_a_damaged_piece_is_named_by_its_place(corpus: Path) -> None:
     (shard,) = (corpus / "train").glob("*.arrow")
     flip(shard, 1500)
-    assert f"train/{shard.name} is damaged in 1 piece of 512 bytes, first at byte 1,024. Copy" in verified(
+    assert f"train/{shard.name} is damaged in 1 piece of 512 bytes, first at byte 1,024. Copy it" in verified(
         corpus
     )
     (sums,) = (corpus / "train").glob("*.sums")
@@ -108,13 +109,14 @@ def test_a_start_compares_sizes(
     (shard,) = (corpus / "val").glob("*.arrow")
     change(shard)
     with pytest.raises(
-        DataError, match=f"val/{shard.name} .*{found}.*babygpt data verify names all that differs"
+        DataError, match=f"val/{shard.name} .*{found}.*babygpt checkpoint verify names all that differs"
     ):
         opened(corpus, tmp_path)
     assert f"val/{shard.name}" in verified(corpus)
 
 
 def test_what_is_no_corpus_is_refused(tmp_path: Path) -> None:
-    assert "no prepared corpus: there is no readable corpus.json" in verified(tmp_path)
-    with pytest.raises(DataError, match="lies elsewhere, where every piece is compared"):
-        verify_data(VerifyDataSettings("https://host/corpus/corpus.json"))
+    (tmp_path / "corpus.json").write_text("[]")
+    assert "corpus.json: not to be read as what babygpt data prepare --to writes. Copy it" in verified(
+        tmp_path
+    )

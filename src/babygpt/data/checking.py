@@ -1,6 +1,6 @@
 """Whether a corpus on a disk of this computer is the one that its `corpus.json` speaks of.
 
-Sizes cost a look at each file, and are compared at every start; bytes are read by `babygpt data verify`. A corpus
+Sizes cost a look at each file, and are compared at every start; bytes are read by `babygpt checkpoint verify`. A corpus
 elsewhere needs neither: each piece of it is compared when it is fetched.
 """
 

@@ -107,7 +107,9 @@ def open_corpus(
         folder = Path(path).expanduser().parent
         if wrong := wrong_sizes(folder, corpus):
             raise DataError(
-                wrong[0], where=str(folder), hint=f"{_AGAIN}; babygpt data verify names all that differs"
+                wrong[0],
+                where=str(folder),
+                hint=f"{_AGAIN}; babygpt checkpoint verify names all that differs",
             )
         stores = [_local(folder, side, corpus) for side in SIDES]
         note = f"{path}: a prepared corpus on this computer's disk"

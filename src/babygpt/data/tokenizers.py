@@ -75,17 +75,13 @@ def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrain
         )
     folder = fetch(name, revision=revision, what="tokenizer")
     try:
-        tokenizer = loader.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        assert isinstance(tokenizer, PreTrainedTokenizerBase)
         try:
-            check_against_file(tokenizer, folder, name)
+            tokenizer = _loaded(loader, folder, name)
         except TokenizerError:
             if not _names_no_class(folder):
                 raise
             # Of some kinds of models transformers takes their own class all the same.
-            loader = PreTrainedTokenizerFast
-            tokenizer = loader.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-            check_against_file(tokenizer, folder, name)
+            tokenizer = _loaded(PreTrainedTokenizerFast, folder, name)
     except InputError:
         raise
     except Exception as error:  # a dozen kinds, by what is missing or malformed
@@ -98,6 +94,13 @@ def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrain
     # Where a folder holds no tokenizer, transformers makes an empty one of the model's own kind.
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise TokenizerError("no tokenizer here", where=name, hint=_HINT)
+    return tokenizer
+
+
+def _loaded(loader: Any, folder: Path, name: str) -> PreTrainedTokenizerBase:
+    tokenizer = loader.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    check_against_file(tokenizer, folder, name)
     return tokenizer
 
 
