@@ -307,7 +307,7 @@ class VerifySettings:
     """Check that a checkpoint is whole: every file there, of its size and checksum.
 
     Args:
-        path: a checkpoint folder, or a run folder for all of its checkpoints.
+        path: a checkpoint folder, a run folder for all of its checkpoints, or the folder of a prepared corpus.
         json: print one JSON object on standard output and nothing else there.
 
     Raises:

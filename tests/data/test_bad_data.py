@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +34,13 @@ def zstd(content: bytes) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
+def zipped(name: str, content: bytes) -> bytes:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(name), content)  # the same in every process: without the time
+    return sink.getvalue()
+
+
 def arrow(table: pa.Table, *, stream: bool = True) -> bytes:
     sink = pa.BufferOutputStream()
     with (pa.ipc.new_stream if stream else pa.ipc.new_file)(sink, table.schema) as writer:
@@ -56,6 +64,8 @@ def lines(*records: Any) -> bytes:
 
 ROWS = lines(*({"text": f"row {n} " + "x" * n} for n in range(400)))
 TABLE = pa.table({"text": [f"row {n}" for n in range(3000)]})
+USER = {"role": "user", "content": "a"}
+PICTURE = {"role": "user", "content": [{"type": "image", "url": "a.png"}, {"type": "text", "text": "a"}]}
 NULL_IN_A_LIST = [{"role": "user", "content": "a"}, None]
 
 # name of the file, its content, what the message says
@@ -126,6 +136,22 @@ FILES: list[tuple[str, bytes, str]] = [
     ("roles.jsonl", lines({"messages": [{"content": "a"}]}), "message 0 of field 'messages' has no role"),
     ("hole.jsonl", lines({"messages": NULL_IN_A_LIST}), "message 1 of field 'messages' has no role: 'None'"),
     ("silent.jsonl", lines({"messages": []}), "field 'messages' holds an empty list, not a list of messages"),
+    ("texts-in-a-list.jsonl", lines({"text": ["a", "b"]}), "holds a list, not a string. Write a record for each of"),
+    ("columns.json", b'{"text": ["a", "b"]}', "columns.json:1: field 'text' holds a list, not a string. Write a recor"),
+    ("inside.json", b'{"data": [{"text": "a"}]}', "it has: data. Are the records those inside of 'data'? Make each o"),
+    ("by-number.json", b'{"0": {"text": "a"}, "1": {"text": "b"}}', "Are the records those inside of '0'? Make each o"),
+    ("array.jsonl", b'[{"text": "a"}]\n', "found a list, not a JSON object. An array of records goes into a .json fil"),
+    ("preferred.jsonl", lines({"prompt": "a", "chosen": "b", "rejected": "c"}), "pairs of a chosen and a rejected ans"),
+    ("picture.jsonl", lines({"messages": [PICTURE]}), "message 0 of field 'messages' holds a part of type 'image', an"),
+    ("mute.jsonl", lines({"messages": [USER, {"role": "assistant", "content": None}]}), "message 1 of field 'messages"),
+    ("number.jsonl", lines({"messages": [{"role": "user", "content": 3}]}), "holds a number as its content, not a str"),
+    ("turns.jsonl", lines({"conversation": [["a", "b"]]}), 'no role: "[\'a\', \'b\']". Each message is {"role": "user'),
+    ("halves.jsonl", lines({"conversations": [{"human": "a", "bot": "b"}]}), "message 0 of field 'conversations' has "),
+    ("table.jsonl", lines({"messages": {"role": ["user"], "content": ["a"]}}), "holds an object, not a list of messag"),
+    ("prose.csv", b"messages\nhello\n", "prose.csv:2: field 'messages' holds a string that is not JSON: 'hello'"),
+    ("weight.jsonl", lines({"messages": [USER | {"weight": 0.5}]}), "message 0 of field 'messages' has the weight '0."),
+    ("call.jsonl", lines({"messages": [{"role": "assistant", "tool_calls": "[3]"}]}), "holds no call of a tool: '[3]'"),
+    ("system.jsonl", lines({"messages": [USER | {"role": "system"}], "system": "b"}), "a system turn stands in field "),
     # CSV
     ("more.csv", b"id,text\n1,a\n2,b,c\n", "more.csv:3: 3 fields, and the header has 2. Quote fields"),
     ("less.csv", b'id,text\n1,"a\nb"\n2\n', "less.csv:4: 1 fields, and the header has 2"),
@@ -149,6 +175,9 @@ FILES: list[tuple[str, bytes, str]] = [
     ("short-file.arrow", arrow(TABLE, stream=False)[:20_000], "short-file.arrow: cannot be read as its name says"),
     ("text.arrow", b"plain text that goes on", "text.arrow: cannot be read as its name says"),
     ("latin.arrow", arrow(TABLE).replace(b"row 7", b"row \xe9"), "latin.arrow: cannot be read as its name says (In "),
+    # archives in archives
+    ("nested.zip", zipped("inner.zip", b"PK\x03\x04"), "nested.zip: .zip files are not read. Unpack or convert it to "),
+    ("zipped.jsonl", zipped("a.jsonl", ROWS), "zipped.jsonl:1: not text: it looks like a zip archive or an office doc"),
     # nothing
     ("empty.txt", b"", "empty.txt: the file is empty"),
     ("bom.txt", b"\xef\xbb\xbf", "bom.txt: the file is empty"),

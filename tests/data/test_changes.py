@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from babygpt.data import changes
+from babygpt.data.cache import default_cache
 from babygpt.data.digests import Index
 from babygpt.data.store import prepare
 from babygpt.errors import CheckpointError, DataError, RecipeError
@@ -210,3 +214,23 @@ def test_a_run_without_a_record_goes_on_unless_other_paths_are_given(tmp_path: P
     assert changes.store_key(tmp_path) is None
     with pytest.raises(RecipeError, match="begun with another recipe"):
         changes.unchanged(tmp_path, recipe, replace(recipe, path=("b.txt",)), ("path",))
+
+
+def test_what_came_on_standard_input_is_found_where_it_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BABYGPT_STANDARD_INPUT", "")
+    piped = SimpleNamespace(buffer=io.BytesIO(b"These are notes. " * 50), isatty=lambda: False)
+    monkeypatch.setattr(sys, "stdin", piped)
+    begin(tmp_path, DataRecipe(path=("-",)))
+    # Later, with nothing on standard input and the tokenised copy gone.
+    monkeypatch.setenv("BABYGPT_STANDARD_INPUT", "")
+    monkeypatch.setattr(sys, "stdin", None)
+    shutil.rmtree(default_cache() / "data")
+    found = check(tmp_path)
+    data = prepare(found, model_name="preset:gpt2-1m")
+    changes.check_prepared(tmp_path / "runs" / "one", data)
+    assert data.key == changes.store_key(tmp_path / "runs" / "one")
+    (kept,) = found.path
+    Path(kept).unlink()
+    assert check(tmp_path).path == ("-",)

@@ -104,6 +104,26 @@ def test_without_an_end_of_turn_token_end_of_text_teaches_to_stop(chat) -> None:
     assert whole == rendered(chat).rstrip() + "<|endoftext|>"
 
 
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_turn_of_weight_0_is_read_and_not_learned(chat, marked: bool) -> None:
+    if marked:
+        chat.chat_template = MARKED.replace("END", "'<|im_end|>'").replace("REST", "'\n'")
+    talk = tuple(m | {"weight": 0} if n == 1 else m for n, m in enumerate(TALK))
+    whole, runs = parts(chat, talk)
+    assert runs == ["A name.<|im_end|>"]
+    assert whole == parts(chat)[0]
+    last = tuple(m | {"weight": 0} if n == 3 else m for n, m in enumerate(TALK))
+    assert parts(chat, last)[1] == ["It is a value.<|im_end|>"]
+
+
+def test_weights_of_turns_that_a_template_marks_as_one(chat) -> None:
+    chat.chat_template = (
+        "{% generation %}{% for m in messages %}{{ m['content'] }}{% endfor %}{% endgeneration %}"
+    )
+    with pytest.raises(DataError, match="marks 1 for 2 turns of the assistant"):
+        parts(chat, (TALK[1] | {"weight": 0}, TALK[3]))
+
+
 def test_each_turn_begins_with_the_ids_inference_gives(chat) -> None:
     (encoded,) = encode([Document("x", messages=TALK)], chat)
     prompt = chat.apply_chat_template(list(TALK[:3]), add_generation_prompt=True, return_dict=True)[

@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from babygpt.data import duplicates
-from babygpt.data.duplicates import choose, contamination, identity_of, near, repeated, words_of
+from babygpt.data.duplicates import (
+    choose,
+    contamination,
+    distinct,
+    identity_of,
+    near,
+    repeated,
+    shared,
+    words_of,
+)
 from babygpt.errors import DataError
 
 RUN = 13
@@ -25,6 +34,26 @@ WORDS = [f"word{n}" for n in range(3000)]
 def test_what_came_before_is_a_repetition(numbers: list[int]) -> None:
     expected = [number in numbers[:at] for at, number in enumerate(numbers)]
     assert repeated(np.array(numbers, dtype=np.uint64)).tolist() == expected
+
+
+def test_hashes_are_sorted_in_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(1)
+    hashes = random.choice(random.integers(0, 2**64, size=3000, dtype=np.uint64), 5000)
+    among = random.random(5000) < 0.8
+    before: set[int] = set()
+    expected = []
+    for content, is_looked_at in zip(hashes.tolist(), among.tolist(), strict=True):
+        expected.append(is_looked_at and content in before)
+        before |= {content} if is_looked_at else set()
+    train, val = hashes[:3000], hashes[3000:]
+    stand_in_both = sum(content in set(train.tolist()) for content in val.tolist())
+    for share in (1 << 20, 1000, 300):
+        monkeypatch.setattr("babygpt.data.duplicates._CHUNK", share)
+        assert repeated(hashes, among).tolist() == expected
+        assert shared(train, val) == stand_in_both
+        assert (shared(train, val[:0]), shared(train[:0], val)) == (0, 0)
+        assert distinct(hashes, 20) >= 20
+        assert distinct(np.repeat(hashes[:7], 900), 20) == len(set(hashes[:7].tolist()))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,7 +10,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from babygpt.data import encoding
 from babygpt.data.encoding import Encoded, encode
 from babygpt.data.sources import Document, Span, content_hash
-from babygpt.errors import TokenizerError
+from babygpt.data.tokenizers import train_tokenizer
+from babygpt.errors import DataError, TokenizerError
 
 
 def one(document: Document, tokenizer: PreTrainedTokenizerBase) -> Encoded:
@@ -116,6 +119,43 @@ def test_batches_do_not_matter(tokenizer, prose, monkeypatch) -> None:
     assert [e.ids.tolist() for e in encode(documents, tokenizer)] == wanted
     monkeypatch.setattr(encoding, "_BATCH_DOCUMENTS", 1)
     assert [e.ids.tolist() for e in encode(iter(documents), tokenizer)] == wanted
+
+
+def talked(number: int, text: str) -> Document:
+    return Document(
+        str(number),
+        messages=({"role": "user", "content": text[:40]}, {"role": "assistant", "content": text[40:90]}),
+    )
+
+
+def test_conversations_are_encoded_ahead_and_come_in_order(prose, monkeypatch) -> None:
+    tokenizer = train_tokenizer(prose, 600, chat=True)
+    documents = [
+        talked(n, text) if n % 5 else Document(str(n), text=text[:90]) for n, text in enumerate(prose[:40])
+    ]
+    alone = [one(document, tokenizer) for document in documents]
+    for most in (1, 3, 7):
+        monkeypatch.setattr(encoding, "_BATCH_DOCUMENTS", most)
+        found = list(encode(documents, tokenizer))
+        assert [each.content_hash for each in found] == [each.content_hash for each in alone]
+        for each, by_itself in zip(found, alone, strict=True):
+            assert each.ids.tolist() == by_itself.ids.tolist()
+            assert (each.is_target is None) == (by_itself.is_target is None)
+            if each.is_target is not None:
+                assert each.is_target.tolist() == by_itself.is_target.tolist()
+
+
+def test_a_bad_conversation_ends_it_and_so_does_whoever_takes_no_more(prose, monkeypatch) -> None:
+    tokenizer = train_tokenizer(prose, 600, chat=True)
+    monkeypatch.setattr(encoding, "_BATCH_DOCUMENTS", 2)
+    bad = Document("bad", messages=({"role": "user", "content": "a"},), tools="[")
+    threads = threading.active_count()
+    with pytest.raises(DataError, match="bad: field 'tools' is not JSON"):
+        list(encode([*(talked(n, prose[n]) for n in range(9)), bad], tokenizer))
+    few = encode([talked(n, prose[n]) for n in range(9)], tokenizer)
+    assert next(few).content_hash == content_hash(talked(0, prose[0]))
+    few.close()
+    assert threading.active_count() == threads
 
 
 @settings(max_examples=5)

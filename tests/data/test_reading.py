@@ -31,7 +31,9 @@ def test_what_is_seen_of_documents(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.jsonl" for number in range(len(rows))]
     for path, row in zip(paths, rows, strict=True):
         path.write_text(json.dumps(row))
-    seen = list(Texts("auto").seen(list(map(str, paths)), pytest.fail))
+    said: list[str] = []
+    seen = list(Texts("auto").seen(list(map(str, paths)), said.append))
+    assert said == [f"1 conversation has no turn of the assistant to learn from, such as {paths[2]}:1"]
     assert [(s.size, s.masked, s.is_chat) for s in seen] == [
         (6, False, False),
         (3, True, False),

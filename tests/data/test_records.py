@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ ROLES = ("system", "user", "assistant")
 # a record, its document, and what is said of the guess
 CHOICES: list[tuple[dict[str, Any], Document, str]] = [
     ({"text": "t", "content": "c", "title": "u"}, Document("w", text="t"), ""),
+    ({"messages": json.dumps(TALK)}, Document("w", messages=tuple(TALK)), ""),
     ({"messages": TALK, "text": "t"}, Document("w", messages=tuple(TALK)), ""),
     ({"messages": None, "text": "t"}, Document("w", text="t"), ""),
     ({"prompt": "p", "completion": "c", "text": "t"}, Document("w", spans=(Span("p", False), Span("c", True))), ""),
@@ -43,6 +45,46 @@ CHOICES: list[tuple[dict[str, Any], Document, str]] = [
         {"conversations": SHARED, "id": "x"},
         Document("w", messages=tuple({"role": r, "content": m["value"]} for r, m in zip(ROLES, SHARED, strict=True))),
         "the conversation is column 'conversations' (by its name",
+    ),
+    (
+        {"conversations": SHARED[1:], "system": "be", "id": "x"},
+        Document("w", messages=tuple({"role": r, "content": m["value"]} for r, m in zip(ROLES, SHARED, strict=True))),
+        "column 'conversations', its system turn 'system' (by its name; not read: id; data",
+    ),
+    (
+        {"messages": [{"role": "Human", "content": "hi"}, {"role": "model", "content": "ho"}]},
+        Document("w", messages=tuple(TALK)),
+        "the conversation is column 'messages', 'Human' is read as user, 'model' is read as assistant (data.field",
+    ),
+    (
+        {"prompt": TALK, "completion": TALK[1:]},
+        Document("w", messages=(TALK[0], TALK[1] | {"weight": 0}, TALK[1])),
+        "",
+    ),
+    (
+        {"instruction": "i", "context": "c", "response": "o", "category": "x"},
+        Document("w", spans=(Span("i\n\nc\n\n", False), Span("o", True))),
+        "'instruction' and 'context', the completion 'response', blank lines between them (by their names; not read: c",
+    ),
+    (
+        {"instruction": "i", "input": "", "output": "o", "system": "s", "history": [["a", "b"]]},
+        Document("w", spans=(Span("i\n\n", False), Span("o", True))),
+        "not read: system, history",
+    ),
+    (
+        {"instruction": "i", "input": "", "output": "o", "text": "t"},
+        Document("w", text="t"),
+        "the text is column 'text' (by its name; not read: instruction, input, output",
+    ),
+    (
+        {"input": "p", "output": "o"},
+        Document("w", spans=(Span("p\n\n", False), Span("o", True))),
+        "the prompt is 'input', the completion 'output'",
+    ),
+    (
+        {"prompt": "p", "response": "o"},
+        Document("w", spans=(Span("p\n\n", False), Span("o", True))),
+        "the prompt is 'prompt', the completion 'response'",
     ),
     ({"conversation": TALK}, Document("w", messages=tuple(TALK)), "the conversation is column 'conversation'"),
 ]  # fmt: skip

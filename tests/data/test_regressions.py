@@ -22,7 +22,7 @@ from tokenizers import (
 from transformers import PreTrainedTokenizerFast
 
 from babygpt.data.sources import read_documents
-from babygpt.data.tokenizers import load_tokenizer
+from babygpt.data.tokenizers import load_tokenizer, tokenizer_identity
 from babygpt.errors import TokenizerError
 
 Save = Callable[..., Path]
@@ -146,7 +146,7 @@ def test_an_added_token_with_other_flags_is_found(save: Save) -> None:
 
 
 def test_bos_that_is_lost_is_found_unless_the_configuration_decides(save: Save, monkeypatch) -> None:
-    folder = save(PLAIN, "PreTrainedTokenizerFast", bos=True)
+    folder = save(PLAIN, "GPT2Tokenizer", bos=True)
     lost = load_tokenizer(folder)
     lost.backend_tokenizer.post_processor = processors.ByteLevel()
     monkeypatch.setattr("babygpt.data.tokenizers.AutoTokenizer.from_pretrained", lambda *_, **__: lost)
@@ -155,3 +155,18 @@ def test_bos_that_is_lost_is_found_unless_the_configuration_decides(save: Save, 
     file = folder / "tokenizer_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"add_bos_token": False}))
     assert load_tokenizer(folder) is lost
+
+
+@pytest.mark.parametrize("model", ["llama", "qwen2", "gpt2", "gemma"])
+def test_what_was_taken_as_it_is_stays_so_in_a_checkpoint(save: Save, tmp_path: Path, model: str) -> None:
+    """Evaluating, generating and going on load a checkpoint's tokenizer without `file:` before its name."""
+    folder = save(DIGITS, "GPT2Tokenizer")
+    with pytest.raises(TokenizerError, match="file:"):
+        load_tokenizer(folder)
+    taken = load_tokenizer(f"file:{folder}")
+    checkpoint = tmp_path / "checkpoint"
+    taken.save_pretrained(checkpoint)
+    (checkpoint / "config.json").write_text(json.dumps({"model_type": model}))
+    again = load_tokenizer(checkpoint)
+    assert again("in 1990,\n\nx")["input_ids"] == taken("in 1990,\n\nx")["input_ids"]
+    assert tokenizer_identity(again) == tokenizer_identity(taken)

@@ -2,7 +2,7 @@
 
     remote      addresses              -> copies in the cache (transfer, web, connections and buckets fetch)
     formats     a file                 -> text, or records (streams and utf8 read them)
-    records     a record               -> Document: text, spans or messages
+    records     a record               -> Document: text, spans or messages (messages reads conversations)
     sources     paths                  -> Documents of all of that (folders finds files, hub_datasets opens data sets)
     identity    paths                  -> every file's size, time and sha256 (digests remembers them)
     tokenizers  names and texts        -> a tokenizer, loaded or trained
@@ -14,7 +14,7 @@
     writing     Encoded                -> a token store on the disk
     arrow       a token store          -> TokenStore: memory-mapped ids, offsets, manifest
     split       content hashes         -> which documents, or which tokens, are held out
-    building    a data recipe          -> both stores: reading, excerpts for the tokenizer, work to go on from
+    building    a data recipe          -> both stores: choosing, excerpts for the tokenizer, work to go on from
     exporting   a token store          -> a corpus: a folder to copy anywhere (corpus says what is in it)
     opening     a corpus's address     -> StreamedStore (streamed), over corpus_index, pieces and piece_cache
     store       a data recipe          -> PreparedData: found in the cache, or built and published

@@ -11,28 +11,25 @@ file never mix with those of the old one. A start over a half-done build reads d
 where it goes on) and encodes none twice but those behind the last position.
 
 Memory: one batch of text with its encodings, one record batch a store, and the largest text file, held whole.
-Of a document 17 bytes are kept while they are read first, and 2 while they are encoded: the hashes lie in a file.
+Of a document 8 bytes are kept while they are read first (`choosing`), and a quarter of one while they are encoded.
 """
 
 from __future__ import annotations
 
 import shutil
-from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
-from babygpt.data import duplicates
 from babygpt.data.arrow import DATA_NAME, open_store
+from babygpt.data.choosing import Chosen, Progress, choose_documents
 from babygpt.data.excerpts import SAMPLE_BYTES, excerpts
 from babygpt.data.heap import give_back
-from babygpt.data.reading import Bools, Origin, taken
-from babygpt.data.split import MIN_DOCUMENTS, choose, copy_split
+from babygpt.data.reading import Origin, taken
+from babygpt.data.split import copy_split
 from babygpt.data.tokenizers import (
     check_round_trip,
     load_tokenizer,
@@ -40,7 +37,7 @@ from babygpt.data.tokenizers import (
     train_tokenizer,
     vocabulary_size,
 )
-from babygpt.data.work import Done, begin, keep_hashes, keep_tokenizer, kept_hashes
+from babygpt.data.work import Done, begin, keep_tokenizer, kept_hashes
 from babygpt.data.writing import StoreWriter, dtype_of
 from babygpt.disk import ensure_space
 from babygpt.errors import DataError
@@ -49,63 +46,8 @@ from babygpt.tokenizer_names import TrainedTokenizer
 
 __all__ = ["Builder", "Progress", "TrainingText", "changed", "size_in_words"]
 
-Progress = Callable[[str, int, int], None]
-
 _COMMIT_TOKENS = 4 << 20  # what a killed process loses at most: seconds of work
 _PROBED_DOCUMENTS, _PROBED_CHARS = 64, 2000  # of text a tokenizer has to give back, at most
-
-
-@dataclass(frozen=True)
-class _Scan:
-    """What the documents are, those of `val_path` last; arrays [documents].
-
-    Attributes:
-        hashes: uint64, of their content.
-        sizes: int64, UTF-8 bytes or tokens, as `reading.Seen`.
-        masked: bool, whether some tokens may be no targets.
-        given: how many of them are those of `val_path`.
-        has_chats: whether some are conversations.
-    """
-
-    hashes: npt.NDArray[np.uint64]
-    sizes: npt.NDArray[np.int64]
-    masked: Bools
-    given: int
-    has_chats: bool
-
-    def without(self, left_out: Bools) -> _Scan:
-        """The documents that are taken."""
-        keep = ~left_out
-        return replace(self, hashes=self.hashes[keep], sizes=self.sizes[keep], masked=self.masked[keep])
-
-
-@dataclass(frozen=True)
-class _Split:
-    """Which of the documents are left out of everything, and which of the rest are held out.
-
-    Attributes:
-        is_val: bool [documents taken].
-        in_tail: the tail of the tokens of all is held out instead.
-        left_out: bool [documents read].
-    """
-
-    is_val: Bools
-    in_tail: bool
-    left_out: Bools
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """What the encoder needs of a scan beside the hashes, which lie in a file.
-
-    Attributes:
-        count: of the documents that are taken.
-        train_masked, val_masked: whether some tokens of either side may be no targets.
-    """
-
-    count: int
-    train_masked: bool
-    val_masked: bool
 
 
 @dataclass(frozen=True)
@@ -163,25 +105,21 @@ class Builder:
             SpaceError: the disk has too little room.
         """
         done = begin(work, _COMMIT_TOKENS)
-        scan, split = self._choose()
+        chosen = self._choose(work)
+        give_back()
         probe = [
             text[:_PROBED_CHARS] for text in islice(self._origin.texts(self._recipe.path), _PROBED_DOCUMENTS)
         ]
-        tokenizer = self._ready_tokenizer(work, scan, split, probe)
-        predicted = _predict(tokenizer, scan, probe)
+        tokenizer = self._ready_tokenizer(work, chosen, probe)
+        predicted = _predict(tokenizer, chosen, probe)
         there = sum(position.size for position in done.stores.values())
-        copies = 2 if split.in_tail else 1
+        copies = 2 if chosen.in_tail else 1
         ensure_space(work, max(0, copies * predicted - there), "the tokenised data")
         self._say(f"on disk: about {size_in_words(predicted)} expected, in {work.parent}")
-        masked, is_val = scan.masked, split.is_val
-        kept = _Kept(len(is_val), bool((masked & ~is_val).any()), bool((masked & is_val).any()))
-        keep_hashes(work, scan.hashes)
-        del scan, masked  # the encoder needs little of it, and the memory all the more
-        give_back()
         if done.documents:
             self.went_on_from = done.documents
             self._say(f"going on after the {done.documents:,} documents that were encoded before")
-        self._write(work, tokenizer, kept, split, done)
+        self._write(work, tokenizer, chosen, done)
         store = work / "store"
         size = sum((store / side / DATA_NAME).stat().st_size for side in ("train", "val"))
         self._note(f"on disk: {size_in_words(size)}; {size_in_words(predicted)} were expected")
@@ -191,65 +129,12 @@ class Builder:
         self.notes.append(text)
         self._say(text)
 
-    # -- what there is -------------------------------------------------------------------------------------------
-
-    def _scan(self) -> _Scan:
-        hashes, sizes, masked = array("Q"), array("q"), bytearray()
-        recipe, given, has_chats = self._recipe, 0, False
-        for paths in (recipe.path, recipe.val_path) if recipe.val_path else (recipe.path,):
-            before = len(hashes)
-            for seen in self._origin.seen(paths, self._note):
-                hashes.append(seen.content_hash)
-                sizes.append(seen.size)
-                masked.append(seen.masked)
-                has_chats |= seen.is_chat
-                self._progress("reading", len(hashes), 0)
-            given = len(hashes) - before
-        return _Scan(
-            np.frombuffer(hashes, dtype=np.uint64),
-            np.frombuffer(sizes, dtype=np.int64),
-            np.frombuffer(masked, dtype=np.bool_),
-            given if recipe.val_path else 0,
-            has_chats,
-        )
-
-    def _choose(self) -> tuple[_Scan, _Split]:
-        """The documents that are taken, and how they are split."""
-        scan = self._scan()
-        is_val, in_tail = self._hold_out(scan)
-        texts = self._origin.texts((*self._recipe.path, *self._recipe.val_path))
-        left_out, note = duplicates.choose(self._recipe.deduplicate, scan.hashes, is_val, texts)
-        self._note(note)
-        return scan.without(left_out), _Split(is_val[~left_out], in_tail, left_out)
-
-    def _hold_out(self, scan: _Scan) -> tuple[Bools, bool]:
-        """Which documents are held out, bool [documents]; or whether the tail of the tokens of all is."""
-        fraction, count = self._recipe.val_fraction, len(scan.hashes)
-        if scan.given:
-            mine, theirs = scan.hashes[: count - scan.given], scan.hashes[count - scan.given :]
-            shared = int(np.isin(theirs, mine).sum())
-            self._note(
-                f"validation: the {scan.given} documents of data.val_path;"
-                f" {shared or 'none'} of them also {'stands' if shared == 1 else 'stand'} in the training data"
-            )
-            return np.arange(count) >= count - scan.given, False
-        distinct = len(np.unique(scan.hashes))
-        if distinct >= MIN_DOCUMENTS:
-            is_val = choose(scan.hashes, fraction)
-            self._note(f"validation: {is_val.sum()} of {count} documents, chosen by their content")
-            return is_val, False
-        self._note(
-            f"validation: the last {fraction:.0%} of the tokens, because there"
-            f" {'is' if distinct == 1 else 'are'} only {distinct} different"
-            f" document{'s' * (distinct > 1)} (from {MIN_DOCUMENTS} on, whole documents are held out)"
-        )
-        return np.zeros(count, dtype=np.bool_), True
+    def _choose(self, work: Path | None = None) -> Chosen:
+        return choose_documents(self._recipe, self._origin, self._progress, self._note, work)
 
     # -- the tokenizer -------------------------------------------------------------------------------------------
 
-    def _ready_tokenizer(
-        self, work: Path, scan: _Scan, split: _Split, probe: list[str]
-    ) -> PreTrainedTokenizerBase:
+    def _ready_tokenizer(self, work: Path, chosen: Chosen, probe: list[str]) -> PreTrainedTokenizerBase:
         """The tokenizer, trained unless a killed process did, and kept at once."""
         folder = work / "store" / "tokenizer"
         tokenizer = self._tokenizer
@@ -258,7 +143,7 @@ class Builder:
             if not folder.exists():
                 keep_tokenizer(tokenizer, folder)
             return tokenizer
-        text = self._text_to_train_on(scan, split)
+        text = self._text_to_train_on(chosen)
         if not folder.exists():
             assert self._wanted is not None
             sample, (kind, size) = excerpts(text.texts, text.readable), astuple(self._wanted)
@@ -266,7 +151,7 @@ class Builder:
             check_round_trip(trained, probe)
             keep_tokenizer(trained, folder)
         tokenizer = load_tokenizer(folder)
-        some = text.readable > SAMPLE_BYTES or split.in_tail
+        some = text.readable > SAMPLE_BYTES or chosen.in_tail
         share = f"{min(SAMPLE_BYTES, text.readable) / 1e6:.1f} MB of " if some else ""
         self._note(
             f"tokenizer: {len(tokenizer)} entries from {share}the {text.total / 1e6:.1f} MB of training text"
@@ -276,28 +161,26 @@ class Builder:
 
     def text_to_train_on(self) -> TrainingText:
         """The documents that are not held out."""
-        return self._text_to_train_on(*self._choose())
+        return self._text_to_train_on(self._choose())
 
-    def _text_to_train_on(self, scan: _Scan, split: _Split) -> TrainingText:
-        total = int(scan.sizes[~split.is_val].sum())
+    def _text_to_train_on(self, chosen: Chosen) -> TrainingText:
+        total = chosen.train_size
         # Where the tail of the tokens is held out, its first byte is not known before there are tokens: stay
         # well away.
-        readable = int(total * (1 - self._recipe.val_fraction) ** 2) if split.in_tail else total
+        readable = int(total * (1 - self._recipe.val_fraction) ** 2) if chosen.in_tail else total
 
         def texts() -> Iterator[str]:
-            every = taken(self._origin.texts(self._recipe.path), split.left_out)
-            for number, (text, held_out) in enumerate(zip(every, split.is_val, strict=False), 1):
+            every = taken(self._origin.texts(self._recipe.path), chosen.left_out)
+            for number, (text, held_out) in enumerate(zip(every, chosen.is_val, strict=False), 1):
                 if not held_out:
                     yield text
-                self._progress("sampling", number, len(split.is_val))
+                self._progress("sampling", number, len(chosen.is_val))
 
-        return TrainingText(total, readable, texts(), scan.has_chats)
+        return TrainingText(total, readable, texts(), chosen.has_chats)
 
     # -- the stores ----------------------------------------------------------------------------------------------
 
-    def _write(
-        self, work: Path, tokenizer: PreTrainedTokenizerBase, kept: _Kept, split: _Split, done: Done
-    ) -> None:
+    def _write(self, work: Path, tokenizer: PreTrainedTokenizerBase, chosen: Chosen, done: Done) -> None:
         eos, store = tokenizer.eos_token_id, work / "store"
         vocabulary, identity = vocabulary_size(tokenizer), tokenizer_identity(tokenizer)
 
@@ -311,33 +194,33 @@ class Builder:
                 begin_at=done.stores.get(folder.name),
             )
 
-        if not split.in_tail:
+        if not chosen.in_tail:
             with (
-                writer(store / "train", kept.train_masked) as train,
-                writer(store / "val", kept.val_masked) as val,
+                writer(store / "train", chosen.train_masked) as train,
+                writer(store / "val", chosen.val_masked) as val,
             ):
-                self._encode(work, tokenizer, kept, split, done, {"train": train, "val": val})
+                self._encode(work, tokenizer, chosen, done, {"train": train, "val": val})
             return
-        masked = kept.train_masked
+        masked = chosen.train_masked
         with writer(work / "whole", masked) as whole:
-            self._encode(work, tokenizer, kept, split, done, {"whole": whole})
+            self._encode(work, tokenizer, chosen, done, {"whole": whole})
         for side in ("train", "val"):  # what a process left that was killed while it cut
             shutil.rmtree(store / side, ignore_errors=True)
         with writer(store / "train", masked) as train, writer(store / "val", masked) as val:
             fraction = self._recipe.val_fraction
-            copy_split(open_store(work / "whole"), done.document_bytes, fraction, train, val, tokenizer)
+            sizes = map(done.bytes_of.__getitem__, kept_hashes(work, 0))
+            copy_split(open_store(work / "whole"), sizes, fraction, train, val, tokenizer)
 
     def _encode(
         self,
         work: Path,
         tokenizer: PreTrainedTokenizerBase,
-        kept: _Kept,
-        split: _Split,
+        chosen: Chosen,
         done: Done,
         writers: dict[str, StoreWriter],
     ) -> None:
         paths = (*self._recipe.path, *self._recipe.val_path)
-        total, since = kept.count, 0
+        total, since = chosen.count, 0
         hashes = kept_hashes(work, done.documents)
 
         def commit() -> None:
@@ -346,15 +229,15 @@ class Builder:
             give_back()
 
         commit()
-        encoded = self._origin.encoded(paths, tokenizer, split.left_out, done.documents)
+        encoded = self._origin.encoded(paths, tokenizer, chosen.left_out, done.documents)
         for number, document in enumerate(encoded, done.documents):
             if document.content_hash != next(hashes, None):
                 raise changed(", ".join(paths))
-            if split.in_tail:
+            if chosen.in_tail:
                 writer = writers["whole"]
-                done.document_bytes.append(document.num_bytes)
+                done.bytes_of[document.content_hash] = document.num_bytes
             else:
-                writer = writers["val" if split.is_val[number] else "train"]
+                writer = writers["val" if chosen.is_val[number] else "train"]
             writer.add(document.ids, document.is_target, document.num_bytes)
             done.documents = number + 1
             since += len(document.ids)
@@ -367,14 +250,15 @@ class Builder:
         commit()
 
 
-def _predict(tokenizer: PreTrainedTokenizerBase, scan: _Scan, probe: list[str]) -> int:
+def _predict(tokenizer: PreTrainedTokenizerBase, chosen: Chosen, probe: list[str]) -> int:
     """Bytes that the stores will take, from how many tokens the first texts come to."""
-    tokens = float(scan.sizes.sum())
+    tokens = float(chosen.size)
     if probe:
         probed = sum(len(ids) for ids in tokenizer(probe, add_special_tokens=False)["input_ids"])
         tokens *= probed / max(1, sum(len(text.encode()) for text in probe))
-    each = dtype_of(vocabulary_size(tokenizer)).itemsize + bool(scan.masked.any())
-    return int((tokens + len(scan.sizes)) * each + 4 * len(scan.sizes))
+    masked = chosen.train_masked or chosen.val_masked
+    each = dtype_of(vocabulary_size(tokenizer)).itemsize + masked
+    return int((tokens + chosen.count) * each + 4 * chosen.count)
 
 
 def changed(where: str) -> DataError:

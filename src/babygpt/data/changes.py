@@ -28,6 +28,7 @@ from babygpt.data.corpus import Corpus
 from babygpt.data.digests import FileState, Index
 from babygpt.data.identity import Listing, survey
 from babygpt.data.opening import corpora_among
+from babygpt.data.remote import kept_input
 from babygpt.data.sources import files_of
 from babygpt.data.store import PreparedData
 from babygpt.errors import CheckpointError, DataError, RecipeError
@@ -248,6 +249,9 @@ def _find(
     paths, wrong = [], []
     with Index(now, default_cache()) as index:
         for place, path in zip(places, now, strict=True):
+            if path == "-" and (kept := _kept(place.listing)) is not None:
+                paths.append(kept)
+                continue
             candidates = [path]
             if elsewhere and place.absolute:
                 further = [os.path.normpath(out / place.relative), place.absolute]
@@ -262,6 +266,12 @@ def _find(
                 paths.append(path)
                 wrong += odd[next(filter(os.path.exists, candidates), path)]
     return tuple(paths), wrong
+
+
+def _kept(then: Listing) -> str | None:
+    """Where what came on standard input is kept, which nobody can be asked to pipe in once more."""
+    file = kept_input(default_cache(), then.files[0].name) if then.path == "-" and then.files else None
+    return None if file is None else str(file)
 
 
 def _differences(then: Listing, path: str, index: Index) -> list[str]:

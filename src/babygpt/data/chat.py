@@ -15,6 +15,7 @@ A template is a program in a sandbox, which keeps it from files, the network and
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -58,11 +59,13 @@ class Specials:
 
     Attributes:
         ids: theirs.
+        named: those that templates may name, as `eos_token`.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         added = {n: token.content for n, token in tokenizer.added_tokens_decoder.items() if token.special}
         texts = {*added.values(), *tokenizer.all_special_tokens}
+        self.named: dict[str, Any] = dict(tokenizer.special_tokens_map)
         self.ids = frozenset({*added, *tokenizer.all_special_ids})
         self._any = re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or "(?!)")
 
@@ -144,12 +147,14 @@ def _conversation(
             where=document.id,
             hint="Use the tokenizer of a chat model, or prompt and completion instead of messages",
         )
-    template = _Template(tokenizer, _tools(document))
+    tools = _tools(document)
+    template = _Template(tokenizer.get_chat_template(tools=tools), tools, specials.named)
+    given, learned = _without_weights(document.messages or ())
     try:
         alarm(_SECONDS)
         try:
-            messages = _arguments_as_wanted(_without_nulls(document.messages or ()), template)
-            if _GENERATION.search(template.source):
+            messages = _arguments_as_wanted(_without_nulls(given), template)
+            if _has_marks(template.source):
                 text, turns = _marked_turns(messages, template, specials)
             else:
                 text, turns = _located_turns(document, messages, template, specials)
@@ -162,12 +167,36 @@ def _conversation(
         raise DataError(
             f"the tokenizer's chat template refuses the conversation ({reason})", where=document.id
         ) from error
-    spans = _cut(text, turns)
+    spans = _cut(text, _learned_of(turns, learned, document))
     counted = (specials.num_bytes(span.text) for span in spans if span.is_target or train_on_prompts)
     return Rendered(spans, sum(counted), True)
 
 
 # -- messages ------------------------------------------------------------------------------------------------
+
+
+def _without_weights(messages: Messages) -> tuple[Messages, list[bool]]:
+    """The messages as templates want them, and whether each turn of the assistant is learned."""
+    learned = [message.get("weight") != 0 for message in messages if message["role"] == "assistant"]
+    if all(learned):
+        return messages, learned
+    return [{k: v for k, v in message.items() if k != "weight"} for message in messages], learned
+
+
+def _learned_of(
+    turns: list[tuple[int, int]], learned: list[bool], document: Document
+) -> list[tuple[int, int]]:
+    """The turns whose weight is not 0."""
+    if all(learned):
+        return turns
+    if len(turns) != len(learned):
+        raise DataError(
+            f"some turns have the weight 0, and the chat template marks {len(turns)} for {len(learned)} turns of the"
+            " assistant, so that there is no telling which",
+            where=document.id,
+            hint="Leave the weights out, or use a template with one mark for each turn",
+        )
+    return [turn for turn, is_learned in zip(turns, learned, strict=True) if is_learned]
 
 
 def _tools(document: Document) -> list[Any] | None:
@@ -188,8 +217,8 @@ def _tools(document: Document) -> list[Any] | None:
 
 
 def _without_nulls(messages: Messages) -> Messages:
-    """Arrow gives every key to every message: one without a value is as good as absent, content aside."""
-    return [{k: v for k, v in m.items() if v is not None or k == "content"} for m in messages]
+    """As `apply_chat_template` gives them: a value that is none may be rendered as the word."""
+    return [{k: v for k, v in m.items() if v is not None} for m in messages]
 
 
 def _arguments_as_wanted(messages: Messages, template: _Template) -> Messages:
@@ -238,40 +267,43 @@ def _cut(text: str, turns: Sequence[tuple[int, int]]) -> tuple[Span, ...]:
 
 @dataclass(frozen=True)
 class _Template:
-    """A tokenizer's template, with the tools of one conversation."""
+    """A tokenizer's template, with the tools of one conversation and the special tokens that it may name."""
 
-    tokenizer: PreTrainedTokenizerBase
+    source: str
     tools: list[Any] | None
-
-    @property
-    def source(self) -> str:
-        return self.tokenizer.get_chat_template(tools=self.tools)
+    named: dict[str, Any]
 
     def render(self, messages: Messages) -> str:
         return self.render_all([messages])[0]
 
     def render_all(self, conversations: Sequence[Messages], *, prompt: bool = False) -> list[str]:
         """Each conversation's text; at least one."""
-        rendered: Any = self.tokenizer.apply_chat_template(
-            [list(messages) for messages in conversations],
+        # What `apply_chat_template` calls, without looking the template and the special tokens up each time.
+        rendered: Any = render_jinja_template(
+            conversations=[list(messages) for messages in conversations],
             tools=self.tools,
-            tokenize=False,
+            chat_template=self.source,
             add_generation_prompt=prompt,
+            **self.named,
         )
-        return list(rendered)
+        return list(rendered[0])
+
+
+@functools.lru_cache(maxsize=16)
+def _has_marks(source: str) -> bool:
+    return _GENERATION.search(source) is not None
 
 
 def _marked_turns(
     messages: Messages, template: _Template, specials: Specials
 ) -> tuple[str, list[tuple[int, int]]]:
     """The rendering and the character ranges its generation marks name, each through its end of turn."""
-    special: dict[str, Any] = dict(template.tokenizer.special_tokens_map)
     answer: Any = render_jinja_template(
         conversations=[list(messages)],
         tools=template.tools,
         chat_template=template.source,
         return_assistant_tokens_mask=True,
-        **special,
+        **template.named,
     )
     text: str = answer[0][0]
     turns: list[tuple[int, int]] = []

@@ -1,6 +1,6 @@
 """Documents that stand twice in the data, and validation text that stands in the training text.
 
-exact          equal content: sorting the documents' 64-bit content hashes, O(n log n), 8 bytes a document.
+exact          equal content: sorting the documents' 64-bit content hashes, O(n log n), 8 bytes a document and 3.
 near           MinHash over runs of five words, as web corpora are cleaned with (Lee et al. 2022, arXiv:2107.06499;
                Penedo et al. 2024, arXiv:2406.17557): 128 hashes in 16 bands of 8 name the candidates, and those
                whose signatures agree in 80 % are near duplicates. The first of them stays. More than 10 MB of
@@ -25,7 +25,17 @@ import numpy.typing as npt
 from babygpt.data.arrow import TokenStore
 from babygpt.errors import DataError
 
-__all__ = ["Contamination", "choose", "contamination", "identity_of", "near", "repeated", "words_of"]
+__all__ = [
+    "Contamination",
+    "choose",
+    "contamination",
+    "distinct",
+    "identity_of",
+    "near",
+    "repeated",
+    "shared",
+    "words_of",
+]
 
 _RUN_WORDS, _HASHES, _BANDS, _SIMILAR, _SEED = 5, 128, 16, 0.8, 1
 _RUN_TOKENS, _CONTAMINATED = 13, 0.8
@@ -45,12 +55,64 @@ UInt64s = npt.NDArray[np.uint64]
 # -- exact ---------------------------------------------------------------------------------------------------
 
 
-def repeated(hashes: UInt64s) -> Bools:
-    """Whether each document repeats an earlier one, bool [documents], by their content hashes."""
-    _, first = np.unique(hashes, return_index=True)
-    found = np.ones(len(hashes), dtype=np.bool_)
-    found[first] = False
+def repeated(hashes: UInt64s, among: Bools | None = None) -> Bools:
+    """Whether each document repeats an earlier one, bool [documents], by their content hashes.
+
+    They are sorted a share at a time, those whose first bits are the same, so that it takes little more memory than
+    the hashes and the answer.
+
+    Args:
+        hashes: uint64 [documents].
+        among: bool [documents], those that are looked at; all if None.
+    """
+    found = np.zeros(len(hashes), dtype=np.bool_)
+    bits = (len(hashes) // _CHUNK).bit_length()
+    for share in range(1 << bits):
+        numbers = np.concatenate(
+            [_of_share(hashes, among, part, share, bits) for part in _parts(len(hashes))]
+        )
+        _, first = np.unique(hashes[numbers], return_index=True)
+        again = np.ones(len(numbers), dtype=np.bool_)
+        again[first] = False
+        found[numbers[again]] = True
     return found
+
+
+def distinct(hashes: UInt64s, most: int) -> int:
+    """How many different ones there are, counted up to `most` or little more."""
+    found = np.empty(0, dtype=np.uint64)
+    for part in _parts(len(hashes)):
+        found = np.union1d(found, np.unique(hashes[part])[:most])
+        if len(found) >= most:
+            break
+    return len(found)
+
+
+def shared(train: UInt64s, val: UInt64s) -> int:
+    """How many of the second stand among the first."""
+    wanted = np.unique(val)
+    found = np.zeros(len(wanted), dtype=np.bool_)
+    for part in _parts(len(train)) if len(wanted) else ():
+        at = np.minimum(np.searchsorted(wanted, train[part]), len(wanted) - 1)
+        found[at[wanted[at] == train[part]]] = True
+    return int(found[np.searchsorted(wanted, val)].sum()) if len(wanted) else 0
+
+
+def _parts(count: int) -> list[slice]:
+    """At least one."""
+    return [slice(start, start + _CHUNK) for start in range(0, max(1, count), _CHUNK)]
+
+
+def _of_share(
+    hashes: UInt64s, among: Bools | None, part: slice, share: int, bits: int
+) -> npt.NDArray[np.intp]:
+    """The numbers of the documents of a part whose hashes begin with the bits of a share."""
+    wanted = np.ones(len(hashes[part]), dtype=np.bool_)
+    if bits:
+        wanted &= hashes[part] >> np.uint64(64 - bits) == share
+    if among is not None:
+        wanted &= among[part]
+    return np.flatnonzero(wanted) + np.intp(part.start)
 
 
 # -- near ----------------------------------------------------------------------------------------------------
@@ -108,8 +170,7 @@ def choose(mode: str, hashes: UInt64s, is_val: Bools, texts: Iterable[str]) -> t
     Returns:
         bool [documents], and the sentence.
     """
-    copies = np.zeros(len(hashes), dtype=np.bool_)
-    copies[~is_val] = repeated(hashes[~is_val])
+    copies = repeated(hashes, among=~is_val)
     count, of = int(copies.sum()), f"of {int((~is_val).sum()):,} training documents"
     said = f"duplicates: {_number(count)} {of} {'is' if count < 2 else 'are'} equal to an earlier one"
     if mode == "none":

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,7 @@ from babygpt.errors import TokenizerError
 __all__ = ["Encoded", "encode"]
 
 Mask = npt.NDArray[np.bool_]
+Body = tuple[Ids, Mask]
 
 _BATCH_DOCUMENTS = 10_000
 
@@ -56,7 +58,9 @@ class Encoded:
 def encode(
     documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase, *, train_on_prompts: bool = False
 ) -> Iterator[Encoded]:
-    """Encode documents in order, a batch in memory at a time.
+    """Encode documents in order, a batch in memory at a time, of conversations two.
+
+    The tokenizer is not to be used for anything else before the last document is taken.
 
     Args:
         documents: what to encode.
@@ -76,9 +80,8 @@ def encode(
     # Unless set, the tokenizers library warns in every process forked later, as the loader's workers are.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     prefix, specials, encoder = _prefix(tokenizer), Specials(tokenizer), SpanEncoder(tokenizer)
-    for batch in _batches(documents):
-        rendered = render_all(batch, tokenizer, specials, train_on_prompts=train_on_prompts)
-        bodies = encoder.encode([each.spans for each in rendered])
+
+    def finished(batch: list[Document], rendered: list[Rendered], bodies: list[Body]) -> Iterator[Encoded]:
         for document, whole, (ids, mask) in zip(batch, rendered, bodies, strict=True):
             start = prefix if document.messages is None else prefix[:0]
             all_ids, all_mask = _finish(start, ids, mask, whole, eos, specials)
@@ -88,6 +91,24 @@ def encode(
                 num_bytes=whole.num_bytes,
                 content_hash=content_hash(document),
             )
+
+    # Conversations are encoded, without Python's lock, while the next are rendered. That is done in this thread, whose
+    # templates can be stopped by a timer.
+    with ThreadPoolExecutor(1) as other:
+        before: tuple[list[Document], list[Rendered], Future[list[Body]]] | None = None
+        for batch in _batches(documents):
+            rendered = render_all(batch, tokenizer, specials, train_on_prompts=train_on_prompts)
+            spans = [each.spans for each in rendered]
+            bodies = before[2].result() if before else []
+            is_chat = any(each.is_chat for each in rendered)
+            now = (batch, rendered, other.submit(encoder.encode, spans)) if is_chat else None
+            if before:
+                yield from finished(before[0], before[1], bodies)
+            before = now
+            if not is_chat:
+                yield from finished(batch, rendered, encoder.encode(spans))
+        if before:
+            yield from finished(before[0], before[1], before[2].result())
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:

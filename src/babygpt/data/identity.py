@@ -12,7 +12,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from babygpt.data.digests import FileState, Index
 from babygpt.data.formats import format_of
@@ -136,7 +136,8 @@ def _listing(place: Located, index: Index) -> tuple[Listing, str]:
                 raise DataError(what, where=str(file), hint="Delete it, and it is fetched anew")
         return Listing(path, "remote", tuple(states)), ""
     if kind == "hub":
-        return Listing(path, kind, fingerprint=open_hub(path)._fingerprint), ""
+        found = open_hub(path)
+        return Listing(path, kind, fingerprint=found._fingerprint), _downloaded(path, found)
     python = platform.python_version() if kind == "builtin" else ""
     if path == "builtin:prose":
         hashes = b"".join(content_hash(document).to_bytes(8, "big") for document in prose())
@@ -144,3 +145,11 @@ def _listing(place: Located, index: Index) -> tuple[Listing, str]:
     root, names, left_out = files_of(path)
     states = [index.state(root, name) for name in names]
     return Listing(path, kind, tuple(states), python=python), left_out and f"{path}: {left_out}"
+
+
+def _downloaded(path: str, dataset: Any) -> str:
+    """What a hub data set takes of the disk beside what is made of it, in words."""
+    files = [Path(file["filename"]) for file in dataset.cache_files]
+    size = sum(file.stat().st_size for file in files)
+    where = f"; {size / 1e6:,.1f} MB of it lie in {files[0].parent}" if files else ""
+    return f"{path}: downloaded whole by datasets, which keeps it{where}"

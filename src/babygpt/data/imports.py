@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
+from babygpt.data.bits import Bits
 from babygpt.data.encoding import Encoded
-from babygpt.data.reading import Bools, Seen, taken
+from babygpt.data.reading import Seen, taken
 from babygpt.data.split import bytes_of
 from babygpt.data.tokenised import Tokens, are_blocks, is_tokenised, members, read_tokens
 from babygpt.data.tokenizers import vocabulary_size
@@ -81,7 +82,7 @@ class Imported:
         return iter(())
 
     def encoded(
-        self, paths: Sequence[str], tokenizer: PreTrainedTokenizerBase, left_out: Bools, skip: int
+        self, paths: Sequence[str], tokenizer: PreTrainedTokenizerBase, left_out: Bits, skip: int
     ) -> Iterator[Encoded]:
         """The tokens of the documents that are not left out; of these, from number `skip` on."""
         every = (tokens for path in paths for tokens in self._documents(path))

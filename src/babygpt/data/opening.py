@@ -16,6 +16,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from babygpt.data.arrow import TokenStore, open_store
+from babygpt.data.checking import wrong_sizes
 from babygpt.data.corpus import CORPUS_NAME, SIDES, Corpus, read_corpus
 from babygpt.data.corpus_index import Index, Place
 from babygpt.data.piece_cache import bound_of
@@ -30,6 +31,7 @@ from babygpt.untrusted import redacted
 
 __all__ = ["PREPARED_BY", "Opened", "corpora_among", "open_corpus", "settings_of"]
 
+_AGAIN = "Copy the corpus again, whole"
 PREPARED_BY = ("field", "val_fraction", "deduplicate", "tokenizer", "train_on_prompts")
 
 
@@ -103,6 +105,12 @@ def open_corpus(
         note = f"{redacted(path)}: streamed, with at most {place.most / 1e9:.3g} GB kept in {pieces}"
     else:
         folder = Path(path).expanduser().parent
+        if wrong := wrong_sizes(folder, corpus):
+            raise DataError(
+                wrong[0],
+                where=str(folder),
+                hint=f"{_AGAIN}; babygpt checkpoint verify names all that differs",
+            )
         stores = [_local(folder, side, corpus) for side in SIDES]
         note = f"{path}: a prepared corpus on this computer's disk"
     tokenizer = load_tokenizer(folder / "tokenizer")
@@ -116,7 +124,7 @@ def _local(folder: Path, side: str, corpus: Corpus) -> TokenStore:
         raise DataError(
             f"is not the store that {CORPUS_NAME} speaks of",
             where=str(folder / side),
-            hint="Copy the corpus again, whole",
+            hint=_AGAIN,
         )
     return store
 

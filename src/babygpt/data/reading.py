@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
+from babygpt.data.bits import Bits
 from babygpt.data.encoding import Encoded, encode
 from babygpt.data.oddities import Tally, text_of
 from babygpt.data.sources import content_hash, read_documents
@@ -18,7 +17,6 @@ from babygpt.data.sources import content_hash, read_documents
 __all__ = ["Origin", "Seen", "Texts", "taken"]
 
 T = TypeVar("T")
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -48,9 +46,9 @@ class Origin(Protocol):
         """The documents' text; none where they are tokens already."""
 
     def encoded(
-        self, paths: Sequence[str], tokenizer: PreTrainedTokenizerBase, left_out: Bools, skip: int
+        self, paths: Sequence[str], tokenizer: PreTrainedTokenizerBase, left_out: Bits, skip: int
     ) -> Iterator[Encoded]:
-        """The tokens of the documents that are not left out, bool [documents]; of these, from number `skip` on."""
+        """The tokens of the documents that are not left out; of these, from number `skip` on."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,10 @@ class Texts:
 
     def seen(self, paths: Sequence[str], say: Callable[[str], None]) -> Iterator[Seen]:
         """What each document is."""
-        empty = Tally()
+        empty, unlearned, example = Tally(), 0, ""
         for document in read_documents(paths, field=self.field, say=say, empty=empty.pass_over):
+            if not (self.train_on_prompts or document.is_learned):
+                unlearned, example = unlearned + 1, example or document.id
             yield Seen(
                 content_hash(document),
                 len(text_of(document).encode()),
@@ -76,19 +76,22 @@ class Texts:
             )
         for found in empty.found:
             say(f"passed over, since without text: {found.in_words()}")
+        if unlearned:
+            what = "conversation has" if unlearned == 1 else "conversations have"
+            say(f"{unlearned:,} {what} no turn of the assistant to learn from, such as {example}")
 
     def texts(self, paths: Sequence[str]) -> Iterator[str]:
         """The documents' text."""
         return map(text_of, read_documents(paths, field=self.field))
 
     def encoded(
-        self, paths: Sequence[str], tokenizer: PreTrainedTokenizerBase, left_out: Bools, skip: int
+        self, paths: Sequence[str], tokenizer: PreTrainedTokenizerBase, left_out: Bits, skip: int
     ) -> Iterator[Encoded]:
         """The tokens of the documents that are not left out; of these, from number `skip` on."""
         documents = islice(taken(read_documents(paths, field=self.field), left_out), skip, None)
         return encode(documents, tokenizer, train_on_prompts=self.train_on_prompts)
 
 
-def taken(each: Iterable[T], left_out: Bools) -> Iterator[T]:
+def taken(each: Iterable[T], left_out: Bits) -> Iterator[T]:
     """Those that are not left out; of more than there were, all: whoever counts will notice."""
     return (one for number, one in enumerate(each) if number >= len(left_out) or not left_out[number])

@@ -3,26 +3,28 @@
 The choice is made once a file (or data set), from its first record, and holds for every further one:
 
     data.field           a string is text, a list a conversation
-    messages             a conversation, with what it may call in `tools`
-    prompt + completion  text of which only the completion is learned
+    messages             a conversation (`messages`), with what it may call in `tools`
+    prompt + completion  text of which only the completion is learned; of lists of messages, the same
     text                 plain text
-    conversations        a conversation, `from` and `value` taken for `role` and `content`       guessed
-    instruction + output, with input; instruction + response; question + answer                  guessed
+    conversations        a conversation                                                          guessed
+    instruction + output, with input; instruction + response, with context; question + answer,
+    with context; prompt + response; input + output                                              guessed
     content              plain text                                                              guessed
     the only column of strings, numbers written as strings not counted                           guessed
 
-A guess is announced; more than one that fits is an error. A guessed pair is joined by blank lines, which `prompt`
-and `completion` are not: their border is the user's own.
+A guess is announced, with the columns it leaves unread; more than one that fits is an error. A guessed pair is joined
+by blank lines, which `prompt` and `completion` are not: their border is the user's own.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from babygpt.data.messages import conversation, kind_in_words, renamed_roles, string
 from babygpt.errors import DataError
 
 __all__ = ["Columns", "Document", "Span", "choose", "content_hash", "document_of"]
@@ -31,24 +33,16 @@ _PAIRS = (
     ("instruction", "input", "output"),
     ("instruction", "output"),
     ("instruction", "input", "response"),
+    ("instruction", "context", "response"),
     ("instruction", "response"),
+    ("context", "question", "answer"),
     ("question", "answer"),
+    ("prompt", "response"),
+    ("input", "output"),
 )
 _CHATS = ("conversations", "conversation")
 _HALVES = frozenset(name for pair in _PAIRS for name in pair) | {"prompt", "completion"}
-_OPTIONAL, _TOOLS = "input", "tools"
-_ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bot": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-    "tool": "tool",
-    "function": "tool",
-    "observation": "tool",
-}
+_OPTIONAL, _TOOLS, _SYSTEM = ("input", "context"), "tools", "system"
 _NAMED = 12  # columns that a message names
 _HINT = "Name the text's column with data.field"
 
@@ -69,7 +63,8 @@ class Document:
         id: where it came from, for messages: `folder/a.txt`, `b.jsonl:3`.
         text: plain text; every token is a target.
         spans: text in parts, some of which are targets.
-        messages: a conversation for a chat template, each with `role` and `content`.
+        messages: a conversation for a chat template, each with `role` and `content`; with `weight` 0 where nothing
+            of it is learned.
         tools: what the conversation may call, as the record has it: schemas in a list, or its JSON.
     """
 
@@ -78,6 +73,13 @@ class Document:
     spans: tuple[Span, ...] | None = None
     messages: tuple[dict[str, Any], ...] | None = None
     tools: Any = None
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether something of it is; of a conversation, what the assistant says."""
+        return self.messages is None or any(
+            message["role"] == "assistant" and message.get("weight") != 0 for message in self.messages
+        )
 
 
 def content_hash(document: Document) -> int:
@@ -99,7 +101,7 @@ class Columns:
 
     Attributes:
         kind: what they hold: plain text, a prompt and its completion, or a conversation.
-        names: the columns; of a pair the completion is last.
+        names: the columns; of a pair, or of two lists of messages, the completion is last.
         guess: how it was guessed, in words; empty where a name decided it.
     """
 
@@ -109,8 +111,8 @@ class Columns:
 
     @property
     def read(self) -> tuple[str, ...]:
-        """All columns that are looked at; the last of a conversation's need not be there."""
-        return (*self.names, _TOOLS) if self.kind == "chat" else self.names
+        """All columns that are looked at; the last two of a conversation's need not be there."""
+        return (*self.names, _TOOLS, _SYSTEM) if self.kind == "chat" else self.names
 
 
 # -- choosing ------------------------------------------------------------------------------------------------
@@ -134,28 +136,37 @@ def choose(record: Any, where: str, *, field: str = "auto") -> Columns:
             hint = "Fields inside of other fields are not read; write it to a column of its own"
             raise _lacks(found, f"no field {field!r}", where, hint if nested else _HINT)
         return Columns("chat" if isinstance(found[field], list) else "text", (field,))
+    pair: Literal["pair", "chat"] = "chat" if isinstance(found.get("prompt"), list) else "pair"
     known = [
         columns
         for columns in (
             Columns("chat", ("messages",)),
-            Columns("pair", ("prompt", "completion")),
+            Columns(pair, ("prompt", "completion")),
             Columns("text", ("text",)),
         )
         if all(name in found for name in columns.names)
     ]
     filled = [columns for columns in known if all(found[name] is not None for name in columns.names)]
-    if known:
-        return (filled or known)[0]
-    return _guess(found, where)
+    if not known:
+        return _guess(found, where)
+    return _announced((filled or known)[0], found)
+
+
+def _announced(columns: Columns, record: Mapping[str, Any]) -> Columns:
+    """A choice by name, with what a person has to know of it."""
+    said = _in_words(columns)
+    if columns.kind == "chat" and (odd := _oddities(columns, record)):
+        return replace(columns, guess=f"{said}{odd} (data.field names another)")
+    if columns.kind == "text" and (_chats(record) or _pairs(record)):
+        return replace(
+            columns, guess=f"{said} (by its name{_unread(columns, record)}; data.field names another)"
+        )
+    return columns
 
 
 def _guess(record: Mapping[str, Any], where: str) -> Columns:
-    guesses = [Columns("chat", (name,)) for name in _CHATS if isinstance(record.get(name), list)]
-    pairs = [pair for pair in _PAIRS if all(_may_be_text(record.get(name, 0)) for name in pair)]
-    # The longest of those that share the first column: `input` is a part of the prompt where there is one.
-    guesses += [
-        Columns("pair", pair) for n, pair in enumerate(pairs) if pair[0] not in {p[0] for p in pairs[:n]}
-    ]
+    guesses = [Columns("chat", (name,)) for name in _chats(record)]
+    guesses += [Columns("pair", pair) for pair in _pairs(record)]
     if _may_be_text(record.get("content", 0)):
         guesses.append(Columns("text", ("content",)))
     strings = [name for name, value in record.items() if _may_be_text(value)]
@@ -169,13 +180,69 @@ def _guess(record: Mapping[str, Any], where: str) -> Columns:
         guesses, why = [Columns("text", (strings[0],))], "the only column of strings"
     if len(guesses) == 1:
         columns = guesses[0]
-        return Columns(columns.kind, columns.names, f"{_in_words(columns)} ({why}; data.field names another)")
+        said = f"{_in_words(columns)}{_oddities(columns, record)} ({why}{_unread(columns, record)}"
+        return replace(columns, guess=f"{said}; data.field names another)")
+    raise _undecided(record, guesses, strings, where)
+
+
+def _undecided(
+    record: Mapping[str, Any], guesses: Sequence[Columns], strings: Sequence[str], where: str
+) -> DataError:
+    if {"chosen", "rejected"} <= record.keys():
+        what = "pairs of a chosen and a rejected answer, which are not trained on"
+        return _lacks(
+            record, what, where, "Write what is to be learned as prompt and completion, or messages"
+        )
     if len(guesses) > 1:
         several = ", or ".join(" + ".join(columns.names) for columns in guesses)
-        raise _lacks(record, f"several columns could be meant: {several}", where, _HINT)
+        return _lacks(record, f"several columns could be meant: {several}", where, _HINT)
     if len(strings) > 1:
-        raise _lacks(record, f"several columns hold strings: {', '.join(strings[:_NAMED])}", where, _HINT)
-    raise _lacks(record, "none of the fields text, prompt + completion, messages", where, _HINT)
+        return _lacks(record, f"several columns hold strings: {', '.join(strings[:_NAMED])}", where, _HINT)
+    inside = next((name for name, value in record.items() if _holds_records(value)), None)
+    hint = (
+        _HINT if inside is None else f"Are the records those inside of {inside!r}? Make each one of its own"
+    )
+    return _lacks(record, "none of the fields text, prompt + completion, messages", where, hint)
+
+
+def _holds_records(value: Any) -> bool:
+    return isinstance(value, Mapping) or (
+        isinstance(value, list) and any(isinstance(v, Mapping) for v in value)
+    )
+
+
+def _chats(record: Mapping[str, Any]) -> list[str]:
+    """The columns that are conversations by their names."""
+    held = {name: record.get(name) for name in _CHATS}
+    return [
+        name
+        for name, value in held.items()
+        if isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("[{"))
+    ]
+
+
+def _pairs(record: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The columns that are prompts and completions by their names; of those that share columns, the longest."""
+    found = [pair for pair in _PAIRS if all(_may_be_text(record.get(name, 0)) for name in pair)]
+    return [pair for pair in found if not any(set(pair) < set(other) for other in found)]
+
+
+def _oddities(columns: Columns, record: Mapping[str, Any]) -> str:
+    """What else is to be said of a conversation, in words."""
+    if columns.kind != "chat":
+        return ""
+    said = ", its system turn 'system'" if record.get(_SYSTEM) else ""
+    for column in columns.names:
+        renamed = renamed_roles(record.get(column))
+        said += "".join(f", {name!r} is read as {role}" for name, role in renamed.items())
+    return said
+
+
+def _unread(columns: Columns, record: Mapping[str, Any]) -> str:
+    """The columns beside, in words; empty if there are none."""
+    beside = [str(name) for name in record if name not in columns.read]
+    more = ", ..." if len(beside) > _NAMED else ""
+    return f"; not read: {', '.join(beside[:_NAMED])}{more}" if beside else ""
 
 
 def _may_be_text(value: Any) -> bool:
@@ -195,7 +262,8 @@ def _in_words(columns: Columns) -> str:
     if columns.kind == "text":
         return f"the text is column {columns.names[0]!r}"
     if columns.kind == "chat":
-        return f"the conversation is column {columns.names[0]!r}"
+        whole = " and ".join(map(repr, columns.names))
+        return f"the conversation is column{'s' * (len(columns.names) > 1)} {whole}"
     prompt = " and ".join(map(repr, columns.names[:-1]))
     return f"the prompt is {prompt}, the completion {columns.names[-1]!r}, blank lines between them"
 
@@ -216,92 +284,41 @@ def document_of(record: Any, columns: Columns, where: str) -> Document | None:
     """
     found = _object(record, where)
     for name in columns.names:
-        if name not in found and not (columns.guess and name == _OPTIONAL):
+        if name not in found and not (columns.guess and name in _OPTIONAL):
             hint = "All records of a file have the same columns; put others into a file of their own"
             raise _lacks(found, f"no field {name!r}, which the first record has", where, hint)
     if columns.kind == "chat":
-        name = columns.names[0]
-        return Document(where, messages=_messages(found[name], name, where), tools=found.get(_TOOLS))
+        return Document(where, messages=_messages(found, columns, where), tools=found.get(_TOOLS))
     if columns.kind == "text":
-        text = _string(found[columns.names[0]], columns.names[0], where)
+        text = string(found[columns.names[0]], columns.names[0], where)
         return Document(where, text=text) if text else None
     # A guess may have found `input` empty or missing in this record.
-    names = [n for n in columns.names if not (columns.guess and n == _OPTIONAL and not found.get(n))]
-    *prompt, completion = (_string(found[name], name, where) for name in names)
+    names = [n for n in columns.names if not (columns.guess and n in _OPTIONAL and not found.get(n))]
+    *prompt, completion = (string(found[name], name, where) for name in names)
     joined = "".join(f"{part}\n\n" for part in prompt) if columns.guess else "".join(prompt)
     return Document(where, spans=(Span(joined, False), Span(completion, True)))
 
 
+def _messages(record: Mapping[str, Any], columns: Columns, where: str) -> tuple[dict[str, Any], ...]:
+    *prompt, last = columns.names
+    learned = conversation(record[last], last, where, None if prompt else record.get(_SYSTEM))
+    if not prompt:
+        return learned
+    given = conversation(record[prompt[0]], prompt[0], where, record.get(_SYSTEM))
+    return (*(m | {"weight": 0} if m["role"] == "assistant" else m for m in given), *learned)
+
+
 def _object(record: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(record, Mapping):
-        raise DataError(f"found {_kind(record)}, not a JSON object", where=where, hint="One object a record")
+        hint = (
+            "An array of records goes into a .json file"
+            if isinstance(record, list)
+            else "One object a record"
+        )
+        raise DataError(f"found {kind_in_words(record)}, not a JSON object", where=where, hint=hint)
     return record
 
 
 def _lacks(record: Mapping[str, Any], what: str, where: str, hint: str) -> DataError:
     has = ", ".join(map(str, list(record)[:_NAMED])) or "nothing"
     return DataError(f"{what}; it has: {has}", where=where, hint=hint)
-
-
-def _string(value: Any, field: str, where: str) -> str:
-    if not isinstance(value, str):
-        raise DataError(f"field {field!r} holds {_kind(value)}, not a string", where=where)
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        lone = f"U+{ord(value[error.start]):04X}"
-        raise DataError(
-            f"field {field!r} holds half a surrogate pair ({lone}) at character {error.start}", where=where
-        ) from None
-    return value
-
-
-def _messages(value: Any, field: str, where: str) -> tuple[dict[str, Any], ...]:
-    if not isinstance(value, list) or not value:
-        raise DataError(f"field {field!r} holds {_kind(value)}, not a list of messages", where=where)
-    return tuple(_message(message, number, field, where) for number, message in enumerate(value))
-
-
-def _message(value: Any, number: int, field: str, where: str) -> dict[str, Any]:
-    # A table gives every key to every message: one without a value is as good as absent.
-    message = (
-        {key: held for key, held in value.items() if held is not None or key == "content"}
-        if isinstance(value, Mapping)
-        else {}
-    )
-    if "role" not in message and isinstance(message.get("from"), str) and "value" in message:
-        if message["from"] not in _ROLES:
-            raise DataError(
-                f"message {number} of field {field!r} is from {_shown(message['from'])}, which is no known role",
-                where=where,
-                hint=f"Known are {', '.join(_ROLES)}",
-            )
-        renamed = {"role": _ROLES[message.pop("from")], "content": message.pop("value")}
-        message = renamed | message
-    if not isinstance(message.get("role"), str):
-        raise DataError(f"message {number} of field {field!r} has no role: {_shown(str(value))}", where=where)
-    if isinstance(message.get("content"), str):
-        _string(message["content"], f"{field}[{number}].content", where)
-    elif "content" not in message and "tool_calls" not in message:
-        raise DataError(f"message {number} of field {field!r} has no content", where=where)
-    return message
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    if value == [] and isinstance(value, list):
-        return "an empty list"
-    kinds = {
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-        str: "a string",
-        list: "a list",
-        dict: "an object",
-    }
-    return kinds.get(type(value), f"a {type(value).__name__}")
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -33,12 +33,13 @@ from babygpt.files import write_json_atomic
 from babygpt.hub import reachable
 from babygpt.untrusted import read_json, redacted
 
-__all__ = ["Located", "beside", "damaged", "is_remote", "localise"]
+__all__ = ["Located", "beside", "damaged", "is_remote", "kept_input", "localise"]
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|[a-z][a-z0-9+.-]+::", re.IGNORECASE)
 _SPOOLED = (
     "BABYGPT_STANDARD_INPUT"  # process and file: of further processes of a run, only the first can read it
 )
+_INPUT = r"stdin-[0-9a-f]{32}\.(txt|jsonl)"
 _BLOCK = 2**20
 _NAME = 80  # characters of a name that are kept
 
@@ -201,7 +202,7 @@ def _partial(parent: Path) -> Iterator[Path]:
 def _standard_input(parent: Path) -> Located:
     owner, _, name = os.environ.get(_SPOOLED, "").partition(":")
     is_further = any(os.environ.get(rank, "0") != "0" for rank in ("RANK", "LOCAL_RANK", "NODE_RANK"))
-    if re.fullmatch(r"stdin-[0-9a-f]{32}\.(txt|jsonl)", name) and (is_further or owner == str(os.getpid())):
+    if re.fullmatch(_INPUT, name) and (is_further or owner == str(os.getpid())):
         return _spooled(parent / name)
     if is_further:
         raise DataError(
@@ -235,6 +236,12 @@ def _standard_input(parent: Path) -> Located:
     fsync_dir(parent)
     os.environ[_SPOOLED] = f"{os.getpid()}:{file.name}"
     return _spooled(file)
+
+
+def kept_input(cache: Path, name: str) -> Path | None:
+    """What came on standard input before and is kept under a name, as `Located.files` gave it; None if it is gone."""
+    file = cache / "remote" / name
+    return file if re.fullmatch(_INPUT, name) and file.is_file() else None
 
 
 def _spooled(file: Path) -> Located:

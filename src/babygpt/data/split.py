@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -33,13 +33,15 @@ def choose(hashes: npt.NDArray[np.uint64], fraction: float) -> npt.NDArray[np.bo
     assert lowest < highest
     border = np.uint64(min(int(fraction * 2.0**64), 2**64 - 1))
     # Held out: below the border, yet at least up to the lowest and at most below the highest.
-    held_out: npt.NDArray[np.bool_] = (hashes < highest) & ((hashes < border) | (hashes == lowest))
+    held_out = hashes < border
+    held_out |= hashes == lowest
+    held_out &= hashes < highest
     return held_out
 
 
 def copy_split(
     whole: TokenStore,
-    document_bytes: Sequence[int],
+    document_bytes: Iterable[int],
     fraction: float,
     train: StoreWriter,
     val: StoreWriter,
@@ -65,14 +67,13 @@ def copy_split(
             hint="Give more text",
         )
     forgotten = 0
-    for number in range(whole.num_documents):
+    for number, num_bytes in zip(range(whole.num_documents), document_bytes, strict=True):
         start, end = int(whole.offsets[number]), int(whole.offsets[number + 1])
         if start - forgotten >= _FORGET_TOKENS:
             whole.forget()
             forgotten = start
         ids = whole.ids(start, end - start)
         mask = whole.target_mask(start, end - start) if whole.has_targets else None
-        num_bytes = document_bytes[number]
         at = min(max(cut - start, 0), len(ids))
         if at == len(ids):
             train.add(ids, mask, num_bytes)

@@ -29,7 +29,7 @@ from babygpt.machine import installed_versions
 
 __all__ = ["Done", "begin", "keep_hashes", "keep_tokenizer", "kept_hashes"]
 
-_HASHES_AT_ONCE = 1 << 12
+_HASHES_AT_ONCE, _WRITTEN_AT_ONCE = 1 << 12, 1 << 18
 
 
 @dataclass
@@ -39,12 +39,13 @@ class Done:
     Attributes:
         documents: encoded so far.
         stores: positions of the stores, by name.
-        document_bytes: UTF-8 bytes of each document's target text, where the tail is to be cut off.
+        bytes_of: UTF-8 bytes of the target text of each document, by its hash, where the tail is to be cut off: there
+            are few different ones.
     """
 
     documents: int = 0
     stores: dict[str, Position] = field(default_factory=dict)
-    document_bytes: list[int] = field(default_factory=list)
+    bytes_of: dict[int, int] = field(default_factory=dict)
 
     def write(self, work: Path) -> None:
         """Writes it down; the stores have to be on the disk that far."""
@@ -92,10 +93,16 @@ def keep_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     fsync_dir(folder.parent)
 
 
-def keep_hashes(work: Path, hashes: npt.NDArray[np.uint64]) -> None:
-    """Writes down what the content of each document is, uint64 [documents]."""
-    # Not by `tofile`, which does not tell when the disk is full.
-    (work / "hashes").write_bytes(np.ascontiguousarray(hashes).data)
+def keep_hashes(
+    work: Path, hashes: npt.NDArray[np.uint64], left_out: npt.NDArray[np.bool_] | None = None
+) -> None:
+    """Writes down what the content of each document is, uint64 [documents], but of those left out."""
+    with (work / "hashes").open("wb") as file:
+        for start in range(0, len(hashes), _WRITTEN_AT_ONCE):
+            some = hashes[start : start + _WRITTEN_AT_ONCE]
+            if left_out is not None:
+                some = some[~left_out[start : start + _WRITTEN_AT_ONCE]]
+            file.write(some.tobytes())  # not by `tofile`, which does not tell when the disk is full
 
 
 def kept_hashes(work: Path, start: int) -> Iterator[int]:
@@ -115,6 +122,7 @@ def _read_progress(work: Path) -> Done | None:
             folder = work if name == "whole" else work / "store"
             if (folder / name / DATA_NAME).stat().st_size < position.size:
                 return None
-        return Done(value["documents"], stores, value["document_bytes"])
+        bytes_of = {int(content): size for content, size in value["bytes_of"].items()}
+        return Done(value["documents"], stores, bytes_of)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

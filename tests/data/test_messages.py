@@ -1,0 +1,66 @@
+"""The forms of conversations that people have, against what chat templates are to be given."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from babygpt.data.messages import conversation
+from babygpt.errors import DataError
+
+ASKED, SAID = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+CALL = {"name": "f", "arguments": {"x": 1}}
+CALLED = {"role": "assistant", "tool_calls": [{"type": "function", "function": CALL}]}
+
+# the messages as they stand in a record, and as templates want them
+FORMS: dict[str, tuple[Any, list[dict[str, Any]]]] = {
+    "as they are": ([ASKED, SAID], [ASKED, SAID]),
+    "ShareGPT": ([{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], [ASKED, SAID]),
+    "ShareGPT, capitals": ([{"from": "Human", "value": "q"}, {"from": "GPT", "value": "a"}], [ASKED, SAID]),
+    "half and half": ([{"from": "user", "content": "q"}, {"role": "assistant", "value": "a"}], [ASKED, SAID]),
+    "text": ([{"role": "prompter", "text": "q"}, {"role": "chatgpt", "text": "a"}], [ASKED, SAID]),
+    "parts of text": (
+        [
+            {"role": "user", "content": [{"type": "text", "text": "q"}]},
+            SAID | {"content": ["a", {"text": ""}]},
+        ],
+        [ASKED, SAID],
+    ),
+    "other roles": ([{"role": "developer", "content": "d"}], [{"role": "developer", "content": "d"}]),
+    "a table's nulls": ([ASKED | {"from": None, "value": None, "tool_calls": None}], [ASKED]),
+    "LLaMA-Factory's call": (
+        [{"from": "function_call", "value": json.dumps(CALL)}, {"from": "observation", "value": "3"}],
+        [CALLED, {"role": "tool", "content": "3"}],
+    ),
+    "calls as JSON": ([CALLED | {"tool_calls": json.dumps(CALLED["tool_calls"])}], [CALLED]),
+    "a call beside null": ([CALLED | {"content": None}], [CALLED | {"content": None}]),
+    "an object of a tool": ([{"role": "tool", "content": {"x": 1}}], [{"role": "tool", "content": {"x": 1}}]),
+    "weight": ([ASKED, SAID | {"weight": 0}, SAID | {"weight": 1}], [ASKED, SAID | {"weight": 0}, SAID]),
+    "train": ([ASKED | {"train": False}, SAID | {"train": False}], [ASKED, SAID | {"weight": 0}]),
+}
+
+
+@pytest.mark.parametrize(("value", "wanted"), FORMS.values(), ids=FORMS)
+def test_all_forms_come_to_one(value: Any, wanted: list[dict[str, Any]]) -> None:
+    assert conversation(value, "messages", "w") == tuple(wanted)
+    assert conversation(json.dumps(value), "messages", "w") == tuple(wanted)
+
+
+def test_a_system_column_is_the_first_turn() -> None:
+    system = {"role": "system", "content": "be"}
+    assert conversation([ASKED], "messages", "w", "be") == (system, ASKED)
+    for again in ("", "be"):
+        assert conversation([system, ASKED], "messages", "w", again) == (system, ASKED)
+    with pytest.raises(
+        DataError, match="w: a system turn stands in field 'messages' and another in field 'system'"
+    ):
+        conversation([system, ASKED], "messages", "w", "be not")
+    with pytest.raises(DataError, match=r"w: field 'system' holds a number, not a string"):
+        conversation([ASKED], "messages", "w", 3)
+
+
+def test_who_speaks_has_to_be_known() -> None:
+    with pytest.raises(DataError, match="message 1 of field 'x' is from 'martian', which is no known role"):
+        conversation([{"from": "human", "value": "q"}, {"from": "martian", "value": "a"}], "x", "w")
