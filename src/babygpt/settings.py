@@ -276,14 +276,18 @@ class ReportSettings:
     Args:
         runs: run folders, under way or ended; several are compared.
         out: the page; by default report.html in the first run's folder.
+        live: serve the page to this computer's browser, with new points as they come, until Ctrl-C; write none.
+        port: of the live page; by default one that is free.
         json: print one JSON object on standard output and nothing else there.
 
     Raises:
-        RecipeError: no run is named, or one twice, or the page has no name.
+        RecipeError: no run is named, or one twice, or the page has no name; or fields contradict each other.
     """
 
     runs: tuple[str, ...]
     out: str | None = None
+    live: bool = False
+    port: int | None = None
     json: bool = False
 
     def __post_init__(self) -> None:
@@ -300,6 +304,16 @@ class ReportSettings:
             )
         if self.out == "":
             raise RecipeError("'' is no name", where="out")
+        if self.live and (self.out is not None or self.json):
+            raise RecipeError(
+                "a live page is served, and nothing is written or printed",
+                where="json" if self.json else "out",
+                hint="Leave it or --live out",
+            )
+        if self.port is not None:
+            fields.check_whole("port", self.port, least=1, most=65535)
+            if not self.live:
+                raise RecipeError("only a live page has one", where="port", hint="Give --live, too")
 
 
 @dataclass(frozen=True)

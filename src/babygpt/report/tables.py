@@ -22,6 +22,7 @@ __all__ = [
     "duration",
     "environment_rows",
     "event_rows",
+    "health_rows",
     "labels",
     "load_code",
     "number",
@@ -97,6 +98,11 @@ def _validation(v: Validation) -> tuple[str, ...]:
         number(v.perplexity, 2),
         number(v.bits_per_byte, 3),
     )
+
+
+def health_rows(run: RunView) -> Rows:
+    """What is not well, and what to do."""
+    return [(found.kind.replace("_", " "), f"{found.what}. {found.mend}.") for found in run.findings]
 
 
 def event_rows(run: RunView) -> Rows:
