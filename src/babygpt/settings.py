@@ -8,6 +8,7 @@ from typing import Literal
 
 from babygpt import fields
 from babygpt.errors import RecipeError
+from babygpt.logger_names import check_names
 from babygpt.machine import MachineRequest
 from babygpt.recipe import (
     Auto,
@@ -76,6 +77,7 @@ class TrainSettings:
         checkpoint: when to save and what to keep.
         out: the run's folder; it must hold no run yet. By default a new one under runs/.
         resume: a run's folder to go on with, by its own recipe.
+        log: also send the metrics to tensorboard, wandb, mlflow or trackio, each if it is installed.
         json: print one JSON object on standard output and nothing else there.
         given: the dotted names that were set on purpose, not left at their defaults.
 
@@ -94,6 +96,7 @@ class TrainSettings:
     checkpoint: CheckpointPlan = field(default_factory=CheckpointPlan)
     out: str | None = None
     resume: str | None = None
+    log: tuple[str, ...] = ()
     json: bool = False
     given: tuple[str, ...] = ()
 
@@ -103,6 +106,8 @@ class TrainSettings:
                 raise RecipeError("'' is not a folder", where=name)
         if self.out is not None and self.resume is not None:
             raise RecipeError("a resumed run stays in its own folder", where="out", hint="Leave it out")
+        object.__setattr__(self, "log", tuple(self.log))
+        check_names(self.log)
         # Checks what only the recipe as a whole can tell.
         _ = self.recipe
         if self.resume is None:

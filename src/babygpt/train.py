@@ -27,6 +27,7 @@ from babygpt.checkpoints import best
 from babygpt.disk import plain_errors
 from babygpt.errors import CheckpointError, InputError, SpikeSeen, Stopped
 from babygpt.files import read_manifest, write_json_atomic
+from babygpt.logger_names import check_installed
 from babygpt.machine import keep_freed_memory, peak_memory_bytes
 from babygpt.model.cost import model_cost
 from babygpt.prepare import PreparationView
@@ -39,6 +40,7 @@ from babygpt.training.checkpoint_io import FolderCheckpointIO
 from babygpt.training.fit import quiet
 from babygpt.training.guards import SignalGuard, requeue, slurm_job
 from babygpt.training.health_watch import HealthWatch
+from babygpt.training.loggers import Loggers
 from babygpt.training.memory import is_out_of_memory
 from babygpt.training.module import BabyGPT
 from babygpt.training.progress import ProgressView
@@ -133,6 +135,7 @@ def train(settings: TrainSettings) -> RunResult:
         InputError: something given is wrong; nothing is left half-written.
         Stopped: a signal asked to stop, and the run has saved.
     """
+    check_installed(settings.log)
     quiet()
     keep_freed_memory()
     console = Console(stderr=True)
@@ -214,6 +217,8 @@ def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
     health = HealthWatch(files, lines_of(run.out / "metrics.jsonl"), run.steps, say)
     view = ProgressView(run.steps, console, files, health, _step_flops(run, module))
     sampler = Sampler(run.out, data.tokenizer, first_words(data), view.sample)
+    loggers = Loggers(run.settings.log if _child_of() is None else (), run.out, run.recipe, done, say)
+    loggers.listen(files)
     writer = BackgroundWriter()
 
     def flush() -> None:
@@ -250,7 +255,7 @@ def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
         enable_model_summary=False,
         log_every_n_steps=10,
         use_distributed_sampler=False,
-        callbacks=[guard, watchdog, files, view, sampler, health, saving],
+        callbacks=[guard, watchdog, files, view, sampler, health, saving, loggers],
         plugins=[FolderCheckpointIO(writer, run.recipe)],
     )
     begun = time.monotonic()

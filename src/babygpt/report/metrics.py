@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from babygpt import health
 from babygpt.report.curves import Curves, Gatherer
 from babygpt.run_folder import GrowingLines
+
+if TYPE_CHECKING:
+    from babygpt.health import Finding
 
 __all__ = ["Metrics"]
 
@@ -33,8 +36,10 @@ class Metrics:
         self._begin()
 
     def _begin(self) -> None:
+        from babygpt import health  # with it comes numpy, for which a mistyped command line need not wait
+
         self._gatherer = Gatherer(self._points)
-        self._health = health.curves_of((), self._total)
+        self._seen = health.curves_of((), self._total)
 
     def read(self) -> None:
         """Takes what is new.
@@ -42,13 +47,16 @@ class Metrics:
         Raises:
             OSError: the file cannot be read. ValueError: it is a pipe or a device, which may never end.
         """
+        from babygpt import health
+
         anew, lines = self._lines.changes()
         if anew:
             self._begin()
         while batch := list(itertools.islice(lines, _AT_ONCE)):
             for line in batch:
                 self._gatherer.add(line)
-            self._health = health.joined(self._health, health.curves_of(batch, self._total))
+            since = health.curves_of(batch, self._total)
+            self._seen = health.joined(self._seen, since)
 
     @property
     def curves(self) -> Curves:
@@ -56,6 +64,8 @@ class Metrics:
         return self._gatherer.curves()
 
     @property
-    def findings(self) -> tuple[health.Finding, ...]:
+    def findings(self) -> tuple[Finding, ...]:
         """What is not well, the worst first."""
-        return health.findings(self._health)
+        from babygpt import health
+
+        return health.findings(self._seen)

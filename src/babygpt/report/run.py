@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from babygpt.data.cache import default_cache
 from babygpt.errors import CheckpointError, InputError
 from babygpt.files import check_name, read_manifest
-from babygpt.health import Finding
 from babygpt.recipe import Recipe
 from babygpt.report.curves import Curves
 from babygpt.report.metrics import Metrics
@@ -29,6 +28,9 @@ from babygpt.run_folder import (
 )
 from babygpt.training.alive import is_at_work
 from babygpt.untrusted import read_json
+
+if TYPE_CHECKING:
+    from babygpt.health import Finding
 
 __all__ = ["RunView", "Sample", "SourceFiles", "Stored", "read_run"]
 

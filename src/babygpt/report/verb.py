@@ -11,18 +11,20 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from babygpt.errors import InputError
 from babygpt.files import write_text_atomic
-from babygpt.health import Finding
 from babygpt.report import tables
 from babygpt.report.live import serve
 from babygpt.report.page import report_page
 from babygpt.report.run import RunView, read_run
 from babygpt.settings import ReportSettings
+
+if TYPE_CHECKING:
+    from babygpt.health import Finding
 
 __all__ = ["NAME", "Numbers", "ReportResult", "report"]
 

@@ -1,0 +1,242 @@
+"""A run's metrics sent to the tools that people watch runs with, through Lightning's loggers.
+
+`metrics.jsonl` stays the truth: each of its lines is sent when it is written, under the same names and steps; what is
+no number is left out. A tool that fails while a run trains gets no more, and the run goes on. What a run needs to go on
+in the same place of each tool, an id, stands in `loggers.json`; keys and passwords stay where the tool looks for them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+
+from babygpt import fields
+from babygpt.errors import InputError
+from babygpt.files import write_json_atomic
+from babygpt.recipe import Recipe, to_dict
+from babygpt.training.callbacks import RunFiles
+from babygpt.untrusted import read_json, redacted
+
+__all__ = ["IDS", "Loggers", "TrackioLogger"]
+
+IDS = "loggers.json"
+_PROJECT = "babygpt"
+# Nothing of this computer beside the metrics: the arguments of the command may hold secrets of addresses.
+_WANDB = {"console": "off", "disable_code": True, "disable_git": True, "x_disable_meta": True, "silent": True}
+
+
+class TrackioLogger(Logger):
+    """Trackio as a logger of Lightning, which has none for it.
+
+    Args:
+        project, name: where the run goes; a name that is there already is gone on with.
+    """
+
+    def __init__(self, project: str, name: str) -> None:
+        super().__init__()
+        import trackio
+
+        self._run: Any = trackio.init(project=project, name=name, resume="allow")
+        self._project, self._name = project, name
+
+    @property
+    def name(self) -> str:
+        """The project."""
+        return self._project
+
+    @property
+    def version(self) -> str:
+        """The run."""
+        return self._name
+
+    def log_hyperparams(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        """Puts them into the run's configuration."""
+        self._run.config.update(params)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Sends a line."""
+        self._run.log(dict(metrics), step=step)
+
+    def finalize(self, status: str) -> None:
+        """Sends what is left."""
+        del status
+        self._run.finish()
+
+
+class Loggers(L.Callback):
+    """Sends what a run's files hold to the tools that were asked for, from the first rank.
+
+    Args:
+        names: of the tools.
+        out: the run folder.
+        recipe: of the run.
+        done: optimiser steps completed before this process.
+        say: tells the user.
+
+    Raises:
+        InputError: one of them cannot be started.
+    """
+
+    def __init__(
+        self, names: Sequence[str], out: Path, recipe: Recipe, done: int, say: Callable[[str], None]
+    ) -> None:
+        self._say = say
+        self._open: dict[str, Logger] = {}
+        ids = _ids(out)
+        for name in names:
+            try:
+                self._open[name] = _START[name](out, ids, done)
+                if name not in ids:
+                    self._open[name].log_hyperparams(_plain(recipe))
+            except Exception as error:
+                self._finish("failed")
+                raise InputError(
+                    f"{name} could not be started ({_words(error)})",
+                    where="log",
+                    hint=f"Mend that, or leave it out, and go on with babygpt train --resume {out}",
+                ) from error
+            ids.setdefault(name, str(self._open[name].version))
+        if names:
+            write_json_atomic(out / IDS, ids)
+            say(f"log: {', '.join(map(_where, self._open.items()))}")
+
+    def listen(self, files: RunFiles) -> None:
+        """Is told of each line from now on."""
+        if self._open:
+            files.tell(self._send)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Sends what is left."""
+        del trainer, pl_module
+        self._finish("success")
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Sends what is left."""
+        del trainer, pl_module, exception
+        self._finish("failed")
+
+    def _send(self, lines: Sequence[dict[str, Any]]) -> None:
+        for name, logger in list(self._open.items()):
+            try:
+                for line in lines:
+                    logger.log_metrics(_numbers(line), step=line["step"])
+            except Exception as error:
+                self._say(
+                    f"log: {name} has failed and gets no more ({_words(error)}); metrics.jsonl holds everything"
+                )
+                del self._open[name]
+
+    def _finish(self, status: str) -> None:
+        for name, logger in self._open.items():
+            try:
+                logger.finalize(status)
+                if isinstance(logger, WandbLogger):
+                    logger.experiment.finish(exit_code=0 if status == "success" else 1)
+            except Exception as error:
+                self._say(f"log: {name} could not be ended ({_words(error)})")
+        self._open.clear()
+
+
+# -- the tools -----------------------------------------------------------------------------------------------
+
+
+def _tensorboard(out: Path, ids: Mapping[str, str], done: int) -> Logger:
+    # What a killed process wrote past its checkpoint is hidden by the steps that are trained again.
+    more = {"purge_step": done + 1} if "tensorboard" in ids else {}
+    logger = TensorBoardLogger(out, name="", version="tensorboard", default_hp_metric=False, **more)
+    _ = logger.experiment
+    return logger
+
+
+def _wandb(out: Path, ids: Mapping[str, str], done: int) -> Logger:
+    del done
+    project, run = os.environ.get("WANDB_PROJECT", _PROJECT), ids.get("wandb", uuid.uuid4().hex[:16])
+    logger = WandbLogger(name=_name(out), save_dir=out, id=run, project=project, settings=_WANDB)
+    _ = logger.experiment
+    return logger
+
+
+def _mlflow(out: Path, ids: Mapping[str, str], done: int) -> Logger:
+    del done
+    logger = MLFlowLogger(
+        os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT),
+        run_name=_name(out),
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI"),
+        save_dir=str(out / "mlruns"),
+        run_id=ids.get("mlflow"),
+    )
+    _ = logger.experiment
+    return logger
+
+
+def _trackio(out: Path, ids: Mapping[str, str], done: int) -> Logger:
+    del done
+    project = os.environ.get("TRACKIO_PROJECT", _PROJECT)
+    return TrackioLogger(project, ids.get("trackio", f"{_name(out)}-{uuid.uuid4().hex[:8]}"))
+
+
+_START: dict[str, Callable[[Path, Mapping[str, str], int], Logger]] = {
+    "tensorboard": _tensorboard,
+    "wandb": _wandb,
+    "mlflow": _mlflow,
+    "trackio": _trackio,
+}
+
+
+def _name(out: Path) -> str:
+    return out.resolve().name
+
+
+def _where(opened: tuple[str, Logger]) -> str:
+    name, logger = opened
+    return f"tensorboard --logdir {logger.log_dir}" if isinstance(logger, TensorBoardLogger) else name
+
+
+# -- what is sent --------------------------------------------------------------------------------------------
+
+
+def _ids(out: Path) -> dict[str, str]:
+    """The runs that were begun in each tool."""
+    if not (out / IDS).is_file():
+        return {}
+    try:
+        return {str(name): str(run) for name, run in dict(read_json(out / IDS)).items()}
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"cannot be read ({error})",
+            where=str(out / IDS),
+            hint="Delete it to begin new runs in these tools",
+        ) from error
+
+
+def _numbers(line: Mapping[str, Any]) -> dict[str, float]:
+    """What of a line can be drawn: all but its step, its windows and what is no finite number."""
+    values = {k: v for k, v in line.items() if k != "step" and isinstance(v, bool | int | float)}
+    return {k: float(v) for k, v in values.items() if math.isfinite(v)}
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """The recipe by its dotted names, without what may be secret in addresses."""
+    return {name: _unsecret(value) for name, value in fields.flatten(to_dict(recipe)).items()}
+
+
+def _unsecret(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return json.dumps([_unsecret(v) for v in value])
+    return redacted(value) if isinstance(value, str) else value
+
+
+def _words(error: Exception) -> str:
+    """An exception on one line, without what may be secret in addresses."""
+    text = next(iter(str(error).strip().splitlines()), "")
+    return redacted(f"{type(error).__name__}: {text}"[:300])
