@@ -127,9 +127,9 @@ class GrowingLines:
     def _lines(self, file: BinaryIO) -> Iterator[dict[str, Any]]:
         with file:
             for line in file:
-                if not line.endswith(b"\n"):
-                    return  # under way, or torn
                 step, value = _parsed(line)
+                if step == math.inf and not line.endswith(b"\n"):
+                    return  # under way, or torn
                 self._offset, self._tail = self._offset + len(line), (self._tail + line)[-_TAIL:]
                 if step < math.inf:
                     yield value

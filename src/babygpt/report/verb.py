@@ -88,7 +88,8 @@ class ReportResult:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
-        return {"page": self.page, "runs": [asdict(run) for run in self.runs]}
+        runs = [{**asdict(run), "findings": [asdict(f) for f in run.findings]} for run in self.runs]
+        return {"page": self.page, "runs": runs}
 
     def lines(self) -> list[str]:
         """For people: a row for each run, what is not well, and where the page is."""

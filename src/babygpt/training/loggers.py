@@ -152,8 +152,8 @@ class Loggers(L.Callback):
 
 def _tensorboard(out: Path, ids: Mapping[str, str], done: int) -> Logger:
     # What a killed process wrote past its checkpoint is hidden by the steps that are trained again.
-    more = {"purge_step": done + 1} if "tensorboard" in ids else {}
-    logger = TensorBoardLogger(out, name="", version="tensorboard", default_hp_metric=False, **more)
+    purge = done + 1 if "tensorboard" in ids else None
+    logger = TensorBoardLogger(out, name="", version="tensorboard", default_hp_metric=False, purge_step=purge)
     _ = logger.experiment
     return logger
 
