@@ -88,7 +88,6 @@ def test_the_page_and_its_data_and_nothing_else(client: Client) -> None:
         "/recipe.yaml",
         "/%2e%2e/recipe.yaml",
         "/data?x",
-        "//",
         "/metrics.jsonl",
         "*",
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -123,14 +124,35 @@ def test_a_tool_that_fails_ends_no_run(tmp_path: Path, monkeypatch: pytest.Monke
     sender.listen(files)  # type: ignore[arg-type]
     for step in (1, 2):
         line = {"step": step, "train_loss": float("nan"), "lr": 0.1, "windows": [1], "skipped": True}
-        files.listeners[0]([line])
+        for listener in files.listeners:
+            listener([line])
+    sender.on_exception(SimpleNamespace(), SimpleNamespace(), RuntimeError())  # type: ignore[arg-type]
     assert sound.sent == [(1, {"lr": 0.1, "skipped": 1.0}), (2, {"lr": 0.1, "skipped": 1.0})]
     failed = [text for text in said if "has failed" in text]
     assert len(failed) == 1
     assert "secret" not in failed[0]
     assert "token" not in failed[0]
-    sender.on_exception(SimpleNamespace(), SimpleNamespace(), RuntimeError())  # type: ignore[arg-type]
     assert (broken.status, sound.status) == ("", "failed")
+
+
+def test_a_tool_that_hangs_holds_up_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs, let_go = Kept(), threading.Event()
+    monkeypatch.setattr(hangs, "log_metrics", lambda *_, **__: let_go.wait(20))
+    monkeypatch.setitem(loggers._START, "mlflow", lambda *_: hangs)
+    monkeypatch.setattr(loggers, "_FINISH_SECONDS", 0.05)
+    monkeypatch.setattr(loggers, "_MOST_WAITING", 10)
+    for lines, words in ((3, "takes longer than 0 s"), (30, "lines behind")):
+        said: list[str] = []
+        sender = Loggers(("mlflow",), tmp_path, Recipe(), 0, said.append)
+        files = Files()
+        sender.listen(files)  # type: ignore[arg-type]
+        for step in range(lines):
+            files.listeners[0]([{"step": step, "lr": 0.1}])
+        sender.on_train_end(SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
+        told = [text for text in said if "gets no more" in text]
+        assert len(told) == 1
+        assert words in told[0]
+    let_go.set()
 
 
 def test_one_that_cannot_start_is_one_plain_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

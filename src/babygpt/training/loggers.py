@@ -1,17 +1,23 @@
 """A run's metrics sent to the tools that people watch runs with, through Lightning's loggers.
 
 `metrics.jsonl` stays the truth: each of its lines is sent when it is written, under the same names and steps; what is
-no number is left out. A tool that fails while a run trains gets no more, and the run goes on. What a run needs to go on
-in the same place of each tool, an id, stands in `loggers.json`; keys and passwords stay where the tool looks for them.
+no number is left out. Each tool has a thread, so that none holds a run up (Weights & Biases takes a millisecond a line,
+a server of MLflow an answer), and one that fails gets no more, and the run goes on. What a run needs to go on in the
+same place of each tool, an id, stands in `loggers.json`; keys and passwords stay where the tool looks for them.
 """
 
 from __future__ import annotations
 
+import contextvars
 import json
 import math
 import os
+import queue
+import sys
+import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +35,8 @@ __all__ = ["IDS", "Loggers", "TrackioLogger"]
 
 IDS = "loggers.json"
 _PROJECT = "babygpt"
+_MOST_WAITING = 100_000
+_FINISH_SECONDS = 60.0
 # Nothing of this computer beside the metrics: the arguments of the command may hold secrets of addresses.
 _WANDB = {"console": "off", "disable_code": True, "disable_git": True, "x_disable_meta": True, "silent": True}
 
@@ -44,7 +52,14 @@ class TrackioLogger(Logger):
         super().__init__()
         import trackio
 
-        self._run: Any = trackio.init(project=project, name=name, resume="allow")
+        def begin() -> Any:
+            return trackio.init(
+                project=project, name=name, resume="allow", auto_log_gpu=False, auto_log_cpu=False
+            )
+
+        # In a context of its own it is nobody's current run, which Trackio would end once more at the exit.
+        with redirect_stdout(sys.stderr):  # standard output belongs to --json
+            self._run: Any = contextvars.copy_context().run(begin)
         self._project, self._name = project, name
 
     @property
@@ -68,7 +83,8 @@ class TrackioLogger(Logger):
     def finalize(self, status: str) -> None:
         """Sends what is left."""
         del status
-        self._run.finish()
+        with redirect_stdout(sys.stderr):
+            self._run.finish()
 
 
 class Loggers(L.Callback):
@@ -88,14 +104,14 @@ class Loggers(L.Callback):
     def __init__(
         self, names: Sequence[str], out: Path, recipe: Recipe, done: int, say: Callable[[str], None]
     ) -> None:
-        self._say = say
-        self._open: dict[str, Logger] = {}
+        self._senders: list[_Sender] = []
+        opened: dict[str, Logger] = {}
         ids = _ids(out)
         for name in names:
             try:
-                self._open[name] = _START[name](out, ids, done)
+                opened[name] = _START[name](out, ids, done)
                 if name not in ids:
-                    self._open[name].log_hyperparams(_plain(recipe))
+                    opened[name].log_hyperparams(_plain(recipe))
             except Exception as error:
                 self._finish("failed")
                 raise InputError(
@@ -103,15 +119,16 @@ class Loggers(L.Callback):
                     where="log",
                     hint=f"Mend that, or leave it out, and go on with babygpt train --resume {out}",
                 ) from error
-            ids.setdefault(name, str(self._open[name].version))
+            ids.setdefault(name, str(opened[name].version))
+            self._senders.append(_Sender(name, opened[name], say))
         if names:
             write_json_atomic(out / IDS, ids)
-            say(f"log: {', '.join(map(_where, self._open.items()))}")
+            say(f"log: {', '.join(map(_where, opened.items()))}")
 
     def listen(self, files: RunFiles) -> None:
         """Is told of each line from now on."""
-        if self._open:
-            files.tell(self._send)
+        for sender in self._senders:
+            files.tell(sender.send)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Sends what is left."""
@@ -125,26 +142,53 @@ class Loggers(L.Callback):
         del trainer, pl_module, exception
         self._finish("failed")
 
-    def _send(self, lines: Sequence[dict[str, Any]]) -> None:
-        for name, logger in list(self._open.items()):
-            try:
-                for line in lines:
-                    logger.log_metrics(_numbers(line), step=line["step"])
-            except Exception as error:
-                self._say(
-                    f"log: {name} has failed and gets no more ({_words(error)}); metrics.jsonl holds everything"
-                )
-                del self._open[name]
-
     def _finish(self, status: str) -> None:
-        for name, logger in self._open.items():
-            try:
-                logger.finalize(status)
-                if isinstance(logger, WandbLogger):
-                    logger.experiment.finish(exit_code=0 if status == "success" else 1)
-            except Exception as error:
-                self._say(f"log: {name} could not be ended ({_words(error)})")
-        self._open.clear()
+        for sender in self._senders:
+            sender.finish(status)
+        self._senders.clear()
+
+
+class _Sender:
+    """A tool and the thread that feeds it; it is no more than `_MOST_WAITING` lines behind."""
+
+    def __init__(self, name: str, logger: Logger, say: Callable[[str], None]) -> None:
+        self._name, self._logger, self._say = name, logger, say
+        self._waiting: queue.Queue[dict[str, Any] | str] = queue.Queue()
+        self._ended = False  # failed, or given up
+        self._thread = threading.Thread(target=self._work, name=f"log-{name}", daemon=True)
+        self._thread.start()
+
+    def send(self, lines: Sequence[dict[str, Any]]) -> None:
+        if self._ended:
+            return
+        if self._waiting.qsize() > _MOST_WAITING:
+            self._give_up(f"is {self._waiting.qsize():,} lines behind")
+            return
+        for line in lines:
+            self._waiting.put(line)
+
+    def finish(self, status: str) -> None:
+        """Waits until everything is sent, for a minute at most."""
+        self._waiting.put(status)
+        self._thread.join(_FINISH_SECONDS)
+        if self._thread.is_alive() and not self._ended:
+            self._give_up(f"takes longer than {_FINISH_SECONDS:.0f} s for the last lines")
+
+    def _work(self) -> None:
+        try:
+            while not isinstance(line := self._waiting.get(), str):
+                if self._ended:
+                    return
+                self._logger.log_metrics(_numbers(line), step=line["step"])
+            self._logger.finalize(line)
+            if isinstance(self._logger, WandbLogger):
+                self._logger.experiment.finish(exit_code=0 if line == "success" else 1)
+        except Exception as error:
+            self._give_up(f"has failed ({_words(error)})")
+
+    def _give_up(self, why: str) -> None:
+        self._ended = True
+        self._say(f"log: {self._name} {why} and gets no more; metrics.jsonl holds everything")
 
 
 # -- the tools -----------------------------------------------------------------------------------------------
@@ -171,8 +215,7 @@ def _mlflow(out: Path, ids: Mapping[str, str], done: int) -> Logger:
     logger = MLFlowLogger(
         os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT),
         run_name=_name(out),
-        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI"),
-        save_dir=str(out / "mlruns"),
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{out.resolve() / 'mlflow.db'}"),
         run_id=ids.get("mlflow"),
     )
     _ = logger.experiment
