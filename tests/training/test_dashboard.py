@@ -20,7 +20,7 @@ def test_eighty_columns_hold_everything() -> None:
     text = "\n".join(line.plain for line in shown)
     for part in (
         "step 1,240/10,000", "12%, 1:02:34 left", "loss 3.412", "validation 3.501 (perplexity 33.15)",
-        "lr 2.90e-04", "gradient norm 1.2", "12,345 tokens/s", "45% of 93 GFLOP/s (measured)",
+        "lr 2.90e-04", "gradient norm 1.20", "12,345 tokens/s", "45% of 93 GFLOP/s (measured)",
         "memory 3.0 of 24.0 GiB", "diverging: the training loss has risen from 2.3 at step 30 to 4.5",
     ):  # fmt: skip
         assert part in text, part

@@ -170,6 +170,13 @@ def test_one_that_cannot_start_is_one_plain_message(tmp_path: Path, monkeypatch:
     assert not (tmp_path / "loggers.json").exists()
 
 
+@pytest.mark.parametrize("text", ["[1]", "{", '{"wandb": "../../x"}', '{"wandb": ""}'])
+def test_ids_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "loggers.json").write_text(text)
+    with pytest.raises(InputError, match=r"loggers\.json: cannot be read"):
+        Loggers(("wandb",), tmp_path, Recipe(), 0, print)
+
+
 def test_secrets_of_addresses_are_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Kept()
     monkeypatch.setitem(loggers._START, "wandb", lambda *_: kept)

@@ -139,7 +139,7 @@ def _fields(status: Status) -> list[Text]:
     if status.lr is not None:
         add("lr", f"{status.lr:.2e}")
     if status.grad_norm is not None:
-        add("gradient norm", f"{status.grad_norm:.3g}")
+        add("gradient norm", f"{status.grad_norm:#.3g}")
     if status.speed:
         add("", f"{status.speed:,.0f}", " tokens/s")
     if status.share is not None and status.peak is not None:

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import queue
+import re
 import sys
 import threading
 import uuid
@@ -35,6 +36,7 @@ __all__ = ["IDS", "Loggers", "TrackioLogger"]
 
 IDS = "loggers.json"
 _PROJECT = "babygpt"
+_ID = r"[\w.-]{1,200}"
 _MOST_WAITING = 100_000
 _FINISH_SECONDS = 60.0
 # Nothing of this computer beside the metrics: the arguments of the command may hold secrets of addresses.
@@ -237,7 +239,8 @@ _START: dict[str, Callable[[Path, Mapping[str, str], int], Logger]] = {
 
 
 def _name(out: Path) -> str:
-    return out.resolve().name
+    """The folder's name, as every tool can take it."""
+    return re.sub(r"[^\w.-]+", "-", out.resolve().name)[:100]
 
 
 def _where(opened: tuple[str, Logger]) -> str:
@@ -253,7 +256,10 @@ def _ids(out: Path) -> dict[str, str]:
     if not (out / IDS).is_file():
         return {}
     try:
-        return {str(name): str(run) for name, run in dict(read_json(out / IDS)).items()}
+        ids = {str(name): str(run) for name, run in dict(read_json(out / IDS)).items()}
+        if not all(re.fullmatch(_ID, run) for run in ids.values()):
+            raise ValueError("a name in it is none that was given here")
+        return ids
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"cannot be read ({error})",
