@@ -21,7 +21,7 @@ from babygpt.settings import TrainSettings
 from babygpt.train import train
 from browser import Browser
 
-_STEPS = 400
+_STEPS = 240
 
 
 def trained(name: str) -> None:
