@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from babygpt.errors import CheckpointError
 from babygpt.files import MANIFEST, read_manifest, set_aside
@@ -24,6 +24,7 @@ from babygpt.untrusted import is_endless
 __all__ = [
     "ROLLBACKS",
     "Found",
+    "GrowingLines",
     "Rollback",
     "best",
     "best_of",
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 ROLLBACKS = "rollbacks.json"
+_TAIL = 1024  # bytes of a growing file that are looked at again, a few lines with their speeds
 
 
 def recipe_of(out: Path) -> Recipe:
@@ -89,6 +91,48 @@ def whole_lines(path: Path) -> Iterator[dict[str, Any]]:
             step, value = _parsed(line)
             if step < math.inf:
                 yield value
+
+
+class GrowingLines:
+    """The whole lines of a `.jsonl` file that grows, each once; all of them again where it was cut or put anew.
+
+    Args:
+        path: of the file; it may be missing still.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset, self._tail = 0, b""
+
+    def changes(self) -> tuple[bool, Iterator[dict[str, Any]]]:
+        """Whether it begins anew, and the lines since the last call, which are to be used up before the next.
+
+        Raises:
+            OSError: it cannot be read. ValueError: it is a pipe or a device, which may never end.
+        """
+        if not self._path.exists():
+            anew, self._offset, self._tail = self._offset > 0, 0, b""
+            return anew, iter(())
+        if is_endless(self._path):
+            raise ValueError("it is no regular file")
+        file = self._path.open("rb")
+        # A run that goes on cuts its file to the checkpoint and writes on: what was read last is no longer there then.
+        file.seek(max(0, self._offset - len(self._tail)))
+        anew = file.read(len(self._tail)) != self._tail
+        if anew:
+            self._offset, self._tail = 0, b""
+            file.seek(0)
+        return anew, self._lines(file)
+
+    def _lines(self, file: BinaryIO) -> Iterator[dict[str, Any]]:
+        with file:
+            for line in file:
+                step, value = _parsed(line)
+                if step == math.inf and not line.endswith(b"\n"):
+                    return  # under way, or torn
+                self._offset, self._tail = self._offset + len(line), (self._tail + line)[-_TAIL:]
+                if step < math.inf:
+                    yield value
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from babygpt import fields
 from babygpt.errors import RecipeError
+from babygpt.logger_names import check_names
 from babygpt.machine import MachineRequest
 from babygpt.recipe import (
     Auto,
@@ -76,6 +77,7 @@ class TrainSettings:
         checkpoint: when to save and what to keep.
         out: the run's folder; it must hold no run yet. By default a new one under runs/.
         resume: a run's folder to go on with, by its own recipe.
+        log: also send the metrics to tensorboard, wandb, mlflow or trackio, each if it is installed.
         json: print one JSON object on standard output and nothing else there.
         given: the dotted names that were set on purpose, not left at their defaults.
 
@@ -94,6 +96,7 @@ class TrainSettings:
     checkpoint: CheckpointPlan = field(default_factory=CheckpointPlan)
     out: str | None = None
     resume: str | None = None
+    log: tuple[str, ...] = ()
     json: bool = False
     given: tuple[str, ...] = ()
 
@@ -103,6 +106,8 @@ class TrainSettings:
                 raise RecipeError("'' is not a folder", where=name)
         if self.out is not None and self.resume is not None:
             raise RecipeError("a resumed run stays in its own folder", where="out", hint="Leave it out")
+        object.__setattr__(self, "log", tuple(self.log))
+        check_names(self.log)
         # Checks what only the recipe as a whole can tell.
         _ = self.recipe
         if self.resume is None:
@@ -276,14 +281,18 @@ class ReportSettings:
     Args:
         runs: run folders, under way or ended; several are compared.
         out: the page; by default report.html in the first run's folder.
+        live: serve the page to this computer's browser, with new points as they come, until Ctrl-C; write none.
+        port: of the live page; by default one that is free.
         json: print one JSON object on standard output and nothing else there.
 
     Raises:
-        RecipeError: no run is named, or one twice, or the page has no name.
+        RecipeError: no run is named, or one twice, or the page has no name; or fields contradict each other.
     """
 
     runs: tuple[str, ...]
     out: str | None = None
+    live: bool = False
+    port: int | None = None
     json: bool = False
 
     def __post_init__(self) -> None:
@@ -300,6 +309,16 @@ class ReportSettings:
             )
         if self.out == "":
             raise RecipeError("'' is no name", where="out")
+        if self.live and (self.out is not None or self.json):
+            raise RecipeError(
+                "a live page is served, and nothing is written or printed",
+                where="json" if self.json else "out",
+                hint="Leave it or --live out",
+            )
+        if self.port is not None:
+            fields.check_whole("port", self.port, least=1, most=65535)
+            if not self.live:
+                raise RecipeError("only a live page has one", where="port", hint="Give --live, too")
 
 
 @dataclass(frozen=True)

@@ -27,24 +27,23 @@ from babygpt.checkpoints import best
 from babygpt.disk import plain_errors
 from babygpt.errors import CheckpointError, InputError, SpikeSeen, Stopped
 from babygpt.files import read_manifest, write_json_atomic
+from babygpt.logger_names import check_installed
 from babygpt.machine import keep_freed_memory, peak_memory_bytes
+from babygpt.model.cost import model_cost
 from babygpt.prepare import PreparationView
 from babygpt.report.verb import report
 from babygpt.run_folder import lines_of, losses_of_sources
 from babygpt.settings import ReportSettings, TrainSettings
 from babygpt.training.alive import alone_in, noted
-from babygpt.training.callbacks import (
-    ProgressView,
-    RunFiles,
-    Sampler,
-    cut_after,
-)
+from babygpt.training.callbacks import RunFiles, Sampler, cut_after
 from babygpt.training.checkpoint_io import FolderCheckpointIO
 from babygpt.training.fit import quiet
 from babygpt.training.guards import SignalGuard, requeue, slurm_job
 from babygpt.training.health_watch import HealthWatch
+from babygpt.training.loggers import Loggers
 from babygpt.training.memory import is_out_of_memory
 from babygpt.training.module import BabyGPT
+from babygpt.training.progress import ProgressView
 from babygpt.training.resume import resume
 from babygpt.training.saving import RunCheckpoints, SavePlan, settle
 from babygpt.training.spikes import MOST_ROLLBACKS, read_rollbacks
@@ -136,6 +135,7 @@ def train(settings: TrainSettings) -> RunResult:
         InputError: something given is wrong; nothing is left half-written.
         Stopped: a signal asked to stop, and the run has saved.
     """
+    check_installed(settings.log)
     quiet()
     keep_freed_memory()
     console = Console(stderr=True)
@@ -207,8 +207,6 @@ def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
         return _finished(run, done)
     data, module = pieces(run)
     files = RunFiles(run.out)
-    view = ProgressView(run.steps, console, files)
-    sampler = Sampler(run.out, data.tokenizer, first_words(data), view)
     if _child_of() is None:
         cut_after(run.out / "metrics.jsonl", done if run.checkpoint else -1)
         cut_after(run.out / "samples.jsonl", done if run.checkpoint else -1)
@@ -217,6 +215,10 @@ def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
         console.print(shown(message), markup=False, highlight=False, soft_wrap=True)
 
     health = HealthWatch(files, lines_of(run.out / "metrics.jsonl"), run.steps, say)
+    view = ProgressView(run.steps, console, files, health, _step_flops(run, module))
+    sampler = Sampler(run.out, data.tokenizer, first_words(data), view.sample)
+    loggers = Loggers(run.settings.log if _child_of() is None else (), run.out, run.recipe, done, say)
+    loggers.listen(files)
     writer = BackgroundWriter()
 
     def flush() -> None:
@@ -253,7 +255,7 @@ def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
         enable_model_summary=False,
         log_every_n_steps=10,
         use_distributed_sampler=False,
-        callbacks=[guard, watchdog, files, view, sampler, health, saving],
+        callbacks=[guard, watchdog, files, view, sampler, health, saving, loggers],
         plugins=[FolderCheckpointIO(writer, run.recipe)],
     )
     begun = time.monotonic()
@@ -275,6 +277,12 @@ def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
         ) from error
     result = _result(run, files, sampler, module, time.monotonic() - begun, saving.stalled)
     return replace(result, report=_page(run, console)) if trainer.is_global_zero else result
+
+
+def _step_flops(run: Run, module: BabyGPT) -> float:
+    """Floating-point operations of a step's windows, forward and backward."""
+    block, windows = int(run.recipe.data.block), int(run.recipe.data.global_batch_size)
+    return float(model_cost(module.model.config).flops_per_token(block)) * block * windows
 
 
 def _page(run: Run, console: Console) -> str | None:

@@ -78,8 +78,8 @@ class Browser:
         self._loop.close()
         self._folder.cleanup()
 
-    def open(self, page: Path, *, width: int = 1100, height: int = 900, dark: bool = False) -> None:
-        """Loads a file and waits until it has."""
+    def open(self, page: Path | str, *, width: int = 1100, height: int = 900, dark: bool = False) -> None:
+        """Loads a file, or an address, and waits until it has."""
         self.problems.clear()
         self.requests.clear()
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -89,7 +89,7 @@ class Browser:
             **{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
         )
         self._loaded.clear()
-        self.call("Page.navigate", url=page.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         self._do(asyncio.wait_for(self._loaded.wait(), _SECONDS))
 
     def evaluate(self, code: str) -> Any:

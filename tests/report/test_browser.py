@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from babygpt.report.live import LiveRuns, bound
 from babygpt.report.verb import report
 from babygpt.settings import ReportSettings
 from browser import Browser
@@ -135,6 +138,40 @@ def test_axes_smoothing_runs_and_colours_can_be_chosen(browser: Browser, pages: 
     assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 23)"
     assert browser.problems == []
     assert browser.requests == [pages["many"].as_uri()]
+
+
+def test_a_live_page_shows_new_points_without_a_reload(browser: Browser, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", planned=200)
+    every = list(lines(200))
+    write_lines(run / "metrics.jsonl", iter(every[:40]))
+    with bound(LiveRuns([run], 1000), None) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/"
+        browser.open(address)
+        browser.evaluate("window.stays = 1; document.querySelector('input[value=dark]').click()")
+        assert "step 36" in readout(browser)
+        write_lines(run / "metrics.jsonl", iter([*every, {"step": 200, "train_loss": 50.0, "spike": True}]))
+        waited_for(
+            browser, "document.querySelector('figure[data-kind=loss] .readout').textContent", "step 200"
+        )
+        assert "finished" in browser.evaluate("document.getElementById('part-reached').textContent")
+        assert "spikes of the loss" in browser.evaluate(
+            "document.getElementById('part-run0-events').textContent"
+        )
+        assert browser.evaluate("window.stays") == 1
+        assert browser.evaluate("document.getElementById('live').textContent").startswith("Live: ")
+        assert browser.problems == []
+        assert set(browser.requests) <= {address, f"{address}data", f"{address}favicon.ico"}
+        server.shutdown()
+    waited_for(browser, "document.getElementById('live').textContent", "Not live since ")
+    assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 23)"
+
+
+def waited_for(browser: Browser, code: str, text: str) -> None:
+    until = time.monotonic() + 20
+    while text not in str(found := browser.evaluate(code)):
+        assert time.monotonic() < until, found
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("name", ["one", "many", "bare"])

@@ -11,6 +11,7 @@ import pytest
 
 from babygpt.errors import CheckpointError, RecipeError
 from babygpt.report.run import read_run
+from babygpt.report.tables import summary
 from babygpt.report.verb import report
 from babygpt.settings import ReportSettings
 from babygpt.training.alive import alone_in
@@ -33,7 +34,9 @@ def test_under_way_stopped_and_not_begun(tmp_path: Path) -> None:
     out = make_run(tmp_path / "a", steps=20, planned=40)
     assert read_run(out, 100).state == "stopped"
     with alone_in(out):
-        assert read_run(out, 100).state == "under way"
+        under_way = read_run(out, 100)
+        assert under_way.state == "under way"
+        assert summary(under_way)[0] == "under way, 2.0 s left"  # a tenth of a second for each of 20 steps
     (out / "metrics.jsonl").unlink()
     assert read_run(out, 100).state == "not begun"
 

@@ -70,7 +70,7 @@ def test_the_numbers_are_those_of_the_run(tmp_path: Path) -> None:
         "tokens_per_second": 1000.0, "train_loss": pytest.approx(loss_at(40)), "val_loss": loss,
         "val_perplexity": math.exp(loss),
         "val_bits_per_byte": loss / 3, "val_losses": {}, "best_val_loss": loss, "best_step": 40,
-        "best": str(out / "checkpoints" / "babygpt-2.25"),
+        "best": str(out / "checkpoints" / "babygpt-2.25"), "findings": [],
     }  # fmt: skip
 
 
@@ -91,6 +91,27 @@ def test_the_page_says_what_the_run_holds(tmp_path: Path) -> None:
         "checkpoints/babygpt-2.25", "upon a time", "global_batch_size: 4", "2.00",
     ):  # fmt: skip
         assert what in text, what
+
+
+def test_what_is_not_well_is_said_everywhere(tmp_path: Path) -> None:
+    sick = make_run(tmp_path / "sick", steps=120)
+    rising = (
+        {**v, "train_loss": 3.0 if v["step"] < 60 else 9.0} if "lr" in v else v for v in list(lines(120))
+    )
+    write_lines(sick / "metrics.jsonl", rising)
+    result = report(
+        ReportSettings((str(sick), str(make_run(tmp_path / "sound"))), str(tmp_path / "page.html"))
+    )
+    first, second = result.to_dict()["runs"]
+    (finding,) = first["findings"]
+    assert (finding["kind"], second["findings"]) == ("diverging", [])
+    assert finding["what"].startswith("the training loss has risen from 3.000 at step ")
+    line = f"health of sick: {finding['what']}. {finding['mend']}"
+    assert [text for text in result.lines() if text.startswith("health")] == [line]
+    said = Page(tmp_path / "page.html").text
+    assert said.count("What is not well") == 1
+    assert "sick: diverging" in said
+    assert f"{finding['what']}. {finding['mend']}." in said
 
 
 def test_runs_beside_each_other(tmp_path: Path) -> None:
@@ -194,7 +215,7 @@ def test_no_torch_is_imported_for_it(tmp_path: Path) -> None:
     out = make_run(tmp_path / "a")
     code = (
         "import sys; from babygpt.cli import main; main(['report', sys.argv[1]]);"
-        "print({'torch', 'transformers', 'lightning', 'numpy'} & sys.modules.keys())"
+        "print({'torch', 'transformers', 'lightning'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "set()"

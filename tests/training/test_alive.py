@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from babygpt.errors import InputError
-from babygpt.training.alive import alone_in, noted
+from babygpt.training.alive import alone_in, is_at_work, noted
 
 HOLDS = """
 import os, sys, time
@@ -63,6 +64,20 @@ def test_a_second_process_is_kept_out_until_the_first_ends(
     with noted(tmp_path, 8, pytest.fail):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked")
+def test_whoever_only_looks_keeps_nobody_out(tmp_path: Path) -> None:
+    import fcntl
+
+    looking = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    timer = threading.Timer(0.02, os.close, [looking])
+    timer.start()
+    with alone_in(tmp_path):
+        assert is_at_work(tmp_path)
+    timer.join()
+    assert not is_at_work(tmp_path)
 
 
 def test_an_error_takes_the_note_away(tmp_path: Path) -> None:

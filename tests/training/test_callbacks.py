@@ -1,21 +1,18 @@
-"""The files a run writes and the lines it shows."""
+"""The files a run writes."""
 
 from __future__ import annotations
 
-import io
 import json
-from collections import deque
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from babygpt.run_folder import lines_of
-from babygpt.training.callbacks import ProgressView, RunFiles, Sampler, cut_after
+from babygpt.training.callbacks import RunFiles, Sampler, cut_after
 from babygpt.training.meter import StepMeter
 
 
@@ -100,6 +97,8 @@ def test_no_file_is_nothing_to_cut(tmp_path: Path) -> None:
 
 
 def test_a_line_for_each_step_and_validation_in_order(tmp_path: Path, files: RunFiles, module: Any) -> None:
+    heard: list[dict[str, Any]] = []
+    files.tell(heard.extend)
     module.did(1)
     module.did(2)
     files.on_train_batch_end(trainer_at(2), module, None, None, 0)
@@ -114,6 +113,7 @@ def test_a_line_for_each_step_and_validation_in_order(tmp_path: Path, files: Run
     assert lines[2] == {"step": 2, "tokens": 6, "val_loss": 2.0, "val_perplexity": pytest.approx(7.389)}
     assert [line.get("train_loss") for line in lines] == [2.0, 2.0, None, 2.0]
     assert files.last_record["step"] == 3
+    assert heard == lines
 
 
 def test_a_step_passed_over_names_its_windows(tmp_path: Path, files: RunFiles, module: Any) -> None:
@@ -141,19 +141,11 @@ def test_other_ranks_write_nothing(tmp_path: Path, files: RunFiles, module: Any)
 # -- samples -------------------------------------------------------------------------------------------------
 
 
-def test_a_sample_moves_no_cursor(files: RunFiles) -> None:
-    console = Console(file=io.StringIO(), width=200)
-    ProgressView(10, console, files).sample(3, "\x1b[31mred", " and\nmore")
-    printed = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "\x1b" not in printed
-    assert "red and⏎ more" in printed
-
-
 def test_a_sample_at_each_validation(tmp_path: Path, tiny_gpt2: Path, files: RunFiles) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_gpt2).train()
     shown: list[Any] = []
-    view: Any = SimpleNamespace(sample=lambda *a: shown.append(a))
-    sampler = Sampler(tmp_path, AutoTokenizer.from_pretrained(tiny_gpt2), "def ", view)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2)
+    sampler = Sampler(tmp_path, tokenizer, "def ", lambda *a: shown.append(a))
     holder: Any = Module(model=model)
     for step in (0, 5):
         sampler.on_validation_end(trainer_at(step), holder)
@@ -164,67 +156,3 @@ def test_a_sample_at_each_validation(tmp_path: Path, tiny_gpt2: Path, files: Run
     assert lines[0]["text"] == lines[1]["text"] == sampler.latest, "the same weights write the same text"
     assert shown == [(line["step"], line["prompt"], line["text"]) for line in lines]
     assert model.training
-
-
-# -- the view ------------------------------------------------------------------------------------------------
-
-
-def view_on(files: Any, *, terminal: bool, total: int = 10) -> tuple[ProgressView, io.StringIO]:
-    out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, width=100, color_system=None, legacy_windows=False)
-    return ProgressView(total, console, files), out
-
-
-def test_plain_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [100.0]
-    monkeypatch.setattr("babygpt.training.callbacks.time.monotonic", lambda: clock[0])
-    record = {"train_loss": 3.25, "tokens_per_second": 1234.5}
-    validated = {"step": 2, "val_loss": 2.0, "val_perplexity": 7.389, "val_bits_per_byte": 1.25}
-    files: Any = SimpleNamespace(last_record=record, validations=[validated])
-    view, out = view_on(files, terminal=False)
-    view.on_train_start(trainer_at(0), None)
-    for step in range(1, 5):
-        clock[0] += 6.0
-        view.on_train_batch_end(trainer_at(step), None, None, None, 0)
-        if step == 2:
-            view.on_validation_end(trainer_at(2), None)
-    view.sample(2, "def ", "f[x](y):\n    pass")
-    view.on_train_end(trainer_at(4), None)
-    assert out.getvalue().splitlines() == [
-        "step       1/10  loss 3.250  1,234 tok/s  0:54 left",
-        "validation at step       2: loss 2.0000  perplexity 7.39  bits per byte 1.250",
-        "step       3/10  loss 3.250  val ppl 7.4  1,234 tok/s  0:42 left",
-        "sample at step       2:  def f[x](y):⏎     pass",
-    ]
-
-
-def test_a_loss_that_is_no_number_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    files: Any = SimpleNamespace(
-        last_record={"train_loss": float("nan"), "tokens_per_second": None}, validations=[]
-    )
-    view, out = view_on(files, terminal=False)
-    view.on_train_start(trainer_at(0), None)
-    view.on_train_batch_end(trainer_at(1), None, None, None, 0)
-    assert "loss not finite" in out.getvalue()
-
-
-def test_a_bar_on_a_terminal_ends_even_after_a_failure() -> None:
-    files: Any = SimpleNamespace(
-        last_record={"train_loss": 3.25, "tokens_per_second": 99.0}, validations=deque()
-    )
-    view, out = view_on(files, terminal=True)
-    view.on_train_start(trainer_at(4), None)
-    view.on_train_batch_end(trainer_at(7), None, None, None, 0)
-    view.on_exception(trainer_at(7), None, RuntimeError())
-    view.on_exception(trainer_at(7), None, RuntimeError())
-    assert "step 7/10" in out.getvalue()
-    assert "loss 3.250  99 tok/s" in out.getvalue()
-
-
-def test_other_ranks_show_nothing() -> None:
-    files: Any = SimpleNamespace(last_record={"train_loss": 1.0, "tokens_per_second": 1.0}, validations=[])
-    view, out = view_on(files, terminal=True)
-    view.on_train_start(trainer_at(0, is_global_zero=False), None)
-    view.on_train_batch_end(trainer_at(1, is_global_zero=False), None, None, None, 0)
-    view.on_validation_end(trainer_at(1, is_global_zero=False), None)
-    assert out.getvalue() == ""

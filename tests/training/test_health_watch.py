@@ -73,26 +73,27 @@ def test_a_damaged_line_of_the_run_before_is_passed_over(tmp_path: Path) -> None
 
 def test_a_long_run_is_not_held_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks become rarer as each takes longer, and see every line once."""
-    taken, looks = 0, list[int]()
-    files = RunFiles(tmp_path)
-
-    def take() -> list[dict[str, Any]]:
-        nonlocal taken
-        begun, taken = taken, trainer.global_step
-        looks.append(taken)
-        return [{"step": n, "train_loss": 2.0, "lr": 0.1} for n in range(begun + 1, taken + 1)]
-
-    monkeypatch.setattr(files, "take", take)
+    listeners: list[Any] = []
+    files: Any = SimpleNamespace(tell=listeners.append)
+    looks: list[int] = []
     seen: list[int] = []
-    monkeypatch.setattr(
-        "babygpt.training.health_watch.findings", lambda curves: seen.append(len(curves.steps)) or ()
-    )
+
+    def findings(curves: Any) -> tuple[()]:
+        looks.append(trainer.global_step)
+        seen.append(len(curves.steps))
+        return ()
+
+    monkeypatch.setattr("babygpt.training.health_watch.findings", findings)
+    trainer: Any = SimpleNamespace(global_step=0)
     watch = HealthWatch(files, [], 50_000, list[str]().append)
+    looks.clear()
     trainer: Any = SimpleNamespace(
         global_step=0, accumulate_grad_batches=1, is_global_zero=True, sanity_checking=False
     )
     for step in range(1, 50_001):
         trainer.global_step = step
+        for listener in listeners:
+            listener([{"step": step, "train_loss": 2.0, "lr": 0.1}])
         watch.on_train_batch_end(trainer, None, None, None, 0)
     assert looks[:100] == list(range(100, 10_001, 100))
     assert len(looks) < 100 + 100 * 1.7

@@ -19,7 +19,7 @@ from typing import Any
 
 from babygpt.run_folder import losses_of_sources
 
-__all__ = ["Curves", "Validation", "curves_of"]
+__all__ = ["Curves", "Gatherer", "Validation", "curves_of"]
 
 _MOST_SOURCES = 12
 _MOST_EVENTS = 50
@@ -136,17 +136,18 @@ def curves_of(lines: Iterable[dict[str, Any]], most: int = 1000) -> Curves:
         lines: as they stand in `metrics.jsonl`.
         most: points of a curve at most.
     """
-    gatherer = _Gatherer(most)
+    gatherer = Gatherer(most)
     for line in lines:
-        if "train_loss" in line:
-            gatherer.step(line)
-        elif "val_loss" in line:
-            gatherer.validation(line)
+        gatherer.add(line)
     return gatherer.curves()
 
 
-class _Gatherer:
-    """The state of the one pass."""
+class Gatherer:
+    """The state of the one pass, which may go on as the file grows.
+
+    Args:
+        most: points of a curve at most.
+    """
 
     def __init__(self, most: int) -> None:
         self._most, self._length = most, 1
@@ -163,7 +164,14 @@ class _Gatherer:
         self._resumed: list[int] = []
         self._sources: list[str] = []
 
-    def step(self, line: dict[str, Any]) -> None:
+    def add(self, line: dict[str, Any]) -> None:
+        """Takes the next line."""
+        if "train_loss" in line:
+            self._step(line)
+        elif "val_loss" in line:
+            self._validation(line)
+
+    def _step(self, line: dict[str, Any]) -> None:
         step, tokens = _whole(line.get("step")), _whole(line.get("tokens"))
         targets = _whole(line.get("targets"))
         speed = _speed(line.get("tokens_per_second"))
@@ -186,7 +194,7 @@ class _Gatherer:
             if (value := _number(line.get(name))) is not None:
                 weight = max(1, targets) if name == "train_loss" else 1
                 bucket.sums[name], bucket.ends[name] = (value * weight, weight), (value, value)
-        self._add(bucket)
+        self._append(bucket)
 
     def _time_the_first(self, speed: float) -> None:
         for bucket in self._buckets:
@@ -202,7 +210,7 @@ class _Gatherer:
     def _timed_at(v: Validation, seconds: float) -> Validation:
         return Validation(v.step, v.tokens, seconds, v.loss, v.bits_per_byte, v.sources)
 
-    def _add(self, bucket: _Bucket) -> None:
+    def _append(self, bucket: _Bucket) -> None:
         if self._buckets and self._buckets[-1].steps < self._length:
             self._buckets[-1].join(bucket)
             return
@@ -214,7 +222,7 @@ class _Gatherer:
                 left.join(right)
             self._buckets = joined
 
-    def validation(self, line: dict[str, Any]) -> None:
+    def _validation(self, line: dict[str, Any]) -> None:
         sources = {
             name: loss
             for name, value in losses_of_sources(line).items()
@@ -239,6 +247,7 @@ class _Gatherer:
         self._validated += 1
 
     def curves(self) -> Curves:
+        """What there is of it so far."""
         validations = self._validations
         if self._last is not None and validations[-1] != self._last:
             validations = [*validations, self._last]

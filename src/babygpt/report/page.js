@@ -1,8 +1,9 @@
-// Draws the curves from the page's own data, and answers pointer and keys. Nothing is fetched, nothing is evaluated.
+// Draws the curves from the page's own data, and answers pointer and keys. Nothing is fetched, nothing is evaluated;
+// the script of a live page hands new curves on by the event newcurves.
 (function () {
   "use strict";
   const root = document.documentElement;
-  const runs = JSON.parse(document.getElementById("data").textContent).runs;
+  let runs = JSON.parse(document.getElementById("data").textContent).runs;
   const state = { across: "step", smoothing: 0.6, log: false, off: new Set(), range: null };
   const charts = [];
 
@@ -169,10 +170,12 @@
         draw: [(u) => { drawMarks(u); chart.box.dataset.points = String(data[0].length); }],
       },
     };
+    const before = chart.plot && isNumber(chart.plot.cursor.idx) ? chart.plot.cursor : null;
     if (chart.plot) chart.plot.destroy();
     chart.plot = null;
     chart.plot = new uPlot(options, data, chart.box);
     if (state.range) chart.plot.setScale("x", state.range);
+    if (before) chart.plot.setCursor({ left: before.left, top: before.top }, false, false);
     chart.figure.hidden = !groups.length;
     tell(chart);
   }
@@ -308,6 +311,11 @@
     });
   }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+
+  document.addEventListener("newcurves", (event) => {
+    runs = event.detail;
+    redraw();
+  });
 
   let width = 0;
   new ResizeObserver(() => {

@@ -1,32 +1,26 @@
-"""Run views to one HTML file that holds everything it shows, its curves' library included, and asks nobody for more.
+"""Run views to the page about them, and to what changes on it while a run trains.
 
 What others wrote (names, samples, paths, versions) is escaped where it is text, and stands in a block of JSON without
-`<`, `>` and `&` where the curves read it. A content security policy names the page's own style and scripts by their
-sha256 and forbids everything else, in case that an escape were missed.
-
-The library is uPlot (MIT; its licence stands beside it and in the page): 50 kB, where plotly.js would be 4.5 MB a page.
+`<`, `>` and `&` where the curves read it.
 """
 
 from __future__ import annotations
 
-import base64
-import functools
-import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from babygpt.recipe import to_yaml
 from babygpt.report import tables
 from babygpt.report.curves import Curves
+from babygpt.report.document import document
 from babygpt.report.run import RunView, Sample
 from babygpt.untrusted import shown
 
-__all__ = ["report_page"]
+__all__ = ["live_values", "report_page"]
 
-_HERE = Path(__file__).parent
+_LIVE = '<p id="live" class="soft" role="status">Live</p>'
 _CHARTS = (
     ("loss", "Loss, nats a token"),
     ("sources", "Validation loss by source"),
@@ -37,51 +31,45 @@ _CHARTS = (
 _KEYS = "Arrow keys move, with Shift faster; plus and minus zoom; 0 shows everything."
 
 
-def report_page(runs: Sequence[RunView]) -> str:
-    """The page about one run, or of several beside each other."""
+def report_page(runs: Sequence[RunView], *, live: bool = False) -> str:
+    """The page about one run, or of several beside each other; a live one asks its server for what is new."""
     names = [_text(name) for name in tables.labels(runs)]
     several = len(runs) > 1
     title = f"{len(runs)} runs" if several else names[0]
-    parts = [
+    parts = _parts(runs, names)
+    body = [
         f"<header><h1>{title}</h1>{_theme()}</header>",
+        *([_LIVE] if live else []),
         "<main>",
-        _summary(runs),
-        _curves(runs, names),
+        f"<section><h2>What was reached</h2>{_part('reached', parts)}</section>",
+        _curves(runs, names, live=live, notes=_part("notes", parts)),
         *([_differences(runs)] if several else []),
     ]
+    for number, name in enumerate(names):
+        top = f"<h2>{name}</h2>" if several else ""
+        pieces = "\n".join(_part(key, parts) for key in parts if key.startswith(f"run{number}-"))
+        body.append(f'<section id="run{number}">{top}{pieces}</section>')
+    body += ["</main>", _data_block(runs)]
+    return document(title, "\n".join(body), live=live)
+
+
+def live_values(runs: Sequence[RunView]) -> dict[str, Any]:
+    """What changes on a live page: the curves of each run, and by their names the parts that are text and tables."""
+    names = [_text(name) for name in tables.labels(runs)]
+    return {"runs": _all_columns(runs), "parts": _parts(runs, names)}
+
+
+def _parts(runs: Sequence[RunView], names: Sequence[str]) -> dict[str, str]:
+    """What is said in text and tables, in the order of the page."""
+    parts = {"reached": _summary(runs), "notes": _notes(runs, names)}
     for number, (run, name) in enumerate(zip(runs, names, strict=True)):
-        parts.append(_run(run, name, f"run{number}", several))
-    parts += ["</main>", _data_block(runs)]
-    return _document(title, "\n".join(parts))
+        for key, content in _run(run, name, len(runs) > 1).items():
+            parts[f"run{number}-{key}"] = content
+    return parts
 
 
-# -- the file ------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def _asset(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8").strip()
-
-
-def _document(title: str, body: str) -> str:
-    licence = "uPlot, MIT licence\n" + _asset("uplot/LICENSE")
-    style = f"/* {licence} */\n{_asset('uplot/uPlot.min.css')}\n{_asset('page.css')}"
-    scripts = [f"/* {licence} */\n{_asset('uplot/uPlot.iife.min.js')}", _asset("page.js")]
-    allowed = " ".join(map(_digest, scripts))
-    ours = f"script-src {allowed}; style-src {_digest(style)}"
-    policy = f"default-src 'none'; {ours}; base-uri 'none'; form-action 'none'"
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title} - BabyGPT</title>\n<style>{style}</style>\n</head>\n<body>\n{body}\n"
-        + "\n".join(f"<script>{script}</script>" for script in scripts)
-        + "\n</body>\n</html>\n"
-    )
-
-
-def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+def _part(key: str, parts: Mapping[str, str]) -> str:
+    return f'<div id="part-{key}">{parts[key]}</div>'
 
 
 def _text(value: object) -> str:
@@ -122,7 +110,17 @@ def _summary(runs: Sequence[RunView]) -> str:
     rows = [(label, *tables.summary(run)) for label, run in zip(tables.labels(runs), runs, strict=True)]
     table = _figures("What was reached", ("run", *tables.SUMMARY), rows)
     note = "Losses are nats a token; time is that of training, without validations and saves."
-    return f'<section><h2>What was reached</h2>{table}<p class="soft">{note}</p></section>'
+    return f'{table}<p class="soft">{note}</p>{_health(runs)}'
+
+
+def _health(runs: Sequence[RunView]) -> str:
+    """What is not well with the runs, each row under the run's own name where there are several."""
+    rows = [
+        (f"{label}: {kind}" if len(runs) > 1 else kind, text)
+        for label, run in zip(tables.labels(runs), runs, strict=True)
+        for kind, text in tables.health_rows(run)
+    ]
+    return f"<h3>What is not well</h3>{_facts(rows)}" if rows else ""
 
 
 def _differences(runs: Sequence[RunView]) -> str:
@@ -138,14 +136,21 @@ def _differences(runs: Sequence[RunView]) -> str:
 # -- curves --------------------------------------------------------------------------------------------------
 
 
-def _curves(runs: Sequence[RunView], names: Sequence[str]) -> str:
+def _curves(runs: Sequence[RunView], names: Sequence[str], *, live: bool, notes: str) -> str:
     figures = "\n".join(
         f'<figure data-kind="{kind}"><figcaption id="of-{kind}">{caption}</figcaption>'
         f'<div class="chart" tabindex="0" role="group" aria-labelledby="of-{kind}" aria-describedby="keys"></div>'
         '<ul class="readout"></ul></figure>'
         for kind, caption in _CHARTS
-        if kind != "sources" or any(run.curves.sources for run in runs)
+        if kind != "sources" or live or any(run.curves.sources for run in runs)
     )
+    return (
+        f"<section><h2>Curves</h2>{_controls(names)}<noscript><p>The curves need scripts; the numbers are in the"
+        f' tables below.</p></noscript><div class="charts">{figures}</div>{notes}</section>'
+    )
+
+
+def _notes(runs: Sequence[RunView], names: Sequence[str]) -> str:
     notes = [
         "Drag across a stretch to enlarge it in every chart, double-click to see everything.",
         f'<span id="keys">{_KEYS}</span>',
@@ -154,11 +159,7 @@ def _curves(runs: Sequence[RunView], names: Sequence[str]) -> str:
     ]
     if any(run.curves.spikes or run.curves.resumed for run in runs):
         notes.append("Dashed lines: the run was gone on with there. Dotted lines: spikes of the loss.")
-    return (
-        f"<section><h2>Curves</h2>{_controls(names)}<noscript><p>The curves need scripts; the numbers are in the"
-        f' tables below.</p></noscript><div class="charts">{figures}</div>'
-        f'<p class="soft">{" ".join(notes)}</p></section>'
-    )
+    return f'<p class="soft">{" ".join(notes)}</p>'
 
 
 def _controls(names: Sequence[str]) -> str:
@@ -196,10 +197,13 @@ def _bucket_notes(runs: Sequence[RunView], names: Sequence[str]) -> list[str]:
     return notes
 
 
+def _all_columns(runs: Sequence[RunView]) -> list[dict[str, Any]]:
+    labels = tables.labels(runs)
+    return [_columns(run.curves, shown(name, 60)) for run, name in zip(runs, labels, strict=True)]
+
+
 def _data_block(runs: Sequence[RunView]) -> str:
-    names = tables.labels(runs)
-    value = {"runs": [_columns(run.curves, shown(name, 60)) for run, name in zip(runs, names, strict=True)]}
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    text = json.dumps({"runs": _all_columns(runs)}, separators=(",", ":"), allow_nan=False)
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return f'<script type="application/json" id="data">{text}</script>'
@@ -231,32 +235,31 @@ def _rounded(value: float | None) -> float | None:
 # -- a run ---------------------------------------------------------------------------------------------------
 
 
-def _run(run: RunView, name: str, anchor: str, several: bool) -> str:
-    """Everything that is said of one run."""
+def _run(run: RunView, name: str, several: bool) -> dict[str, str]:
+    """Everything that is said of one run, in parts; one that is empty has nothing to say yet."""
     level, of = ("h3", f" of {name}") if several else ("h2", "")
     events = tables.event_rows(run)
     code = tables.load_code(run)
-    sections = [
-        ("Validations", _figures(f"Validations{of}", _VALIDATION, tables.validation_rows(run))),
-        ("What happened on the way", _facts(events) if events else ""),
-        (
-            "Plan and what came of it",
-            _figures(f"Plan{of}", ("what", "planned", "happened"), tables.plan_rows(run)),
-        ),
-        ("Samples", _samples(run, of)),
-        (
+    validations = _figures(f"Validations{of}", _VALIDATION, tables.validation_rows(run))
+    planned = _figures(f"Plan{of}", ("what", "planned", "happened"), tables.plan_rows(run))
+    again = f"<pre>{_text(chr(10).join(tables.again(run)))}</pre>{_recipe(run)}"
+    sections = {
+        "validations": ("Validations", validations if run.curves.validations else "<p>None yet.</p>"),
+        "events": ("What happened on the way", _facts(events) if events else ""),
+        "plan": ("Plan and what came of it", planned),
+        "samples": ("Samples", _samples(run, of)),
+        "load": (
             "Load the best model",
             f"<pre>{_text(code)}</pre>" if code else "<p>There is no checkpoint yet.</p>",
         ),
-        ("Train it again", f"<pre>{_text(chr(10).join(tables.again(run)))}</pre>{_recipe(run)}"),
-        ("Data", _facts(tables.data_rows(run))),
-        ("Computer and versions", _facts(tables.environment_rows(run))),
-    ]
-    if not run.curves.validations:
-        sections[0] = ("Validations", "<p>None yet.</p>")
-    body = "\n".join(f"<{level}>{head}</{level}>{content}" for head, content in sections if content)
-    top = f"<h2>{name}</h2>" if several else ""
-    return f'<section id="{anchor}">{top}{body}</section>'
+        "again": ("Train it again", again),
+        "data": ("Data", _facts(tables.data_rows(run))),
+        "environment": ("Computer and versions", _facts(tables.environment_rows(run))),
+    }
+    return {
+        key: f"<{level}>{head}</{level}>{content}" if content else ""
+        for key, (head, content) in sections.items()
+    }
 
 
 _VALIDATION = ("step", "tokens", "time", "loss", "perplexity", "bits/byte")

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from babygpt.data.cache import default_cache
 from babygpt.errors import CheckpointError, InputError
 from babygpt.files import check_name, read_manifest
 from babygpt.recipe import Recipe
-from babygpt.report.curves import Curves, curves_of
+from babygpt.report.curves import Curves
+from babygpt.report.metrics import Metrics
 from babygpt.run_folder import (
     Found,
     Rollback,
@@ -28,6 +29,9 @@ from babygpt.run_folder import (
 from babygpt.training.alive import is_at_work
 from babygpt.untrusted import read_json
 
+if TYPE_CHECKING:
+    from babygpt.health import Finding
+
 __all__ = ["RunView", "Sample", "SourceFiles", "Stored", "read_run"]
 
 T = TypeVar("T")
@@ -35,7 +39,7 @@ T = TypeVar("T")
 _MOST_SAMPLES = 40
 _MOST_LETTERS = 4000  # of a sample
 _MOST_STORES = 50
-_DATA, _MACHINE = "data.json", "machine.json"
+METRICS, _DATA, _MACHINE = "metrics.jsonl", "data.json", "machine.json"
 _DAMAGED = (
     OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError
 )  # fmt: skip
@@ -103,6 +107,7 @@ class RunView:
         path: of the folder.
         recipe: of the run.
         curves: what it measured.
+        findings: what is not well, by its curves; the worst first.
         samples: in their order; every n-th of very many, and always the first and the last.
         sampled: how many there were.
         machine: the content of `machine.json`; empty if there is none.
@@ -117,6 +122,7 @@ class RunView:
     path: Path
     recipe: Recipe
     curves: Curves
+    findings: tuple[Finding, ...]
     samples: tuple[Sample, ...]
     sampled: int
     machine: dict[str, Any]
@@ -143,12 +149,13 @@ class RunView:
         return "stopped" if self.curves.steps else "not begun"
 
 
-def read_run(path: Path, points: int) -> RunView:
+def read_run(path: Path, points: int, metrics: Metrics | None = None) -> RunView:
     """Reads a run folder.
 
     Args:
         path: of the folder.
         points: of each curve, at most.
+        metrics: of a run that was read before, to go on with.
 
     Raises:
         CheckpointError: it is no run folder.
@@ -172,12 +179,14 @@ def read_run(path: Path, points: int) -> RunView:
     samples, sampled = tried("samples.jsonl", lambda: _samples(whole_lines(path / "samples.jsonl")), none)
     none_found: list[Found] = []
     checkpoints = tried("checkpoints", lambda: discover(path / "checkpoints"), none_found)
+    if metrics is None:
+        metrics = Metrics(path / METRICS, points, recipe.budget.steps)
+    tried(METRICS, metrics.read, None)
     return RunView(
         path=path,
         recipe=recipe,
-        curves=tried(
-            "metrics.jsonl", lambda: curves_of(whole_lines(path / "metrics.jsonl"), points), curves_of(())
-        ),
+        curves=metrics.curves,
+        findings=metrics.findings,
         samples=samples,
         sampled=sampled,
         machine=tried(_MACHINE, lambda: dict(read_json(path / _MACHINE)), {}),

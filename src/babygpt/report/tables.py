@@ -22,6 +22,7 @@ __all__ = [
     "duration",
     "environment_rows",
     "event_rows",
+    "health_rows",
     "labels",
     "load_code",
     "number",
@@ -65,7 +66,7 @@ def summary(run: RunView) -> tuple[str, ...]:
     last, best = curves.last, curves.best
     of = "" if planned is None or curves.steps == planned else f" of {planned:,}"
     return (
-        run.state,
+        _state(run),
         f"{curves.steps:,}{of}",
         f"{curves.tokens:,}",
         duration(curves.seconds),
@@ -75,6 +76,14 @@ def summary(run: RunView) -> tuple[str, ...]:
         number(last.bits_per_byte if last else None, 3),
         _NONE if best is None else f"{number(best.loss)} at {best.step:,}",
     )
+
+
+def _state(run: RunView) -> str:
+    """How far it has come; of a run under way also the training time that is left, at its speed so far."""
+    curves, planned = run.curves, run.recipe.budget.steps
+    if run.state != "under way" or planned is None or not curves.seconds or not curves.steps:
+        return run.state
+    return f"{run.state}, {duration(curves.seconds / curves.steps * (planned - curves.steps))} left"
 
 
 def validation_rows(run: RunView) -> list[tuple[str, ...]]:
@@ -97,6 +106,11 @@ def _validation(v: Validation) -> tuple[str, ...]:
         number(v.perplexity, 2),
         number(v.bits_per_byte, 3),
     )
+
+
+def health_rows(run: RunView) -> Rows:
+    """What is not well, and what to do."""
+    return [(found.kind.replace("_", " "), f"{found.what}. {found.mend}.") for found in run.findings]
 
 
 def event_rows(run: RunView) -> Rows:

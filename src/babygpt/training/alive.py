@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,21 +54,32 @@ def alone_in(out: Path) -> Iterator[None]:
     descriptor = os.open(out, os.O_RDONLY)
     _held.add(descriptor)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not _locked(descriptor):
             raise InputError(
                 "another process is training in it",
                 where=str(out),
                 hint="Wait for its end, or end it: Ctrl-C and SIGTERM save first",
-            ) from error
-        except OSError:
-            pass  # a file system without locks
+            )
         yield
     finally:
         if descriptor in _held:
             _held.remove(descriptor)
             os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    """Whether the lock was to be had; whoever only looks at the run holds it for a moment."""
+    for wait in (0.05, 0.15, None):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if wait is not None:
+                time.sleep(wait)
+        except OSError:
+            return True  # a file system without locks
+        else:
+            return True
+    return False
 
 
 def is_at_work(out: Path) -> bool:

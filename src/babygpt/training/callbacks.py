@@ -1,29 +1,26 @@
-"""What a run of the command writes and shows while it trains: metrics, samples, progress."""
+"""What a run of the command writes while it trains: metrics and samples."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedTokenizerBase
 
 from babygpt.errors import NotFiniteError
 from babygpt.files import write_atomic
 from babygpt.generate import continue_text
-from babygpt.run_folder import losses_of_sources, step_in
+from babygpt.run_folder import step_in
 from babygpt.training.meter import StepRecord
-from babygpt.untrusted import shown
 
-__all__ = ["ProgressView", "RunFiles", "Sampler", "cut_after"]
+__all__ = ["Listener", "RunFiles", "Sampler", "cut_after"]
 
-_PLAIN_SECONDS = 10.0
+Listener = Callable[[Sequence[dict[str, Any]]], None]
 
 
 def cut_after(path: Path, step: int) -> None:
@@ -71,7 +68,11 @@ class RunFiles(L.Callback):
         self._module: Any = None
         self.last_record: dict[str, Any] = {}
         self.validations: list[dict[str, Any]] = []
-        self._untaken: list[dict[str, Any]] = []
+        self._listeners: list[Listener] = []
+
+    def tell(self, listener: Listener) -> None:
+        """On the first rank, the listener is given each line that is written, in order, several at a time."""
+        self._listeners.append(listener)
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Remembers whose records are written."""
@@ -94,9 +95,8 @@ class RunFiles(L.Callback):
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
         line = {"step": _step(trainer), "tokens": pl_module.meter.tokens, **values}
         self.validations.append(line)
-        self._untaken.append(line)
         if trainer.is_global_zero:
-            self._metrics.write(line)
+            self._append([line])
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         """Writes the steps that ended the run; every rank raises this one at the same step."""
@@ -110,14 +110,12 @@ class RunFiles(L.Callback):
         if records:
             self.last_record = records[-1].to_dict()
             if on_disk:
-                lines = list(map(self._line, records))
-                self._metrics.write(*lines)
-                self._untaken += lines
+                self._append(list(map(self._line, records)))
 
-    def take(self) -> list[dict[str, Any]]:
-        """The lines written since the last call, on the first rank."""
-        taken, self._untaken = self._untaken, []
-        return taken
+    def _append(self, lines: Sequence[dict[str, Any]]) -> None:
+        self._metrics.write(*lines)
+        for listener in self._listeners:
+            listener(lines)
 
     def _line(self, record: StepRecord) -> dict[str, Any]:
         """A step's line; of one passed over or a spike, with the numbers of its windows, so that it can be repeated."""
@@ -140,14 +138,18 @@ class Sampler(L.Callback):
         folder: the run folder.
         tokenizer: of the model.
         prompt: what it continues.
-        view: shows it on the terminal.
+        show: shows it, given the step, the prompt and the text.
     """
 
     def __init__(
-        self, folder: Path, tokenizer: PreTrainedTokenizerBase, prompt: str, view: ProgressView
+        self,
+        folder: Path,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt: str,
+        show: Callable[[int, str, str], None],
     ) -> None:
         self._lines = _Lines(folder / "samples.jsonl")
-        self._tokenizer, self.prompt, self._view = tokenizer, prompt, view
+        self._tokenizer, self.prompt, self._show = tokenizer, prompt, show
         self.latest = ""
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -162,117 +164,11 @@ class Sampler(L.Callback):
             pl_module.model.train(training)
         step = _step(trainer)
         self._lines.write({"step": step, "prompt": self.prompt, "text": self.latest})
-        self._view.sample(step, self.prompt, self.latest)
+        self._show(step, self.prompt, self.latest)
 
     def flush(self) -> None:
         """Waits until the samples so far are on the disk."""
         self._lines.sync()
-
-
-class ProgressView(L.Callback):
-    """A bar on a terminal, plain lines elsewhere: step, loss, validation perplexity, speed, time left.
-
-    Args:
-        total_steps: of the run.
-        console: where it goes.
-        files: whose records are shown.
-    """
-
-    def __init__(self, total_steps: int, console: Console, files: RunFiles) -> None:
-        self._total, self._console, self._files = total_steps, console, files
-        self._bar: Progress | None = None
-        self._task: Any = None
-        self._perplexity: float | None = None
-        self._said_at = 0.0
-        self._pace: tuple[int, float] | None = None
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Starts the bar."""
-        del pl_module
-        self._pace = (trainer.global_step, time.monotonic())
-        if trainer.is_global_zero and self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
-                BarColumn(),
-                TextColumn("{task.fields[numbers]}"),
-                TimeRemainingColumn(),
-                console=self._console,
-            )
-            self._task = self._bar.add_task(
-                "train", total=self._total, completed=trainer.global_step, numbers=""
-            )
-            self._bar.start()
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Shows the newest record."""
-        del pl_module, outputs, batch, batch_idx
-        if not trainer.is_global_zero:
-            return
-        step = trainer.global_step
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step, numbers=self._numbers())
-        elif time.monotonic() - self._said_at >= _PLAIN_SECONDS and self._files.last_record:
-            self._said_at = time.monotonic()
-            self._console.print(
-                f"step {step:>7,}/{self._total:,}  {self._numbers()}  {self._left(step)}", **_RAW
-            )
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Shows a validation on a line of its own."""
-        del pl_module
-        if trainer.sanity_checking or not trainer.is_global_zero:
-            return
-        values = self._files.validations[-1]
-        self._perplexity = values["val_perplexity"]
-        self._console.print(
-            f"validation at step {values['step']:>7,}: loss {values['val_loss']:.4f}"
-            f"  perplexity {values['val_perplexity']:,.2f}  bits per byte {values['val_bits_per_byte']:.3f}"
-            + "".join(f"  {name} {loss:.4f}" for name, loss in losses_of_sources(values).items()),
-            **_RAW,
-        )
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Ends the bar."""
-        del trainer, pl_module
-        self._close()
-
-    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Ends the bar."""
-        del trainer, pl_module, exception
-        self._close()
-
-    def sample(self, step: int, prompt: str, text: str) -> None:
-        """Shows what the model wrote, on one line."""
-        line = shown((prompt + text).replace("\n", "⏎ "))
-        width = max(40, min(self._console.width, 160) - 24)
-        self._console.print(f"sample at step {step:>7,}:  {line[:width]}", **_RAW)
-
-    def _numbers(self) -> str:
-        record = self._files.last_record
-        if not record:
-            return ""
-        loss = record["train_loss"]
-        speed = record["tokens_per_second"]
-        parts = [f"loss {loss:.3f}" if math.isfinite(loss) else "loss not finite"]
-        parts += [f"val ppl {self._perplexity:,.1f}"] if self._perplexity is not None else []
-        parts += [f"{speed:,.0f} tok/s"] if speed else []
-        return "  ".join(parts)
-
-    def _left(self, step: int) -> str:
-        assert self._pace is not None
-        begun, since = self._pace
-        seconds = (time.monotonic() - since) / max(1, step - begun) * (self._total - step)
-        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-
-_RAW: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 
 
 def _step(trainer: L.Trainer) -> int:

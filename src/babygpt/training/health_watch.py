@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning as L
 
-from babygpt.health import curves_of, findings, joined
+from babygpt.health import Finding, curves_of, findings, joined
 from babygpt.training.callbacks import RunFiles
 
 __all__ = ["HealthWatch"]
@@ -41,7 +41,10 @@ class HealthWatch(L.Callback):
         total_steps: int,
         say: Callable[[str], None],
     ) -> None:
-        self._files, self._total, self._say = files, total_steps, say
+        self._total, self._say = total_steps, say
+        self._new: list[dict[str, Any]] = []
+        files.tell(self._new.extend)
+        self.found: tuple[Finding, ...] = ()  # at the last look
         self._curves = curves_of(before, total_steps)
         self._told = {finding.kind for finding in findings(self._curves)}
         self._looked = 0
@@ -79,8 +82,10 @@ class HealthWatch(L.Callback):
     def _look(self, trainer: L.Trainer) -> None:
         if not trainer.is_global_zero:
             return
-        self._curves = joined(self._curves, curves_of(self._files.take(), self._total, self._waiting()))
-        for finding in findings(self._curves):
+        self._curves = joined(self._curves, curves_of(self._new, self._total, self._waiting()))
+        self._new.clear()
+        self.found = findings(self._curves)
+        for finding in self.found:
             if finding.kind not in self._told:
                 self._told.add(finding.kind)
                 self._say(f"health at step {trainer.global_step:,}: {finding.what}. {finding.mend}")

@@ -23,6 +23,8 @@ from babygpt.training.weights import change_weights, check_weights, refuse_chang
 
 __all__ = ["recipe_of", "resume"]
 
+_NO_RECIPE = ("machine", "checkpoint", "out", "resume", "log", "json")
+
 
 def resume(settings: TrainSettings, say: Say) -> Run:
     """Reads a run folder and finds where to go on.
@@ -41,9 +43,7 @@ def resume(settings: TrainSettings, say: Say) -> Run:
             where=str(out / "recipe.yaml"),
             hint="Begin a new run from it with --config",
         )
-    asked = [
-        f for f in settings.given if f.split(".")[0] not in ("machine", "checkpoint", "out", "resume", "json")
-    ]
+    asked = [f for f in settings.given if f.split(".")[0] not in _NO_RECIPE]
     paths = [name.removeprefix("data.") for name in asked if name in ("data.path", "data.val_path")]
     reweighted = "data.weights" in asked and bool(settings.data.weights or recipe.data.weights)
     longer = any(name.startswith("budget.") for name in asked)
