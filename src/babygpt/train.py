@@ -48,6 +48,7 @@ from babygpt.training.resume import resume
 from babygpt.training.saving import RunCheckpoints, SavePlan, settle
 from babygpt.training.spikes import MOST_ROLLBACKS, read_rollbacks
 from babygpt.training.start import Run, begin, first_words, go_back, pieces, reopen, shrink
+from babygpt.training.together import Together
 from babygpt.training.watchdog import Watchdog
 from babygpt.training.writer import BackgroundWriter
 from babygpt.untrusted import shown
@@ -255,7 +256,7 @@ def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
         enable_model_summary=False,
         log_every_n_steps=10,
         use_distributed_sampler=False,
-        callbacks=[guard, watchdog, files, view, sampler, health, saving, loggers],
+        callbacks=[Together(guard, watchdog, files, view, sampler, health, saving, loggers)],
         plugins=[FolderCheckpointIO(writer, run.recipe)],
     )
     begun = time.monotonic()

@@ -28,6 +28,18 @@ def test_the_same_function_and_derivative(name: str) -> None:
     torch.testing.assert_close(torch.autograd.grad(fast.sum(), x)[0], slope, rtol=0, atol=10 * tolerance)
 
 
+def test_in_fp32_it_is_the_function_in_fp64_to_rounding() -> None:
+    """With t = tanh(u) off by a few roundings of 1, x (1 + t) / 2 is off by as many of |x|; the slope's other term,
+    x (1 - t^2) u' / 2, is below 1 in size and as far off."""
+    x = torch.linspace(-12, 12, 20_001).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    found, wanted = ACT2FN["gelu_pytorch_tanh"](x), ACT2FN["gelu_new"](exact)
+    size = exact.detach().abs().clamp(min=1)
+    slopes = torch.autograd.grad(found.sum(), x)[0], torch.autograd.grad(wanted.sum(), exact)[0]
+    for single, double in ((found, wanted), slopes):
+        assert float(((single - double).detach().abs() / size).max()) <= 4 * torch.finfo(torch.float32).eps
+
+
 def test_a_loaded_model_has_them_and_saves_its_own_name(tiny: Any, tmp_path: Path) -> None:
     slow = tiny("gpt2")
     assert slow.config.activation_function == "gelu_new"

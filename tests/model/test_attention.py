@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 from transformers import AutoConfig
 
 from babygpt.errors import ModelError
-from babygpt.model.attention import model_inputs, packing_leak, resolve_attention
+from babygpt.model import attention
+from babygpt.model.attention import known_packing, model_inputs, packing_leak, resolve_attention
 
 
 def _documents(*lengths: int) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
@@ -51,6 +53,53 @@ class TestIsolation:
         model.eval()
         packing_leak(model, 97)
         assert not model.training
+
+
+class TestKnownPacking:
+    """Without positions nothing is packed, and transformers need not look; with them it looks, wherever else it is."""
+
+    @pytest.fixture
+    def looks(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        seen: list[int] = []
+        real = attention._packed_of
+
+        def look(position_ids: torch.Tensor) -> Any:
+            seen.append(len(position_ids))
+            return real(position_ids)
+
+        monkeypatch.setattr(attention, "_packed_of", look)
+        return seen
+
+    def test_no_look_and_the_same_logits(self, tiny: Any, batch: Any, looks: list[int]) -> None:
+        model, inputs = tiny("llama"), {"input_ids": batch["input_ids"], "use_cache": False}
+        with known_packing(inputs):
+            told = model(**inputs).logits
+        assert looks == []
+        plain = model(**inputs).logits
+        assert torch.equal(plain, told)
+        assert looks == [3]
+
+    def test_packed_documents_stay_isolated(self, tiny: Any, looks: list[int]) -> None:
+        """In the context with positions, and in another thread while this one is in it without."""
+        model = tiny("llama").eval()
+        _, window = _documents(9, 1, 17, 4)
+        inputs = model_inputs(window, isolated=True)
+        found: list[torch.Tensor] = []
+
+        def forward() -> None:
+            with torch.no_grad():
+                found.append(model(**inputs).logits)
+
+        forward()
+        with known_packing(inputs):
+            forward()
+        with known_packing({}):
+            thread = threading.Thread(target=forward)
+            thread.start()
+            thread.join()
+        assert torch.equal(found[1], found[0])
+        assert torch.equal(found[2], found[0])
+        assert looks[-2:] == [1, 1]
 
 
 class TestInputs:

@@ -41,6 +41,27 @@ def test_update(fused: bool | None) -> None:
         torch.testing.assert_close(parameter.detach(), wanted, rtol=1e-12, atol=1e-12)
 
 
+def test_fused_in_fp32_is_the_formula_in_fp64_to_rounding() -> None:
+    """A weight is rounded once for its decay and once for its update, which is at most the learning rate and itself
+    off by the roundings of a root, a quotient and two moments."""
+    lr, steps, rounding = 0.01, 3, torch.finfo(torch.float32).eps
+    model = nn.Linear(30, 40)
+    start = {n: p.detach().double() for n, p in model.named_parameters()}
+    grads = [{n: torch.randn_like(p) for n, p in model.named_parameters()} for _ in range(steps)]
+    optimizer = build_optimizer("adamw", parameter_groups(model, weight_decay=0.1), lr, (0.9, 0.95))
+    assert all(group["fused"] for group in optimizer.param_groups)
+    for step in grads:
+        for name, parameter in model.named_parameters():
+            parameter.grad = step[name]
+        optimizer.step()
+    for name, parameter in model.named_parameters():
+        decay = 0.1 if name == "weight" else 0.0
+        wanted = _by_hand(start[name], [g[name].double() for g in grads], lr, decay)
+        # The largest update of a sequence of gradients is 1 / sqrt(1 - 0.95) learning rates.
+        bound = steps * rounding * (2 * float(wanted.abs().max()) + 8 * lr / 0.05**0.5)
+        assert float((parameter.detach() - wanted).abs().max()) <= bound, name
+
+
 @pytest.mark.parametrize(("device", "fused"), [("cpu", True), ("meta", False)])
 def test_fused_where_every_device_has_it(device: str, fused: bool) -> None:
     model: Any = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2, device=device)])
@@ -69,6 +90,27 @@ def _with_gradients(model: Any, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         parameter.grad = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+
+
+def test_muon_in_fp32_is_the_formula_in_fp64_to_rounding() -> None:
+    """Batched and in fp32 against one at a time in fp64. The polynomial's slope is at most 3.4445, so that a rounding
+    of the matrix products of the first of the five steps has grown to 3.4445^5 of itself at the end."""
+    rounding = torch.finfo(torch.float32).eps
+    model = _model("llama").float()
+    start = {n: p.detach().double() for n, p in model.named_parameters()}
+    gradients = []
+    for seed in range(3):
+        _with_gradients(model, seed)
+        gradients.append({n: p.grad.double() for n, p in model.named_parameters()})
+    optimizer = _steps(model)
+    hidden = {id(p) for g in optimizer.param_groups if g["update"] == "muon" for p in g["params"]}
+    for name, parameter in model.named_parameters():
+        if id(parameter) in hidden:
+            wanted = _matrix_by_hand(start[name], [g[name] for g in gradients])
+            longest = max(parameter.shape)
+            update = 0.01 * 0.2 * longest**0.5 * 3.4445**5 * longest**0.5 * rounding
+            bound = 3 * (2 * rounding * float(wanted.abs().max()) + update)
+            assert float((parameter.detach() - wanted).abs().max()) <= bound, name
 
 
 def _steps(model: Any, count: int = 3) -> torch.optim.Optimizer:

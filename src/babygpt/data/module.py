@@ -182,6 +182,12 @@ class LLMDataModule(L.LightningDataModule):
             return {k: v for k, v in batch.items() if k != "attention_mask"}
         return batch
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Moves a batch without waiting for it; on a CPU nothing is left to do, which Lightning finds out slowly."""
+        return (
+            batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
+        )
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must agree with for its position to mean the same data, and the data in words."""
         if self._plan is None:

@@ -4,20 +4,26 @@ A transformers model sees packed documents only from position ids that start ane
 attention mask and without a cache. Unpacked, a mask of ones would keep it off the causal kernels. Not every
 attention isolates: some models do so only in their eager attention, some never, which `packing_leak`
 measures.
+
+Whether documents are packed transformers finds out by reading a number off the device in every forward pass, which
+waits for all that the device has yet to do. Where it is known that they are not, it is told.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel, masking_utils
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import is_flash_attn_2_available  # type: ignore[attr-defined]
 
 from babygpt.errors import ModelError
 
-__all__ = ["model_inputs", "packing_leak", "resolve_attention"]
+__all__ = ["known_packing", "model_inputs", "packing_leak", "resolve_attention"]
 
 # Their packed documents are isolated by eager attention only.
 _EAGER_WHEN_ISOLATED = frozenset({"gemma2", "gptj", "gpt_neo"})
@@ -89,6 +95,36 @@ def model_inputs(batch: dict[str, torch.Tensor], *, isolated: bool) -> dict[str,
     if mask is not None and not (mask.device.type == "cpu" and bool(mask.all())):
         inputs["attention_mask"] = mask
     return inputs
+
+
+_unpacked: ContextVar[bool] = ContextVar("unpacked", default=False)
+# Absent from versions that do not ask.
+_packed_of: Any = getattr(masking_utils, "find_packed_sequence_indices", None)
+
+
+def _packed_unless_known(position_ids: torch.Tensor) -> torch.Tensor | None:
+    if not torch.compiler.is_compiling() and _unpacked.get():
+        return None
+    found: torch.Tensor | None = _packed_of(position_ids)
+    return found
+
+
+@contextmanager
+def known_packing(inputs: dict[str, Any]) -> Iterator[None]:
+    """A forward pass in which transformers does not look for packed documents, if `model_inputs` gives no positions.
+
+    The model then counts them itself, and none starts anew. Holds in this context alone; everywhere else, other
+    threads included, transformers looks as ever.
+    """
+    if "position_ids" in inputs or _packed_of is None:
+        yield
+        return
+    masking_utils.find_packed_sequence_indices = _packed_unless_known
+    token = _unpacked.set(True)
+    try:
+        yield
+    finally:
+        _unpacked.reset(token)
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from babygpt.errors import ModelError
+from babygpt.model.attention import known_packing
 
 __all__ = ["IGNORED", "LOGITS_BOUND", "Head", "count_targets", "find_head", "sum_nll"]
 
@@ -128,7 +129,8 @@ def sum_nll(
     targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED).reshape(-1)
     if head is None:
         return _own_logits_nll(model, inputs, labels, targets, logits_bound)
-    hidden = head.base(**inputs).last_hidden_state
+    with known_packing(inputs):
+        hidden = head.base(**inputs).last_hidden_state
     rows = hidden.reshape(-1, hidden.shape[-1])
     linear = head.linear
     vocabulary = linear.weight.shape[0]
@@ -187,7 +189,8 @@ def _own_logits_nll(
     targets: torch.Tensor,
     logits_bound: int,
 ) -> torch.Tensor:
-    out = model(**inputs)
+    with known_packing(inputs):
+        out = model(**inputs)
     logits: torch.Tensor = out.logits.reshape(-1, out.logits.shape[-1])
     targets = targets.to(logits.device)
     if logits.numel() * 4 <= logits_bound:

@@ -236,9 +236,11 @@ class BabyGPT(L.LightningModule):
         records, self._interval, self._interval_over = self._interval, [], False
         targets = sum(r.targets for r in records)
         if targets:
+            loss = sum(r.train_loss * r.targets for r in records) / targets
             self.log(
                 "train_loss",
-                sum(r.train_loss * r.targets for r in records) / targets,
+                # Lightning puts a number on the device, and reads it back after every batch for its bar, bar or none.
+                torch.tensor(loss, device=self.device if self.trainer.world_size > 1 else "cpu"),
                 on_step=True,
                 on_epoch=True,
                 prog_bar=True,
