@@ -1,0 +1,193 @@
+"""How far `babygpt plan` is from the run it foretells: memory at its peak, time of a step, time of the whole.
+
+    python benchmarks/plan_versus_run.py                          all recipes, several minutes each way
+    python benchmarks/plan_versus_run.py --only "gpt2-11m" --out plan.json
+    python benchmarks/plan_versus_run.py --table plan.json         the table of a file that is there
+
+For each recipe of `plan_recipes.py` a process of its own runs `babygpt plan --json`, whose answer is written into the
+result file before anything else happens; then another runs `babygpt train` on the same recipe. What the run has used
+is read from its own folder:
+
+* memory: `measured.peak_memory_bytes` of `machine.json`, the process's largest resident size, beside the plan's total,
+  which says what the process holds before the model is there as a part of its own;
+* step: seconds a step from the second interval of ten steps on, from `metrics.jsonl`, validations apart;
+* whole: seconds of the run's result, with its validations, samples and saves, but for the validation before step 0.
+
+The data are prepared and the tokenizers trained beforehand, as for any second run. Errors are (happened - planned) /
+planned... the sign says which way: above 0 the run took more. The result file is written anew after each recipe, and
+recipes that are in it already are left out, so that it can be gone on with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from plan_recipes import RECIPES, PlanRecipe
+from tables import aligned, markdown
+
+_INTERVAL = 10  # steps between readings of a run's meter
+_MIB = 2**20
+
+
+def compare(recipe: PlanRecipe, folder: Path, threads_of: dict[str, str]) -> dict[str, Any]:
+    """A plan, and then a run: what the one says and the other did."""
+    words = _words(recipe, folder)
+    planned = json.loads(_babygpt("plan", words, threads_of))
+    run = folder / "run"
+    result = json.loads(_babygpt("train", [*words, "--out", str(run)], threads_of))
+    machine = json.loads((run / "machine.json").read_text(encoding="utf-8"))
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return {
+        "recipe": recipe.name,
+        "held_out": recipe.held_out,
+        "arguments": [word.replace(str(folder), "FOLDER") for word in words],
+        "planned": planned,
+        "happened": {
+            "peak_memory_bytes": machine["measured"]["peak_memory_bytes"],
+            "step_seconds": step_seconds(lines),
+            "seconds": result["seconds"],
+            "saving_seconds": result["saving_seconds"],
+            "reasons": machine["reasons"],
+        },
+    }
+
+
+def step_seconds(lines: Sequence[dict[str, Any]]) -> float:
+    """Mean seconds of the steps behind a run's first interval.
+
+    Args:
+        lines: of `metrics.jsonl`; every step of an interval tells the interval's speed.
+    """
+    timed = [line for line in lines if line.get("tokens_per_second") and line["step"] > _INTERVAL]
+    return sum(line["targets"] / line["tokens_per_second"] for line in timed) / len(timed)
+
+
+def _words(recipe: PlanRecipe, folder: Path) -> list[str]:
+    fields = {
+        "budget.steps": recipe.steps,
+        "validate.every_steps": recipe.steps // 2,
+        "machine.device": "cpu",
+        **recipe.fields,
+    }
+    if recipe.shape is not None:
+        fields["model.name"] = _model_folder(folder / "model", *recipe.shape)
+    return [word for name, value in fields.items() for word in (f"--{name}", str(value).lower() if isinstance(value, bool) else str(value))]
+
+
+def _model_folder(folder: Path, kind: str, values: dict[str, Any]) -> Path:
+    """A model of random weights as transformers writes it."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **values)).save_pretrained(folder)
+    return folder
+
+
+def _babygpt(verb: str, words: Sequence[str], environment: dict[str, str]) -> str:
+    command = [sys.executable, "-m", "babygpt", verb, *words, "--json"]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
+    return done.stdout
+
+
+# -- the table -------------------------------------------------------------------------------------------------------
+
+
+def errors(pair: dict[str, Any]) -> dict[str, float]:
+    """(happened - planned) / planned of each measure."""
+    planned, happened = pair["planned"], pair["happened"]
+    memory = sum(planned["memory"].values())
+    return {
+        "memory": happened["peak_memory_bytes"] / memory - 1,
+        "step": happened["step_seconds"] / planned["step_seconds"] - 1,
+        "whole": happened["seconds"] / planned["fit_seconds"] - 1,
+    }
+
+
+def rows_of(pairs: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The table's cells: header, recipes, and of those that were not and those that were held out median and worst."""
+    rows: list[tuple[str, ...]] = [
+        ("recipe", "planned MiB", "peak MiB", "", "planned s a step", "s a step", "", "planned s", "s", "")
+    ]
+    for pair in pairs:
+        planned, happened, off = pair["planned"], pair["happened"], errors(pair)
+        rows.append(
+            (
+                pair["recipe"] + (" (held out)" if pair["held_out"] else ""),
+                f"{sum(planned['memory'].values()) / _MIB:,.0f}",
+                f"{happened['peak_memory_bytes'] / _MIB:,.0f}",
+                f"{off['memory']:+.1%}",
+                f"{planned['step_seconds']:.3f}",
+                f"{happened['step_seconds']:.3f}",
+                f"{off['step']:+.1%}",
+                f"{planned['fit_seconds']:.1f}",
+                f"{happened['seconds']:.1f}",
+                f"{off['whole']:+.1%}",
+            )
+        )
+    for held_out in (False, True):
+        off = [errors(pair) for pair in pairs if pair["held_out"] is held_out]
+        if not off:
+            continue
+        for title, of in (("median", statistics.median), ("worst", max)):
+            cells = [f"{of([abs(each[name]) for each in off]):.1%}" for name in ("memory", "step", "whole")]
+            label = f"{title} of {'the held out' if held_out else 'the others'}"
+            rows.append((label, "", "", cells[0], "", "", cells[1], "", "", cells[2]))
+    return rows
+
+
+def main() -> None:
+    """Compares, writes the result file and prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", help="recipes by name")
+    parser.add_argument("--out", type=Path, default=Path("plan_versus_run.json"))
+    parser.add_argument("--table", type=Path, help="prints the table of a result file, in Markdown")
+    asked = parser.parse_args()
+    if asked.table:
+        print(markdown(rows_of(json.loads(asked.table.read_text(encoding="utf-8"))["pairs"])))
+        return
+    unknown = set(asked.only or ()) - {recipe.name for recipe in RECIPES}
+    if unknown:
+        parser.error(f"there is no recipe {', '.join(map(repr, sorted(unknown)))}")
+    result: dict[str, Any] = {"command": " ".join(sys.argv), "machine": _machine(), "pairs": []}
+    if asked.out.exists():
+        result["pairs"] = json.loads(asked.out.read_text(encoding="utf-8"))["pairs"]
+    there = {pair["recipe"] for pair in result["pairs"]}
+    for recipe in RECIPES:
+        if recipe.name in there or (asked.only and recipe.name not in asked.only):
+            continue
+        with tempfile.TemporaryDirectory(prefix="babygpt-plan-") as folder:
+            result["pairs"].append(compare(recipe, Path(folder), {}))
+        asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(aligned(rows_of(result["pairs"])))
+
+
+def _machine() -> dict[str, Any]:
+    from babygpt.machine import detect, installed_versions
+
+    facts = detect()
+    return {
+        "name": facts.name,
+        "cores": facts.cores,
+        "threads": facts.threads,
+        "memory_gib": round(facts.memory_bytes / 2**30, 1),
+        "versions": installed_versions(),
+        "load_before": os.getloadavg()[0],
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+if __name__ == "__main__":
+    main()
