@@ -1,4 +1,4 @@
-"""The recipes that plans are compared with runs on. Those held out are used to judge the predictions, never to mend them."""
+"""The recipes that plans are compared with runs on; those held out judge the predictions and never mend them."""
 
 from __future__ import annotations
 
@@ -89,9 +89,7 @@ RECIPES = (
         "gpt2-11m, isolated", {**_preset("gpt2-11m", 16384, 256, 16, 8, "muon"), **_ISOLATED}, steps=24
     ),
     PlanRecipe("gpt2-124m", _preset("gpt2-124m", 32768, 128, 4, 4, "adamw"), steps=20),
-    PlanRecipe(
-        "llama-160m", _preset("llama-160m", 32768, 128, 4, 2, "adamw"), steps=20, held_out=True
-    ),
+    PlanRecipe("llama-160m", _preset("llama-160m", 32768, 128, 4, 2, "adamw"), steps=20, held_out=True),
     PlanRecipe(
         "gpt2-11m, 512, checkpointing, 4k",
         {**_preset("gpt2-11m", 4096, 512, 16, 8, "muon"), **_ON},
@@ -119,6 +117,9 @@ RECIPES = (
         held_out=True,
     ),
     PlanRecipe(
-        "gpt2-4m, isolated", {**_preset("gpt2-4m", 16384, 512, 8, 8, "adamw"), **_ISOLATED}, steps=30, held_out=True
+        "gpt2-4m, isolated",
+        {**_preset("gpt2-4m", 16384, 512, 8, 8, "adamw"), **_ISOLATED},
+        steps=30,
+        held_out=True,
     ),
 )

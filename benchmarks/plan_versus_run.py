@@ -8,14 +8,14 @@ For each recipe of `plan_recipes.py` a process of its own runs `babygpt plan --j
 result file before anything else happens; then another runs `babygpt train` on the same recipe. What the run has used
 is read from its own folder:
 
-* memory: `measured.peak_memory_bytes` of `machine.json`, the process's largest resident size, beside the plan's total,
-  which says what the process holds before the model is there as a part of its own;
-* step: seconds a step from the second interval of ten steps on, from `metrics.jsonl`, validations apart;
-* whole: seconds of the run's result, with its validations, samples and saves, but for the validation before step 0.
+* memory: `measured.peak_memory_bytes` of `machine.json`, the process's largest resident size, beside the plan's total.
+  Both are of the whole process: what it holds before the model is there is a part of the prediction, `process`.
+* step: mean seconds a step behind the first interval of ten steps, from `metrics.jsonl`, validations left out.
+* whole: seconds of the fit, with its validations, samples and saves; the validation before the first step, which the
+  run does not count, is left out of the prediction too.
 
-The data are prepared and the tokenizers trained beforehand, as for any second run. Errors are (happened - planned) /
-planned... the sign says which way: above 0 the run took more. The result file is written anew after each recipe, and
-recipes that are in it already are left out, so that it can be gone on with.
+Data are prepared and tokenizers trained beforehand, as for any second run on them. Errors are happened / planned - 1:
+above 0 the run took more than was said. A recipe that the result file holds already is not run again.
 """
 
 from __future__ import annotations
@@ -39,26 +39,17 @@ _INTERVAL = 10  # steps between readings of a run's meter
 _MIB = 2**20
 
 
-def compare(recipe: PlanRecipe, folder: Path, threads_of: dict[str, str]) -> dict[str, Any]:
-    """A plan, and then a run: what the one says and the other did."""
-    words = _words(recipe, folder)
-    planned = json.loads(_babygpt("plan", words, threads_of))
+def happened(recipe: PlanRecipe, words: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Trains, and reads what that took."""
     run = folder / "run"
-    result = json.loads(_babygpt("train", [*words, "--out", str(run)], threads_of))
+    result = json.loads(_babygpt("train", [*words, "--out", str(run)]))
     machine = json.loads((run / "machine.json").read_text(encoding="utf-8"))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return {
-        "recipe": recipe.name,
-        "held_out": recipe.held_out,
-        "arguments": [word.replace(str(folder), "FOLDER") for word in words],
-        "planned": planned,
-        "happened": {
-            "peak_memory_bytes": machine["measured"]["peak_memory_bytes"],
-            "step_seconds": step_seconds(lines),
-            "seconds": result["seconds"],
-            "saving_seconds": result["saving_seconds"],
-            "reasons": machine["reasons"],
-        },
+        "peak_memory_bytes": machine["measured"]["peak_memory_bytes"],
+        "step_seconds": step_seconds(lines),
+        "fit_seconds": result["seconds"],
+        "saving_seconds": result["saving_seconds"],
     }
 
 
@@ -81,7 +72,11 @@ def _words(recipe: PlanRecipe, folder: Path) -> list[str]:
     }
     if recipe.shape is not None:
         fields["model.name"] = _model_folder(folder / "model", *recipe.shape)
-    return [word for name, value in fields.items() for word in (f"--{name}", str(value).lower() if isinstance(value, bool) else str(value))]
+    return [word for name, value in fields.items() for word in (f"--{name}", _text(value))]
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _model_folder(folder: Path, kind: str, values: dict[str, Any]) -> Path:
@@ -92,9 +87,9 @@ def _model_folder(folder: Path, kind: str, values: dict[str, Any]) -> Path:
     return folder
 
 
-def _babygpt(verb: str, words: Sequence[str], environment: dict[str, str]) -> str:
+def _babygpt(verb: str, words: Sequence[str]) -> str:
     command = [sys.executable, "-m", "babygpt", verb, *words, "--json"]
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
     return done.stdout
@@ -103,15 +98,25 @@ def _babygpt(verb: str, words: Sequence[str], environment: dict[str, str]) -> st
 # -- the table -------------------------------------------------------------------------------------------------------
 
 
+def planned_of(pair: dict[str, Any]) -> dict[str, float]:
+    """What a plan says of each measure of its run."""
+    plan = pair["planned"]
+    time = plan["time"]
+    inside = 1 - 1 / time["validations"]  # the validation before step 0 is no part of the fit
+    fit = time["training"] + time["saving"] + inside * time["validating"]
+    return {"memory": sum(plan["memory"].values()), "step": plan["step_seconds"], "whole": fit}
+
+
+def happened_of(pair: dict[str, Any]) -> dict[str, float]:
+    """The same of the run."""
+    run = pair["happened"]
+    return {"memory": run["peak_memory_bytes"], "step": run["step_seconds"], "whole": run["fit_seconds"]}
+
+
 def errors(pair: dict[str, Any]) -> dict[str, float]:
-    """(happened - planned) / planned of each measure."""
-    planned, happened = pair["planned"], pair["happened"]
-    memory = sum(planned["memory"].values())
-    return {
-        "memory": happened["peak_memory_bytes"] / memory - 1,
-        "step": happened["step_seconds"] / planned["step_seconds"] - 1,
-        "whole": happened["seconds"] / planned["fit_seconds"] - 1,
-    }
+    """Happened / planned - 1 of each measure."""
+    planned, run = planned_of(pair), happened_of(pair)
+    return {name: run[name] / planned[name] - 1 for name in planned}
 
 
 def rows_of(pairs: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
@@ -120,18 +125,18 @@ def rows_of(pairs: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
         ("recipe", "planned MiB", "peak MiB", "", "planned s a step", "s a step", "", "planned s", "s", "")
     ]
     for pair in pairs:
-        planned, happened, off = pair["planned"], pair["happened"], errors(pair)
+        planned, run, off = planned_of(pair), happened_of(pair), errors(pair)
         rows.append(
             (
                 pair["recipe"] + (" (held out)" if pair["held_out"] else ""),
-                f"{sum(planned['memory'].values()) / _MIB:,.0f}",
-                f"{happened['peak_memory_bytes'] / _MIB:,.0f}",
+                f"{planned['memory'] / _MIB:,.0f}",
+                f"{run['memory'] / _MIB:,.0f}",
                 f"{off['memory']:+.1%}",
-                f"{planned['step_seconds']:.3f}",
-                f"{happened['step_seconds']:.3f}",
+                f"{planned['step']:.3f}",
+                f"{run['step']:.3f}",
                 f"{off['step']:+.1%}",
-                f"{planned['fit_seconds']:.1f}",
-                f"{happened['seconds']:.1f}",
+                f"{planned['whole']:.1f}",
+                f"{run['whole']:.1f}",
                 f"{off['whole']:+.1%}",
             )
         )
@@ -163,15 +168,31 @@ def main() -> None:
         parser.error(f"there is no recipe {', '.join(map(repr, sorted(unknown)))}")
     result: dict[str, Any] = {"command": " ".join(sys.argv), "machine": _machine(), "pairs": []}
     if asked.out.exists():
-        result["pairs"] = json.loads(asked.out.read_text(encoding="utf-8"))["pairs"]
-    there = {pair["recipe"] for pair in result["pairs"]}
+        result = json.loads(asked.out.read_text(encoding="utf-8"))
+    there = {pair["recipe"] for pair in result["pairs"] if "happened" in pair}
     for recipe in RECIPES:
-        if recipe.name in there or (asked.only and recipe.name not in asked.only):
-            continue
-        with tempfile.TemporaryDirectory(prefix="babygpt-plan-") as folder:
-            result["pairs"].append(compare(recipe, Path(folder), {}))
-        asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(aligned(rows_of(result["pairs"])))
+        if recipe.name not in there and (not asked.only or recipe.name in asked.only):
+            result["pairs"] = [pair for pair in result["pairs"] if pair["recipe"] != recipe.name]
+            _one(recipe, result, asked.out)
+    print(aligned(rows_of([pair for pair in result["pairs"] if "happened" in pair])))
+
+
+def _one(recipe: PlanRecipe, result: dict[str, Any], out: Path) -> None:
+    """Writes down what is planned, and after the run beside it what happened."""
+    with tempfile.TemporaryDirectory(prefix="babygpt-plan-") as name:
+        folder = Path(name)
+        words = _words(recipe, folder)
+        pair = {
+            "recipe": recipe.name,
+            "held_out": recipe.held_out,
+            "arguments": [word.replace(name, "FOLDER") for word in words],
+            "load_before": os.getloadavg()[0],
+            "planned": json.loads(_babygpt("plan", words)),
+        }
+        result["pairs"].append(pair)
+        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        pair["happened"] = happened(recipe, words, folder)
+        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def _machine() -> dict[str, Any]:
@@ -184,7 +205,6 @@ def _machine() -> dict[str, Any]:
         "threads": facts.threads,
         "memory_gib": round(facts.memory_bytes / 2**30, 1),
         "versions": installed_versions(),
-        "load_before": os.getloadavg()[0],
         "date": time.strftime("%Y-%m-%d"),
     }
 

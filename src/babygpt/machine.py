@@ -28,6 +28,7 @@ __all__ = [
     "keep_freed_memory",
     "memory_available",
     "memory_total",
+    "resident_memory_bytes",
     "usable_cores",
 ]
 
@@ -250,6 +251,15 @@ def peak_memory_bytes(device: str) -> int | None:
         return None
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def resident_memory_bytes() -> int:
+    """Memory that this process holds now; where the system does not say, the most it has held; 0 on Windows."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return peak_memory_bytes("cpu") or 0  # not Linux
 
 
 def memory_available(device: str) -> int:

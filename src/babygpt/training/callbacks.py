@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babygpt.errors import NotFiniteError
 from babygpt.files import write_atomic
+from babygpt.forecast import seconds_words, speed_words
 from babygpt.generate import continue_text
 from babygpt.run_folder import losses_of_sources, step_in
 from babygpt.training.meter import StepRecord
@@ -185,6 +186,7 @@ class ProgressView(L.Callback):
         self._perplexity: float | None = None
         self._said_at = 0.0
         self._pace: tuple[int, float] | None = None
+        self._speed_told = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Starts the bar."""
@@ -211,6 +213,7 @@ class ProgressView(L.Callback):
         if not trainer.is_global_zero:
             return
         step = trainer.global_step
+        self._tell_speed(step)
         if self._bar is not None:
             self._bar.update(self._task, completed=step, numbers=self._numbers())
         elif time.monotonic() - self._said_at >= _PLAIN_SECONDS and self._files.last_record:
@@ -248,6 +251,17 @@ class ProgressView(L.Callback):
         line = shown((prompt + text).replace("\n", "⏎ "))
         width = max(40, min(self._console.width, 160) - 24)
         self._console.print(f"sample at step {step:>7,}:  {line[:width]}", **_RAW)
+
+    def _tell_speed(self, step: int) -> None:
+        """Once, as soon as an interval has been timed: what was measured, and what it means for the rest."""
+        record = self._files.last_record
+        if self._speed_told or not record.get("tokens_per_second"):
+            return
+        self._speed_told = True
+        seconds = record["targets"] / record["tokens_per_second"]
+        words = speed_words(seconds, record["targets"], "measured")
+        left = seconds_words(seconds * (self._total - step))
+        self._console.print(f"speed: {words}; {left} of training left", **_RAW)
 
     def _numbers(self) -> str:
         record = self._files.last_record
