@@ -139,7 +139,8 @@ def speed_words(step: float, tokens: int, origin: str) -> str:
 
 def time_words(time: Duration) -> str:
     """How long a run takes, and what of that is no training."""
-    rest = f"{seconds_words(time.validating)} in {time.validations} validations, {seconds_words(time.saving)} held up by saves"
+    validating, saving = seconds_words(time.validating), seconds_words(time.saving)
+    rest = f"{validating} in {time.validations} validations, {saving} held up by saves"
     return f"{seconds_words(time.whole)}: {seconds_words(time.training)} of training, {rest}"
 
 

@@ -250,9 +250,12 @@ def _assumptions(other: Machine | None) -> Iterator[str]:
 def _alternatives(planned: planner.Planned, recipe: Recipe, config: Any) -> Iterator[Alternative]:
     """All smaller plans of the same steps, the largest first."""
     plan, room = planned.plan, planner.room_in(planned.available)
-    sequences = -(-int(recipe.data.global_batch_size) // (plan.devices * plan.nodes))
+    world = plan.devices * plan.nodes
+    sequences = -(-int(recipe.data.global_batch_size) // world)
     for checkpointing in (False, True):
         for micro in (n for n in range(plan.micro_batch, 0, -1) if sequences % n == 0):
-            memory = planner.memory_of(recipe, config, plan.device, plan.precision, micro, checkpointing)
+            memory = planner.memory_of(
+                recipe, config, plan.device, plan.precision, micro, checkpointing, world
+            )
             needed = memory.needed + planned.memory.process
             yield Alternative(micro, checkpointing, needed, memory.needed <= room)

@@ -178,7 +178,13 @@ def room_in(available: int) -> int:
 
 
 def memory_of(
-    recipe: Recipe, config: Any, device: str, precision: str, micro_batch: int, checkpointing: int
+    recipe: Recipe,
+    config: Any,
+    device: str,
+    precision: str,
+    micro_batch: int,
+    checkpointing: int,
+    world: int = 1,
 ) -> MemoryParts:
     """Predicted bytes of a run on one device at its peak.
 
@@ -192,6 +198,7 @@ def memory_of(
         precision: Lightning's name of it.
         micro_batch: sequences at a time.
         checkpointing: every n-th block is computed again; 0 none.
+        world: devices that share a step.
     """
     bf16 = precision.startswith("bf16")
     parts = memory_bytes(
@@ -201,6 +208,7 @@ def memory_of(
         checkpointing=checkpointing,
         bf16=bf16,
         update=update_bytes(config, recipe.optim.name, bf16=bf16),
+        accumulates=micro_batch * world < int(recipe.data.global_batch_size),
     )
     if device != "cpu":
         return parts
@@ -258,7 +266,7 @@ def resolve_plan(
     free = available(device)
 
     def memory(micro_batch: int, checkpointing: int) -> MemoryParts:
-        return memory_of(recipe, config, device, precision, micro_batch, checkpointing)
+        return memory_of(recipe, config, device, precision, micro_batch, checkpointing, world)
 
     micro, checkpointing = _fit(request, config, per_rank, block, device, memory, room_in(free))
     reasons.append(f"micro-batch {micro} of {per_rank} sequences a device and step")

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from babygpt.errors import ModelError
 from babygpt.model.attention import resolve_attention
@@ -125,7 +125,7 @@ def model_cost(config: PreTrainedConfig) -> ModelCost:
     return _model_cost(kind, json.dumps(config.to_dict(), sort_keys=True, default=str))
 
 
-def meta_model(config: PreTrainedConfig) -> PreTrainedModel:
+def meta_model(config: PreTrainedConfig) -> Any:
     """A model of this configuration without memory: shapes alone.
 
     Raises:
@@ -133,7 +133,7 @@ def meta_model(config: PreTrainedConfig) -> PreTrainedModel:
     """
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         try:
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(copy.deepcopy(config))  # type: ignore[no-untyped-call]
+            model = AutoModelForCausalLM.from_config(copy.deepcopy(config))  # type: ignore[no-untyped-call]
         except Exception as error:
             # Each architecture meets a value that makes no sense with an error of its own type.
             what = f"its configuration builds no model ({type(error).__name__}: {shown(error, 200)})"
@@ -201,15 +201,17 @@ def memory_bytes(
     checkpointing: int,
     bf16: bool,
     update: UpdateBytes | None = None,
+    accumulates: bool = True,
     logits_bound: int = LOGITS_BOUND,
 ) -> MemoryParts:
     """A training step's memory at its peak, which is where the loss is computed, unless what comes after takes more.
 
-    Then weights, optimiser state, the gradients of the step before (Lightning clears them after the forward pass) and
-    what the forward pass keeps are all there. After it, in place of the logits and of ever more of the activations:
+    Then weights, optimiser state, gradients and what the forward pass keeps are all there: Lightning clears the
+    gradients of the step before only when the first forward pass of a step is over. After it, in place of the logits
+    and of ever more of the activations:
 
     * a recomputed block, with the gradients of its inside,
-    * the embedding's gradient as a whole, beside those that are there (beside the head's too, where both are one), and
+    * the gradients of the embeddings and of the head where both are one table, and their sum, each as a whole,
     * the update.
 
     Args:
@@ -219,6 +221,7 @@ def memory_bytes(
         checkpointing: every n-th block is computed again in the backward pass; 1 all of them, 0 none.
         bf16: whether matrix products run in 16-bit mixed precision.
         update: of the optimiser; None takes AdamW's, whose two moments are all it needs.
+        accumulates: whether a step has several micro-batches, so that gradients are there in backward passes too.
         logits_bound: as in `sum_nll`.
     """
     cost = model_cost(config)
@@ -233,30 +236,35 @@ def memory_bytes(
     copies = small * cost.multiplied_parameters if bf16 else 0
     kept = again * entrance + (cost.layers - again) * inside + _last_norm_bytes(cost) * tokens + copies
     table = 4 * cost.vocabulary * cost.width
-    logits = _logits_bytes(tokens, cost.vocabulary, small, logits_bound, table)
+    cleared = 0 if accumulates else weights - table
+    logits = _logits_bytes(tokens, cost.vocabulary, small, logits_bound, table - cleared)
     # What the blocks behind the last recomputed one have kept is free by the time that one runs again.
     behind = (cost.layers - 1) % checkpointing if checkpointing else 0
-    recomputed = inside + 4 * (cost.width + cost.mlp_width) * tokens - behind * inside if again else 0
+    recomputed = (
+        inside + 4 * (cost.width + cost.mlp_width) * tokens - behind * inside - cleared if again else 0
+    )
+    tables = (2 if cost.tied else 0) + accumulates
     workspace = max(
         0,
         recomputed - logits,
-        (2 if cost.tied else 1) * table - logits - kept,
+        tables * table - logits - kept,
         update.workspace - logits - kept,
     )
     return MemoryParts(weights, weights, update.state, kept, logits, workspace)
 
 
-def _logits_bytes(tokens: int, vocabulary: int, small: int, bound: int, table: int) -> int:
+def _logits_bytes(tokens: int, vocabulary: int, small: int, bound: int, gradient: int) -> int:
     """Bytes of the loss at their largest.
 
     Forward: logits and log-probabilities in fp32, under mixed precision the logits as they come out of the product
-    too; in chunks the same of one of them. Backward: the gradient, in place of the log-probabilities, and the head's
-    gradient, beside the one that it is added to.
+    too. Backward: the gradient, in place of the log-probabilities, and the head's gradient as far as it comes on top.
+    In chunks the same of one of them, and the one before it is still there.
     """
     whole = 4 * tokens * vocabulary
-    piece = whole if whole <= bound else chunk_bytes(vocabulary, bound)
+    chunked = whole > bound
+    piece = chunk_bytes(vocabulary, bound) if chunked else whole
     low = piece // 2 if small == 2 else 0
-    return max(2 * piece + low, piece + low + table)
+    return max(2 * piece + low, (2 if chunked else 1) * piece + low + gradient)
 
 
 def _block_bytes(cost: ModelCost, small: int) -> int:
