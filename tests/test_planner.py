@@ -207,7 +207,7 @@ def test_activations_are_recomputed_only_where_memory_demands(monkeypatch: pytes
     assert plan_of(LAPTOP, activation_checkpointing=True).activation_checkpointing
 
 
-@pytest.mark.parametrize("every", [4, 2, 1])
+@pytest.mark.parametrize("every", [4, 3, 1])
 def test_of_no_more_blocks_than_memory_demands(every: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What recomputing every n-th block needs is there and no byte more, so that fewer blocks would not do."""
     # Muon's update would take more than the activations of so small a model.

@@ -236,8 +236,10 @@ def memory_bytes(
     copies = small * cost.multiplied_parameters if bf16 else 0
     kept = again * entrance + (cost.layers - again) * inside + _last_norm_bytes(cost) * tokens + copies
     table = 4 * cost.vocabulary * cost.width
-    cleared = 0 if accumulates else weights - table
-    logits = _logits_bytes(tokens, cost.vocabulary, small, logits_bound, table - cleared)
+    # Gradients that are not there: as a step's only backward pass begins, all but the head's; as it ends, a block's.
+    first = 0 if accumulates else weights - table
+    last = 0 if accumulates else (weights - table) // cost.layers
+    logits = _logits_bytes(tokens, cost.vocabulary, small, logits_bound, table - first)
     # What the blocks behind the last recomputed one have kept is free by the time that one runs again.
     behind = (cost.layers - 1) % checkpointing if checkpointing else 0
     recomputed = (
