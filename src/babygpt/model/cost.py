@@ -242,7 +242,8 @@ def memory_bytes(
     logits = _logits_bytes(tokens, cost.vocabulary, small, logits_bound, table - first)
     # What the blocks behind the last recomputed one have kept is free by the time that one runs again.
     behind = (cost.layers - 1) % checkpointing if checkpointing else 0
-    missing = min(first + behind * inside, last + (again - 1) * entrance)
+    others = (again - 1) * entrance + (cost.layers - again) * inside
+    missing = min(first + behind * inside, last + others)
     recomputed = inside + 4 * (cost.width + cost.mlp_width) * tokens - missing if again else 0
     tables = (2 if cost.tied else 0) + accumulates
     workspace = max(
