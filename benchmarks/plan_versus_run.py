@@ -2,7 +2,7 @@
 
     python benchmarks/plan_versus_run.py                          all recipes, several minutes each way
     python benchmarks/plan_versus_run.py --only "gpt2-11m" --out plan.json
-    python benchmarks/plan_versus_run.py --memory                 memory alone, of runs of four steps
+    python benchmarks/plan_versus_run.py --memory                 memory alone, of runs of three steps
     python benchmarks/plan_versus_run.py --table plan.json         the table of files that are there
 
 For each recipe of `plan_recipes.py` a process of its own runs `babygpt plan --json`, whose answer is written into the
@@ -41,7 +41,7 @@ from tables import aligned, markdown
 
 _INTERVAL = 10  # steps between readings of a run's meter
 _MIB = 2**20
-_FEW = 4  # steps of a run that tells of its memory: two after the first save
+_FEW = 3  # steps of a run that tells of its memory: a save after each
 
 
 def happened(words: Sequence[str], folder: Path) -> dict[str, Any]:
@@ -87,6 +87,7 @@ def _words(recipe: PlanRecipe, folder: Path, steps: int) -> list[str]:
     fields = {
         "budget.steps": steps,
         "validate.every_steps": steps // 2,
+        "validate.batches": 1,
         "machine.device": "cpu",
         **recipe.fields,
     }
@@ -180,7 +181,7 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", help="recipes by name")
     parser.add_argument("--out", type=Path, default=Path("plan_versus_run.json"))
-    parser.add_argument("--memory", action="store_true", help="memory alone, of runs of four steps")
+    parser.add_argument("--memory", action="store_true", help="memory alone, of runs of three steps")
     parser.add_argument("--table", type=Path, nargs="+", help="prints the table of result files, in Markdown")
     asked = parser.parse_args()
     if asked.table:
