@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from babygpt import plan as verb
-from babygpt import planner
+from babygpt import planner, timing
 from babygpt.cli import main
 from babygpt.errors import MachineError, RecipeError
 from babygpt.machine_settings import PlanSettings
 from babygpt.machines import ASSUMED_SHARE, MACHINES, PlanMachine
 from babygpt.plan import plan
-from babygpt.planner import StepTime
 from babygpt.recipe import Budget, DataRecipe, ModelRecipe
+from babygpt.timing import StepTime
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def settings(tmp_path: Path, tiny_gpt2: Path) -> PlanSettings:
 
 
 def test_here_the_time_is_measured(settings: PlanSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planner, "measure_step", lambda *args: StepTime(0.5, 0.1))
+    monkeypatch.setattr(timing, "measure_step", lambda *args: StepTime(0.5, 0.1))
     found = plan(replace(settings, price_per_hour=7.2, watts=100.0))
     # By hand: 2 layers of 12 * 32^2 + 13 * 32, two tables, the last norm; the head is the table.
     parameters = 2 * (12 * 32**2 + 13 * 32) + (257 + 128) * 32 + 2 * 32
@@ -39,8 +39,12 @@ def test_here_the_time_is_measured(settings: PlanSettings, monkeypatch: pytest.M
     assert (found.steps, found.tokens) == (50, 50 * 8 * 32)
     assert found.seconds == 25.0
     assert found.tokens_per_second == 8 * 32 / 0.5
-    assert found.price == pytest.approx(7.2 * 25 / 3600)
-    assert found.kilowatt_hours == pytest.approx(0.1 * 25 / 3600)
+    # 50 steps are validated before the first, then every 7 and at the end; samples and saves cost nothing here.
+    held_out = (found.time.whole - 25) / 9
+    assert held_out / 0.1 == pytest.approx(round(held_out / 0.1))
+    assert (found.time.training, found.time.validations, found.time.saving) == (25.0, 9, 0.0)
+    assert found.price == pytest.approx(7.2 * found.time.whole / 3600)
+    assert found.kilowatt_hours == pytest.approx(0.1 * found.time.whole / 3600)
     assert found.checkpoint_bytes == 12 * parameters
     assert found.memory.weights == 4 * parameters
     assert found.flops == found.flops_per_token * found.tokens
@@ -55,7 +59,7 @@ def test_a_real_measurement(settings: PlanSettings) -> None:
 
 
 def test_elsewhere_it_is_arithmetic(settings: PlanSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planner, "measure_step", None)  # nothing is run
+    monkeypatch.setattr(timing, "measure_step", None)  # nothing is run
     found = plan(replace(settings, machine=PlanMachine(preset="h100x8"), price_per_hour=20.0))
     assert not found.is_measured
     assert found.plan.device == "cuda"
@@ -65,7 +69,9 @@ def test_elsewhere_it_is_arithmetic(settings: PlanSettings, monkeypatch: pytest.
     # 8 GPUs of 989.4 TFLOP/s at the assumed share.
     step = found.flops_per_token * 8 * 32 / (8 * 989.4e12 * ASSUMED_SHARE)
     assert found.step_seconds == pytest.approx(step)
-    assert found.kilowatt_hours == pytest.approx(8 * 0.7 * 50 * step / 3600)
+    assert found.kilowatt_hours == pytest.approx(8 * 0.7 * found.time.whole / 3600)
+    assert found.time.training == pytest.approx(50 * step)
+    assert (found.memory.process, found.memory.saving) == (0, 0)
     assert found.memory_available == 80 * 10**9
     assert "989 TFLOP/s" in found.assumptions[0]
     assert any("assumed" in line for line in found.lines())
@@ -120,11 +126,13 @@ def test_numbers_out_of_range(name: str) -> None:
 def test_the_command(
     settings: PlanSettings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verb.planner, "measure_step", lambda *args: StepTime(0.5, 0.1))
+    monkeypatch.setattr(verb.timing, "measure_step", lambda *args: StepTime(0.5, 0.1))
     words = ["--data.path", *settings.data.path, "--model.name", settings.model.name, "--data.block", "32"]
     assert main(["plan", *words, "--budget.steps", "2", "--machine.micro_batch", "2", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["steps"] == 2
     assert found["plan"]["micro_batch"] == 2
-    assert found["memory"].keys() == {"weights", "gradients", "optimizer", "activations", "logits"}
+    parts = {"weights", "gradients", "optimizer", "activations", "logits", "workspace", "saving", "process"}
+    assert found["memory"].keys() == parts
+    assert found["time"].keys() == {"training", "validating", "validations", "saving"}
     assert not Path("runs").exists()

@@ -77,7 +77,8 @@ class PlanMachine:
         device: what computes; auto takes the fastest there is.
         precision: number format of the arithmetic; auto takes bf16 where it is faster.
         micro_batch: sequences of one forward pass on one device; auto takes what fits.
-        activation_checkpointing: recompute activations instead of keeping them; auto only where they would not fit.
+        activation_checkpointing: recompute activations instead of keeping them, of all blocks or of every n-th; auto
+            only as much as memory demands.
         compile: compile the model's blocks with torch.compile.
         devices: how many devices of the computer work together; auto takes all GPUs.
 
@@ -89,7 +90,7 @@ class PlanMachine:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "bf16-mixed", "16-mixed", "32-true", "64-true"] = "auto"
     micro_batch: int | Literal["auto"] = "auto"
-    activation_checkpointing: bool | Literal["auto"] = "auto"
+    activation_checkpointing: bool | int | Literal["auto"] = "auto"
     compile: bool | Literal["auto"] = "auto"
     devices: int | Literal["auto"] = "auto"
 

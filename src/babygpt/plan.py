@@ -16,17 +16,29 @@ from typing import Any
 
 from rich.console import Console
 
-from babygpt import planner
+from babygpt import planner, timing
 from babygpt.data.module import LLMDataModule
+from babygpt.forecast import (
+    SAVED_COPIES,
+    Duration,
+    checkpoint_bytes,
+    disk_words,
+    duration,
+    memory_parts,
+    memory_words,
+    size_words,
+    speed_words,
+    time_words,
+)
 from babygpt.machine import MachineFacts, MachinePlan, detect, memory_available
 from babygpt.machine_settings import PlanSettings
 from babygpt.machines import ASSUMED_SHARE, Machine
-from babygpt.model.cost import MemoryParts, memory_bytes, model_cost
+from babygpt.model.cost import MemoryParts, model_cost
 from babygpt.prepare import PreparationView
 from babygpt.recipe import Recipe
 from babygpt.terminal import aligned
+from babygpt.timing import StepTime
 from babygpt.training.start import (
-    SAVED_COPIES,
     build_data,
     build_module,
     config_of,
@@ -36,11 +48,8 @@ from babygpt.training.start import (
 
 __all__ = ["Alternative", "PlanResult", "plan"]
 
-# fp32 weights and AdamW's two moments; a checkpoint holds them all.
-_BYTES_OF_A_CHECKPOINT = 12
 # A forward pass does a third of a step's operations.
 _FORWARD_SHARE = 1 / 3
-_GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,7 @@ class PlanResult:
         step_seconds: of an optimiser step.
         is_measured: whether that was timed here; else it is assumed.
         seconds: of all steps, without validations and checkpoints.
+        time: of the whole run, with these.
         tokens_per_second: of all devices.
         checkpoint_bytes: of one.
         disk_bytes: of those that are kept at a time.
@@ -104,6 +114,7 @@ class PlanResult:
     step_seconds: float
     is_measured: bool
     seconds: float
+    time: Duration
     tokens_per_second: float
     checkpoint_bytes: int
     disk_bytes: int
@@ -118,24 +129,19 @@ class PlanResult:
 
     def lines(self) -> list[str]:
         """For people."""
-        parts = asdict(self.memory)
+        planned = planner.Planned(self.plan, self.reasons, self.memory, self.memory_available)
+        tokens = self.tokens // max(1, self.steps)
         rows = [
             ("model", f"{self.model}, {self.parameters:,} parameters"),
             ("machine", self.machine),
-            ("memory", f"{_size(self.memory.total)} of {_size(self.memory_available)} a device"),
-            *(("", f"{_size(value):>10}  {name}") for name, value in parts.items()),
+            ("memory", memory_words(planned)),
+            *(("", part) for part in memory_parts(self.memory)),
             *(("plan" if not n else "", reason) for n, reason in enumerate(self.reasons)),
             ("work", f"{self.flops_per_token:.3g} FLOPs a token, {self.flops:.3g} in all"),
             ("steps", f"{self.steps:,}, {self.tokens:,} tokens"),
-            (
-                "speed",
-                f"{self.tokens_per_second:,.0f} tokens/s, {self.step_seconds:.3g} s a step ({self._origin()})",
-            ),
-            ("time", f"{_time(self.seconds)} of training"),
-            (
-                "disk",
-                f"{_size(self.disk_bytes)}: {SAVED_COPIES} checkpoints of {_size(self.checkpoint_bytes)}",
-            ),
+            ("speed", speed_words(self.step_seconds, tokens, "measured" if self.is_measured else "assumed")),
+            ("time", time_words(self.time)),
+            ("disk", disk_words(self.memory)),
         ]
         if self.kilowatt_hours is not None:
             rows.append(("energy", f"{self.kilowatt_hours:.3g} kWh"))
@@ -143,9 +149,6 @@ class PlanResult:
             rows.append(("price", f"{self.price:,.2f}"))
         rows += [("assumed", each) for each in self.assumptions]
         return [*aligned(rows, names=10), *self._table()]
-
-    def _origin(self) -> str:
-        return "measured" if self.is_measured else "assumed"
 
     def _table(self) -> Iterator[str]:
         if self.fits:
@@ -156,7 +159,8 @@ class PlanResult:
         for each in self.alternatives:
             checkpointing = "on" if each.activation_checkpointing else "off"
             mark = "  fits" if each.fits else ""
-            yield f"{each.micro_batch:>12}{checkpointing:>15}{_size(each.bytes):>12}{mark}"
+            yield f"{each.micro_batch:>12}{checkpointing:>15}{size_words(each.bytes):>12}{mark}"
+        yield "A smaller data.block or model takes less too, and learns something else: that is another recipe."
 
 
 def plan(settings: PlanSettings) -> PlanResult:
@@ -171,10 +175,9 @@ def plan(settings: PlanSettings) -> PlanResult:
     recipe, data = _resolved(settings.recipe, facts)
     config = config_of(recipe, data)
     planned = planner.resolve_plan(settings.machine.request, facts, recipe, config, available)
-    cost, free = model_cost(config), available(planned.plan.device)
+    cost = model_cost(config)
     tokens = int(recipe.data.global_batch_size) * int(recipe.data.block)
     flops = cost.flops_per_token(int(recipe.data.block))
-    room = planner.SHARE_OF_MEMORY * free
     data = build_data(recipe, batch_size=planned.plan.micro_batch, prepared_as=data.prepared.key)
     data.setup()
     require_full_steps(data)
@@ -184,10 +187,10 @@ def plan(settings: PlanSettings) -> PlanResult:
         else _assumed(flops * tokens, planned.plan, data, other)
     )
     batches = len(data.validation.rows(planned.plan.micro_batch, 0, 1))
-    steps = planner.resolve_steps(recipe, data.plan, batches, seconds).budget.steps or 0
-    training = steps * seconds.step
+    recipe = planner.resolve_steps(recipe, data.plan, batches, seconds)
+    one = checkpoint_bytes(planned.memory)
+    steps, time = recipe.budget.steps or 0, duration(recipe, seconds, batches, one)
     watts = settings.watts if other is None else settings.watts or other.gpu.watts * planned.plan.devices
-    one = _BYTES_OF_A_CHECKPOINT * cost.parameters
     return PlanResult(
         model=recipe.model.name,
         parameters=cost.parameters,
@@ -195,34 +198,35 @@ def plan(settings: PlanSettings) -> PlanResult:
         plan=planned.plan,
         reasons=planned.reasons,
         memory=planned.memory,
-        memory_available=free,
-        fits=planned.memory.total <= room,
+        memory_available=planned.available,
+        fits=planned.fits,
         flops_per_token=flops,
         flops=float(flops) * tokens * steps,
         steps=steps,
         tokens=tokens * steps,
         step_seconds=seconds.step,
         is_measured=other is None,
-        seconds=training,
+        seconds=time.training,
+        time=time,
         tokens_per_second=tokens / seconds.step,
         checkpoint_bytes=one,
         disk_bytes=SAVED_COPIES * one,
-        kilowatt_hours=None if watts is None else watts * training / 3.6e6,
-        price=None if settings.price_per_hour is None else settings.price_per_hour * training / 3600,
+        kilowatt_hours=None if watts is None else watts * time.whole / 3.6e6,
+        price=None if settings.price_per_hour is None else settings.price_per_hour * time.whole / 3600,
         assumptions=tuple(_assumptions(other)),
-        alternatives=tuple(_alternatives(planned.plan, recipe, config, room)),
+        alternatives=tuple(_alternatives(planned, recipe, config)),
     )
 
 
-def _measured(recipe: Recipe, plan: MachinePlan, data: LLMDataModule) -> planner.StepTime:
+def _measured(recipe: Recipe, plan: MachinePlan, data: LLMDataModule) -> StepTime:
     model = build_module(recipe, plan, data).model
-    return planner.measure_step(model, data.micro_batch, plan, data.plan.micro_batches, recipe.optim.name)
+    return timing.measure_step(model, data.micro_batch, plan, data.plan.micro_batches, recipe.optim.name)
 
 
-def _assumed(flops: int, plan: MachinePlan, data: LLMDataModule, other: Machine) -> planner.StepTime:
+def _assumed(flops: int, plan: MachinePlan, data: LLMDataModule, other: Machine) -> StepTime:
     """Of a step of so many operations, on all devices together."""
     step = flops / (plan.devices * other.gpu.peak * ASSUMED_SHARE)
-    return planner.StepTime(step, step * _FORWARD_SHARE / data.plan.micro_batches)
+    return StepTime(step, step * _FORWARD_SHARE / data.plan.micro_batches)
 
 
 def _resolved(recipe: Recipe, facts: MachineFacts) -> tuple[Recipe, LLMDataModule]:
@@ -239,29 +243,19 @@ def _assumptions(other: Machine | None) -> Iterator[str]:
         return
     gpu = other.gpu
     yield f"{ASSUMED_SHARE:.0%} of {gpu.peak / 1e12:,.0f} TFLOP/s a GPU, and no time lost between GPUs"
+    yield "samples and saves take no time"
     yield f"{gpu.memory / 1e9:.0f} GB and {gpu.watts:.0f} W a GPU; the processor beside them keeps up"
 
 
-def _alternatives(plan: MachinePlan, recipe: Recipe, config: Any, room: float) -> Iterator[Alternative]:
+def _alternatives(planned: planner.Planned, recipe: Recipe, config: Any) -> Iterator[Alternative]:
     """All smaller plans of the same steps, the largest first."""
-    sequences = -(-int(recipe.data.global_batch_size) // (plan.devices * plan.nodes))
+    plan, room = planned.plan, planner.room_in(planned.available)
+    world = plan.devices * plan.nodes
+    sequences = -(-int(recipe.data.global_batch_size) // world)
     for checkpointing in (False, True):
         for micro in (n for n in range(plan.micro_batch, 0, -1) if sequences % n == 0):
-            needed = memory_bytes(
-                config,
-                micro,
-                int(recipe.data.block),
-                checkpointing=checkpointing,
-                bf16=plan.precision.startswith("bf16"),
-            ).total
-            yield Alternative(micro, checkpointing, needed, needed <= room)
-
-
-def _size(count: int) -> str:
-    return f"{count / _GIB:.2f} GiB" if count >= _GIB else f"{count / 2**20:.0f} MiB"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+            memory = planner.memory_of(
+                recipe, config, plan.device, plan.precision, micro, checkpointing, world
+            )
+            needed = memory.needed + planned.memory.process
+            yield Alternative(micro, checkpointing, needed, memory.needed <= room)

@@ -8,31 +8,26 @@ none, and the steps that a budget in minutes buys here.
 from __future__ import annotations
 
 import math
-import statistics
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 
 from babygpt.data.batches import BatchPlan
 from babygpt.errors import MachineError, RecipeError
-from babygpt.machine import MachineFacts, MachinePlan, MachineRequest, memory_available
-from babygpt.model.attention import model_inputs
+from babygpt.machine import MachineFacts, MachinePlan, MachineRequest, memory_available, resident_memory_bytes
 from babygpt.model.cost import MemoryParts, memory_bytes, model_cost
-from babygpt.model.loss import find_head, sum_nll
-from babygpt.optim.groups import parameter_groups
-from babygpt.optim.optimizers import OPTIMIZERS, build_optimizer
+from babygpt.optim.cost import update_bytes
 from babygpt.recipe import Budget, Recipe
+from babygpt.timing import StepTime
 
 __all__ = [
     "SHARE_OF_MEMORY",
     "Planned",
-    "StepTime",
     "choose_model",
-    "measure_step",
+    "memory_of",
     "resolve_plan",
     "resolve_recipe",
     "resolve_steps",
@@ -49,8 +44,6 @@ _CPU_TOKENS = 4096
 _VALIDATIONS = 8
 # Processes that work together can be tried on any computer, however few cores it has.
 _PROCESSES_ANYWHERE = 2
-# Steps that are timed: as many as fit into the seconds, in these bounds; other work on the machine comes in bursts.
-_MEASURED_STEPS, _MEASURED_SECONDS = (3, 12), 6.0
 # Of the time that a budget in minutes leaves to training; the rest covers what the short measurement did not see.
 _SAFETY = 0.97
 
@@ -63,24 +56,18 @@ class Planned:
         plan: every field resolved.
         reasons: a line for each choice.
         memory: predicted bytes by part.
+        available: bytes that a run may take of its device, beside what this process has taken already.
     """
 
     plan: MachinePlan
     reasons: tuple[str, ...]
     memory: MemoryParts
+    available: int
 
-
-@dataclass(frozen=True)
-class StepTime:
-    """Seconds measured on this machine.
-
-    Args:
-        step: of an optimiser step.
-        forward: of a micro-batch without gradients.
-    """
-
-    step: float
-    forward: float
+    @property
+    def fits(self) -> bool:
+        """Whether the prediction is within what a run may take."""
+        return self.memory.needed <= room_in(self.available)
 
 
 def choose_model(name: str, facts: MachineFacts) -> str:
@@ -185,12 +172,55 @@ def needs_measuring(budget: Budget) -> bool:
     return budget.steps is None and budget.tokens is None and budget.epochs is None
 
 
+def room_in(available: int) -> int:
+    """Bytes that a run may take of those available: the rest is for what is not predicted, and for other programs."""
+    return int(SHARE_OF_MEMORY * available)
+
+
+def memory_of(
+    recipe: Recipe,
+    config: Any,
+    device: str,
+    precision: str,
+    micro_batch: int,
+    checkpointing: int,
+    world: int = 1,
+) -> MemoryParts:
+    """Predicted bytes of a run on one device at its peak.
+
+    On a CPU the process itself lies in the same memory, and so does the copy of weights and optimiser state that is
+    written while training goes on.
+
+    Args:
+        recipe: resolved.
+        config: of the model.
+        device: kind of it.
+        precision: Lightning's name of it.
+        micro_batch: sequences at a time.
+        checkpointing: every n-th block is computed again; 0 none.
+        world: devices that share a step.
+    """
+    bf16 = precision.startswith("bf16")
+    parts = memory_bytes(
+        config,
+        micro_batch,
+        int(recipe.data.block),
+        checkpointing=checkpointing,
+        bf16=bf16,
+        update=update_bytes(config, recipe.optim.name, bf16=bf16),
+        accumulates=micro_batch * world < int(recipe.data.global_batch_size),
+    )
+    if device != "cpu":
+        return parts
+    return replace(parts, saving=parts.weights + parts.optimizer, process=resident_memory_bytes())
+
+
 def should_checkpoint_activations(
-    config: PretrainedConfig, micro_batch: int, block: int, device: torch.device
+    config: PreTrainedConfig, micro_batch: int, block: int, device: torch.device
 ) -> bool:
     """Whether a step without activation checkpointing would not fit into the device's memory."""
     parts = memory_bytes(config, micro_batch, block, checkpointing=False, bf16=False)
-    return parts.total > SHARE_OF_MEMORY * memory_available(device.type)
+    return parts.needed > room_in(memory_available(device.type))
 
 
 def resolve_plan(
@@ -233,25 +263,15 @@ def resolve_plan(
     block, size = int(recipe.data.block), int(recipe.data.global_batch_size)
     world = devices * request.nodes
     per_rank = -(-size // world)
-    room = int(SHARE_OF_MEMORY * available(device))
-    micro, checkpointing = _fit(request, config, per_rank, block, device, precision.startswith("bf16"), room)
-    memory = memory_bytes(
-        config, micro, block, checkpointing=checkpointing, bf16=precision.startswith("bf16")
-    )
-    reasons.append(
-        f"micro-batch {micro} of {per_rank} sequences a device and step: {memory.total / 2**30:.1f} GiB predicted,"
-        f" {available(device) / 2**30:.1f} GiB free"
-    )
+    free = available(device)
+
+    def memory(micro_batch: int, checkpointing: int) -> MemoryParts:
+        return memory_of(recipe, config, device, precision, micro_batch, checkpointing, world)
+
+    micro, checkpointing = _fit(request, config, per_rank, block, device, memory, room_in(free))
+    reasons.append(f"micro-batch {micro} of {per_rank} sequences a device and step")
     reasons.append(_checkpointing_reason(request.activation_checkpointing, checkpointing))
-    reasons.append(
-        "memory by part: "
-        + ", ".join(f"{name} {part / 2**20:,.0f} MiB" for name, part in asdict(memory).items())
-    )
-    reasons.append(
-        "compilation as asked"
-        if request.compile != "auto"
-        else "compilation off: it costs time at the start and pays in long runs of some models: machine.compile true"
-    )
+    reasons.append(_compile_reason(request.compile))
     plan = MachinePlan(
         device=device,
         precision=precision,
@@ -263,7 +283,7 @@ def resolve_plan(
         nodes=request.nodes,
         strategy="ddp" if world > 1 else "auto",
     )
-    return Planned(plan, tuple(reasons), memory)
+    return Planned(plan, tuple(reasons), memory(micro, checkpointing), free)
 
 
 def _precision(asked: str, device: str, facts: MachineFacts) -> tuple[str, str]:
@@ -287,8 +307,24 @@ def _checkpointing_reason(asked: bool | int | str, chosen: bool | int) -> str:
     return f"activation checkpointing {f'of {blocks}: less would not fit' if chosen else 'off: it fits'}"
 
 
+def _compile_reason(asked: bool | str) -> str:
+    if asked != "auto":
+        return f"compilation {'on' if asked else 'off'}: as asked"
+    # Neither the gain nor the compiler's time can be told without compiling, which is most of its cost.
+    return (
+        "compilation off: compiled blocks save 0 to 10 % of a step on a CPU, and how much here is not known before the"
+        " compiler's time is spent; for a long run, machine.compile true to try"
+    )
+
+
 def _fit(
-    request: MachineRequest, config: Any, per_rank: int, block: int, device: str, bf16: bool, room: int
+    request: MachineRequest,
+    config: Any,
+    per_rank: int,
+    block: int,
+    device: str,
+    memory: Callable[[int, int], MemoryParts],
+    room: int,
 ) -> tuple[int, bool | int]:
     """The largest divisor of a rank's sequences that fits, and of every how many blocks activations are recomputed.
 
@@ -303,68 +339,9 @@ def _fit(
     shares: tuple[bool | int, ...] = fewer_to_more if asked == "auto" else (asked,)
     for checkpointing in shares:
         for size in sizes:
-            if memory_bytes(config, size, block, checkpointing=checkpointing, bf16=bf16).total <= room:
+            if memory(size, checkpointing).needed <= room:
                 return size, checkpointing
     return sizes[-1], shares[-1]
-
-
-def measure_step(
-    model: PreTrainedModel,
-    batch: Callable[[int], dict[str, torch.Tensor]],
-    plan: MachinePlan,
-    micro_batches: int,
-    optimizer_name: str,
-) -> StepTime:
-    """Times a few real optimiser steps on this machine and puts the weights back, bit for bit.
-
-    Args:
-        model: in train mode, on the CPU; it comes back there.
-        batch: micro-batch of a number, on the CPU.
-        plan: device and precision.
-        micro_batches: of one optimiser step.
-        optimizer_name: `adamw` or `muon`.
-    """
-    device = torch.device(plan.device)
-    before = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    network: Any = model  # the types of `to` hide behind a decorator of transformers
-    network.to(device)
-    head = find_head(model)
-    bf16 = plan.precision in ("bf16-mixed", "16-mixed")
-    groups = parameter_groups(model, OPTIMIZERS[optimizer_name], 0.1)
-    optimizer = build_optimizer(optimizer_name, groups, 1e-9, (0.9, 0.95), bf16=bf16)
-
-    def micro(number: int) -> torch.Tensor:
-        data = {k: v.to(device) for k, v in batch(number).items()}
-        isolated = "position_ids" in data
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            return sum_nll(model, model_inputs(data, isolated=isolated), data["labels"], head)
-
-    def step(number: int) -> None:
-        for index in range(micro_batches):
-            (micro(number * micro_batches + index) / 1e3).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        optimizer.zero_grad()
-
-    step(0)
-    least, most = _MEASURED_STEPS
-    seconds: list[float] = []
-    while len(seconds) < least or (len(seconds) < most and sum(seconds) < _MEASURED_SECONDS):
-        seconds.append(_timed(lambda: step(1 + len(seconds)), device))
-    with torch.no_grad():
-        forward = _timed(lambda: micro(0), device)
-    model.load_state_dict(before)
-    network.to("cpu")
-    for parameter in model.parameters():
-        parameter.grad = None
-    return StepTime(statistics.median(seconds), forward)
-
-
-def _timed(work: Callable[[], object], device: torch.device) -> float:
-    begun = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - begun
 
 
 def parameters_of(config: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,11 @@ import torch
 from babygpt.model.blocks import recompute_blocks
 from babygpt.model.cost import memory_bytes, model_cost
 from babygpt.model.load import load_config, load_model
+from babygpt.model.loss import find_head, sum_nll
+from babygpt.optim.cost import update_bytes
+from babygpt.optim.groups import parameter_groups
+from babygpt.optim.optimizers import OPTIMIZERS, build_optimizer
+from live_tensors import LiveTensors
 
 
 class TestCounts:
@@ -76,18 +82,41 @@ def _kept_bytes(model: Any, ids: torch.Tensor, bf16: bool) -> int:
     return sum(size for pointer, size in storages.items() if pointer not in weights)
 
 
+def _steps(
+    model: Any, optimizer_name: str, micro: int, block: int, micros: int, bound: int
+) -> Callable[[], None]:
+    """An optimiser step to be called again and again; the gradients are cleared behind the first forward pass."""
+    head = find_head(model)
+    groups = parameter_groups(model, OPTIMIZERS[optimizer_name])
+    optimizer = build_optimizer(optimizer_name, groups, 1e-3, (0.9, 0.95))
+    ids = torch.arange(micro * block).reshape(micro, block) % model.config.vocab_size
+    inputs = {"input_ids": ids, "use_cache": False}
+
+    def step() -> None:
+        for number in range(micros):
+            nll = sum_nll(model, inputs, ids, head, logits_bound=bound)
+            if not number:
+                optimizer.zero_grad()
+            nll.backward()  # type: ignore[no-untyped-call]
+            del nll
+        optimizer.step()
+
+    return step
+
+
 class TestMemory:
     @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
     @pytest.mark.parametrize("name", ["preset:gpt2-4m", "preset:llama-5m"])
-    def test_activations_are_within_a_fifth_of_what_is_kept(self, name: str, bf16: bool) -> None:
+    def test_activations_are_what_is_kept(self, name: str, bf16: bool) -> None:
         model = load_model(name)
         ids = torch.zeros(2, 128, dtype=torch.int64)
         kept = _kept_bytes(model, ids, bf16)
         predicted = memory_bytes(model.config, 2, 128, checkpointing=False, bf16=bf16).activations
+        # The head's input and the low-precision copy of its weight lie behind the base model.
+        predicted -= 4 * 2 * 128 * model.config.hidden_size
         if bf16:
-            # The head's low-precision copy is part of the prediction but not of the base model's pass.
             predicted -= 2 * model.get_output_embeddings().weight.numel()
-        assert predicted == pytest.approx(kept, rel=0.2)
+        assert predicted == pytest.approx(kept, rel=0.2 if bf16 else 0.01)
 
     def test_checkpointing_keeps_each_blocks_input(self) -> None:
         model = load_model("preset:gpt2-4m")
@@ -113,8 +142,53 @@ class TestMemory:
         parts = memory_bytes(config, 4, 1024, checkpointing=False, bf16=False)
         assert parts.weights == parts.gradients == 4 * 124_439_808
         assert parts.optimizer == 2 * parts.weights
-        assert parts.logits == 3 * 4 * 4 * 1024 * 50257
+        assert parts.logits == 2 * 4 * 4 * 1024 * 50257
+        assert parts.workspace == 0
         assert parts.total == 4 * parts.weights + parts.activations + parts.logits
+
+    @pytest.mark.parametrize(
+        ("name", "vocabulary", "micro", "block", "optimizer", "checkpointing", "micros", "bound"),
+        [
+            ("gpt2-1m", 2048, 4, 64, "adamw", 0, 2, 2**30),
+            ("gpt2-1m", 512, 2, 64, "muon", 0, 1, 2**30),
+            ("gpt2-1m", 300, 8, 64, "adamw", 1, 1, 2**30),
+            ("gpt2-1m", 300, 8, 64, "adamw", 2, 1, 2**30),
+            ("gpt2-1m", 8192, 2, 64, "adamw", 0, 2, 2**20),
+            ("gpt2-1m", 8192, 1, 16, "muon", 0, 2, 2**30),
+            ("llama-5m", 300, 1, 64, "muon", 0, 1, 2**30),
+        ],
+        ids=["plain", "update", "recomputed", "every second", "chunks", "table", "llama"],
+    )
+    def test_the_peak_of_a_step(
+        self,
+        name: str,
+        vocabulary: int,
+        micro: int,
+        block: int,
+        optimizer: str,
+        checkpointing: int,
+        micros: int,
+        bound: int,
+    ) -> None:
+        """Against the bytes of all tensors that are alive in a second step, in the order that Lightning works in."""
+        model = load_model(f"preset:{name}", vocab_size=vocabulary)
+        recompute_blocks(model, checkpointing)
+        step = _steps(model, optimizer, micro, block, micros, bound)
+        with LiveTensors() as live:
+            step()
+            live.peak = 0
+            step()
+        parts = memory_bytes(
+            model.config,
+            micro,
+            block,
+            checkpointing=checkpointing,
+            bf16=False,
+            update=update_bytes(model.config, optimizer),
+            accumulates=micros > 1,
+            logits_bound=bound,
+        )
+        assert parts.total - parts.weights == pytest.approx(live.peak, rel=0.05)
 
     def test_logits_stay_under_their_bound(self) -> None:
         config = load_config("preset:gpt2-124m")

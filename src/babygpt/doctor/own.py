@@ -18,7 +18,8 @@ from babygpt.data.module import LLMDataModule
 from babygpt.disk import ensure_space
 from babygpt.doctor.findings import Finding, fault, ok, warning
 from babygpt.errors import InputError
-from babygpt.machine import MachinePlan, detect, memory_available
+from babygpt.forecast import SAVED_COPIES, checkpoint_bytes, memory_words
+from babygpt.machine import MachinePlan, detect
 from babygpt.machine_settings import DoctorSettings
 from babygpt.model.cost import model_cost
 from babygpt.optim.schedules import multiplier
@@ -26,7 +27,6 @@ from babygpt.prepare import PreparationView
 from babygpt.recipe import Recipe
 from babygpt.training.module import BabyGPT
 from babygpt.training.start import (
-    SAVED_COPIES,
     build_data,
     build_module,
     config_of,
@@ -100,17 +100,17 @@ def _planned(
     parameters = model_cost(config).parameters
     recipe = resolved(recipe, data, parameters)
     planned = planner.resolve_plan(settings.machine, facts, recipe, config)
-    plan, needed = planned.plan, planned.memory.total
-    free = memory_available(plan.device)
-    said = f"{needed / 2**30:.2f} GiB are predicted for {parameters:,} parameters, and {free / 2**30:.1f} are free"
-    if needed > free:
+    plan = planned.plan
+    said = f"{parameters:,} parameters, {memory_words(planned)}"
+    if planned.memory.needed > planned.available:
         mend = "Give a smaller model, data.block or machine.micro_batch, or machine.activation_checkpointing true"
         found = [fault("plan", said, mend)]
     else:
         found = [ok("plan", f"{plan.precision} on {plan.device}, micro-batch {plan.micro_batch}: {said}")]
     if plan.compile and plan.device == "mps":
         found.append(warning("plan", "torch.compile is not reliable on MPS", "Leave machine.compile at auto"))
-    ensure_space(Path(settings.out or "runs"), SAVED_COPIES * 12 * parameters, "the checkpoints of this run")
+    room = SAVED_COPIES * checkpoint_bytes(planned.memory)
+    ensure_space(Path(settings.out or "runs"), room, "the checkpoints of this run")
     return recipe, plan, found
 
 

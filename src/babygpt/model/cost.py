@@ -22,10 +22,10 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from babygpt.errors import ModelError
 from babygpt.model.attention import resolve_attention
-from babygpt.model.loss import LOGITS_BOUND
+from babygpt.model.loss import LOGITS_BOUND, chunk_bytes
 from babygpt.untrusted import shown
 
-__all__ = ["MemoryParts", "ModelCost", "memory_bytes", "model_cost"]
+__all__ = ["MemoryParts", "ModelCost", "UpdateBytes", "memory_bytes", "meta_model", "model_cost"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class ModelCost:
         mlp_width: of the hidden layer of the blocks' perceptrons.
         gated: whether those have a gate beside the up-projection.
         vocabulary: rows of the head.
+        tied: whether the head is the table of the tokens.
     """
 
     parameters: int
@@ -57,6 +58,7 @@ class ModelCost:
     mlp_width: int
     gated: bool
     vocabulary: int
+    tied: bool
 
     @property
     def non_embedding_parameters(self) -> int:
@@ -70,14 +72,17 @@ class ModelCost:
 
 @dataclass(frozen=True)
 class MemoryParts:
-    """Predicted bytes of a training step on one device, by what they hold.
+    """Predicted bytes at the peak of a run on one device, by what they hold.
 
     Args:
         weights: fp32 masters.
-        gradients: fp32.
-        optimizer: AdamW's two fp32 moments.
-        activations: what the blocks keep for the backward pass, and low-precision copies of the weights.
-        logits: the head's output and its gradient at their largest.
+        gradients: fp32; those of the step before are there until a step's first backward pass begins.
+        optimizer: the optimiser's fp32 state.
+        activations: what the forward pass keeps for the backward pass, and low-precision copies of the weights.
+        logits: the head's output and its log-probabilities at their largest.
+        workspace: what a recomputed block or the update takes, as far as it is more than what it comes in place of.
+        saving: the copy of weights and state that is written while training goes on; 0 where it lies in another memory.
+        process: what Python and its libraries hold before the model is there; 0 where they lie in another memory.
     """
 
     weights: int
@@ -85,11 +90,33 @@ class MemoryParts:
     optimizer: int
     activations: int
     logits: int
+    workspace: int = 0
+    saving: int = 0
+    process: int = 0
 
     @property
     def total(self) -> int:
         """All parts together."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+        return self.needed + self.process
+
+    @property
+    def needed(self) -> int:
+        """What is not taken yet before the model is there: all parts but the process itself."""
+        parts = (self.weights, self.gradients, self.optimizer, self.activations, self.logits)
+        return sum(parts) + self.workspace + self.saving
+
+
+@dataclass(frozen=True)
+class UpdateBytes:
+    """What an optimiser takes.
+
+    Args:
+        state: fp32, kept between steps and saved.
+        workspace: while it updates.
+    """
+
+    state: int
+    workspace: int
 
 
 def model_cost(config: PreTrainedConfig) -> ModelCost:
@@ -98,9 +125,12 @@ def model_cost(config: PreTrainedConfig) -> ModelCost:
     return _model_cost(kind, json.dumps(config.to_dict(), sort_keys=True, default=str))
 
 
-@functools.lru_cache(maxsize=32)
-def _model_cost(config_class: Any, values: str) -> ModelCost:
-    config = config_class.from_dict(json.loads(values))
+def meta_model(config: PreTrainedConfig) -> Any:
+    """A model of this configuration without memory: shapes alone.
+
+    Raises:
+        ModelError: there is none.
+    """
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         try:
             model = AutoModelForCausalLM.from_config(copy.deepcopy(config))  # type: ignore[no-untyped-call]
@@ -108,6 +138,13 @@ def _model_cost(config_class: Any, values: str) -> ModelCost:
             # Each architecture meets a value that makes no sense with an error of its own type.
             what = f"its configuration builds no model ({type(error).__name__}: {shown(error, 200)})"
             raise ModelError(what, where="model.name", hint="Mend its config.json") from error
+    return model
+
+
+@functools.lru_cache(maxsize=32)
+def _model_cost(config_class: Any, values: str) -> ModelCost:
+    config = config_class.from_dict(json.loads(values))
+    model = meta_model(config)
     tables = {id(m.weight): m.weight.numel() for m in model.modules() if isinstance(m, nn.Embedding)}
     head = model.get_output_embeddings()
     parameters = list(model.named_parameters())
@@ -117,8 +154,8 @@ def _model_cost(config_class: Any, values: str) -> ModelCost:
         for name, p in parameters
         if id(p) not in tables
     )
-    if head is not None and id(head.weight) in tables:
-        multiplied += head.weight.numel()
+    tied = head is not None and id(head.weight) in tables
+    multiplied += head.weight.numel() if tied else 0
     layers, width = _first(config, "num_hidden_layers"), _first(config, "hidden_size")
     heads = _first(config, "num_attention_heads", default=1)
     head_width = _first(config, "head_dim", default=width // heads)
@@ -137,6 +174,7 @@ def _model_cost(config_class: Any, values: str) -> ModelCost:
         mlp_width=mlp * _first(config, "num_experts_per_tok", default=1),
         gated=any("gate_proj" in name or "gate_up_proj" in name for name, _ in parameters),
         vocabulary=_first(config, "vocab_size") if head is None else int(head.weight.shape[0]),
+        tied=tied,
     )
 
 
@@ -162,14 +200,19 @@ def memory_bytes(
     *,
     checkpointing: int,
     bf16: bool,
+    update: UpdateBytes | None = None,
+    accumulates: bool = True,
     logits_bound: int = LOGITS_BOUND,
 ) -> MemoryParts:
-    """An estimate of a training step's memory, for choosing a micro-batch.
+    """A training step's memory at its peak, which is where the loss is computed, unless what comes after takes more.
 
-    Per token a block keeps the inputs of its norms, of its matrix products, of attention (queries, keys,
-    values and the output; eager attention its scores as well) and of the activation function. With activation
-    checkpointing a block keeps its input, and everything while it runs again. The residual stream and the
-    norms stay fp32 under mixed precision. Within a fifth of what GPT-2 and Llama keep.
+    Then weights, optimiser state, gradients and what the forward pass keeps are all there: Lightning clears the
+    gradients of the step before only when the first forward pass of a step is over. After it, in place of the logits
+    and of ever more of the activations:
+
+    * a recomputed block, with the gradients of its inside,
+    * the gradients of the embeddings and of the head where both are one table, and their sum, each as a whole,
+    * the update.
 
     Args:
         config: of the model.
@@ -177,34 +220,71 @@ def memory_bytes(
         block: tokens of a window.
         checkpointing: every n-th block is computed again in the backward pass; 1 all of them, 0 none.
         bf16: whether matrix products run in 16-bit mixed precision.
+        update: of the optimiser; None takes AdamW's, whose two moments are all it needs.
+        accumulates: whether a step has several micro-batches, so that gradients are there in backward passes too.
         logits_bound: as in `sum_nll`.
     """
     cost = model_cost(config)
     tokens, small = micro_batch * block, 2 if bf16 else 4
-    kept = _block_bytes(cost, small) * tokens
+    weights = 4 * cost.parameters
+    update = update or UpdateBytes(2 * weights, 0)
+    inside = _block_bytes(cost, small) * tokens
     if config._attn_implementation == "eager" or resolve_attention(config, "stream", "auto") == "eager":
-        kept += (4 + small) * cost.heads * block * tokens
+        inside += (4 + small) * cost.heads * block * tokens
     entrance = 4 * cost.width * tokens
     again = -(-cost.layers // checkpointing) if checkpointing else 0
-    activations = again * entrance + (cost.layers - again) * kept
-    # What the blocks behind the last recomputed one have kept is free by the time that one runs again.
-    if checkpointing and (cost.layers - 1) % checkpointing == 0:
-        activations += kept
     copies = small * cost.multiplied_parameters if bf16 else 0
-    piece = min(4 * tokens * cost.vocabulary, logits_bound)
-    # In fp32: the logits, their log-probabilities and the gradient; in the precision of the products: both
-    # again.
-    logits = 3 * piece + (2 * piece * small // 4 if bf16 else 0)
-    weights = 4 * cost.parameters
-    return MemoryParts(weights, weights, 2 * weights, activations + copies, logits)
+    kept = again * entrance + (cost.layers - again) * inside + _last_norm_bytes(cost) * tokens + copies
+    table = 4 * cost.vocabulary * cost.width
+    # Gradients that are not there: as a step's only backward pass begins, all but the head's; as it ends, a block's.
+    first = 0 if accumulates else weights - table
+    last = 0 if accumulates else (weights - table) // cost.layers
+    logits = _logits_bytes(tokens, cost.vocabulary, small, logits_bound, table - first)
+    # What the blocks behind the last recomputed one have kept is free by the time that one runs again.
+    behind = (cost.layers - 1) % checkpointing if checkpointing else 0
+    others = (again - 1) * entrance + (cost.layers - again) * inside
+    missing = min(first + behind * inside, last + others)
+    recomputed = inside + 4 * (cost.width + cost.mlp_width) * tokens - missing if again else 0
+    tables = (2 if cost.tied else 0) + accumulates
+    workspace = max(
+        0,
+        recomputed - logits,
+        tables * table - logits - kept,
+        update.workspace - logits - kept,
+    )
+    return MemoryParts(weights, weights, update.state, kept, logits, workspace)
+
+
+def _logits_bytes(tokens: int, vocabulary: int, small: int, bound: int, gradient: int) -> int:
+    """Bytes of the loss at their largest.
+
+    Forward: logits and log-probabilities in fp32, under mixed precision the logits as they come out of the product
+    too. Backward: the gradient, in place of the log-probabilities, and the head's gradient as far as it comes on top.
+    In chunks the same of one of them, and the one before it is still there.
+    """
+    whole = 4 * tokens * vocabulary
+    chunked = whole > bound
+    piece = chunk_bytes(vocabulary, bound) if chunked else whole
+    low = piece // 2 if small == 2 else 0
+    return max(2 * piece + low, (2 if chunked else 1) * piece + low + gradient)
 
 
 def _block_bytes(cost: ModelCost, small: int) -> int:
-    """Bytes that one block keeps for one token, eager attention's scores apart."""
+    """Bytes that one block keeps for one token, eager attention's scores apart.
+
+    The inputs of its norms, of its matrix products, of attention (queries, keys, values and the output, with a
+    normaliser a head) and of the activation function. The residual stream and the norms stay fp32 under mixed
+    precision.
+    """
     # Llama's kind: RMS norms written in single operations keep their result too, and each of the five
     # projections behind them keeps a low-precision copy of its input.
-    norms = 4 * cost.width * (4 if cost.gated else 2)
+    norms = 4 * cost.width * (4 if cost.gated else 2) + 4 * (2 if cost.gated else 4)
     inputs = small * cost.width * (5 if cost.gated and small == 2 else 2)
-    attention = small * (2 * cost.attention_width + 2 * cost.kv_width)
+    attention = small * (2 * cost.attention_width + 2 * cost.kv_width) + 4 * cost.heads
     mlp = small * cost.mlp_width * (4 if cost.gated else 2)
     return norms + inputs + attention + mlp
+
+
+def _last_norm_bytes(cost: ModelCost) -> int:
+    """Bytes that the norm behind the blocks and the head keep of one token's hidden state."""
+    return 4 * cost.width * (3 if cost.gated else 2)

@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 from babygpt.errors import ModelError
 from babygpt.model.attention import known_packing
 
-__all__ = ["IGNORED", "LOGITS_BOUND", "Head", "count_targets", "find_head", "sum_nll"]
+__all__ = ["IGNORED", "LOGITS_BOUND", "Head", "chunk_bytes", "count_targets", "find_head", "sum_nll"]
 
 IGNORED = -100
 # Bytes of one fp32 copy of the logits above which they are computed in chunks of rows.
@@ -176,6 +176,11 @@ def _to_gradient(logp: torch.Tensor, wanted: torch.Tensor, grad: torch.Tensor) -
     logp.exp_()
     logp.scatter_add_(1, wanted.clamp(min=0)[:, None], torch.full_like(logp[:, :1], -1.0))
     logp.mul_(torch.where(wanted == IGNORED, 0.0, grad)[:, None])
+
+
+def chunk_bytes(vocabulary: int, logits_bound: int = LOGITS_BOUND) -> int:
+    """Bytes of the fp32 logits of one chunk of rows."""
+    return 4 * vocabulary * _chunk_rows(vocabulary, logits_bound)
 
 
 def _chunk_rows(vocabulary: int, logits_bound: int) -> int:

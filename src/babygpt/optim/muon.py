@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch.optim.adamw import adamw
 
-__all__ = ["Muon", "orthogonalize"]
+__all__ = ["Muon", "matrix_shapes", "orthogonalize"]
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _STEPS = 5
@@ -90,7 +90,7 @@ class Muon(torch.optim.Optimizer):
         updates = torch._foreach_lerp(gradients, momenta, _MOMENTUM)
         alike: dict[tuple[int, ...], list[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(list)
         for (parameter, parts), whole in zip(moved, updates, strict=True):
-            along = int(parameter.shape[1] >= parameter.shape[0])
+            along = _along(parameter)
             for weight, update in zip(parameter.chunk(parts, along), whole.chunk(parts, along), strict=True):
                 tall = update.shape[0] > update.shape[1]
                 pair = (weight.T, update.T) if tall else (weight, update)
@@ -129,6 +129,21 @@ class Muon(torch.optim.Optimizer):
             eps=group["eps"],
             maximize=False,
         )
+
+
+def matrix_shapes(parameters: Sequence[torch.Tensor], parts: Sequence[int]) -> list[tuple[int, int]]:
+    """(rows, columns), rows <= columns, of each matrix that the parameters are made of; arguments as in a group."""
+    shapes = []
+    for parameter, count in zip(parameters, parts, strict=True):
+        shape = list(parameter.shape)
+        shape[_along(parameter)] //= count
+        shapes += [(min(shape), max(shape))] * count
+    return shapes
+
+
+def _along(parameter: torch.Tensor) -> int:
+    """The dimension along which the matrices of a parameter lie side by side."""
+    return int(parameter.shape[1] >= parameter.shape[0])
 
 
 def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:

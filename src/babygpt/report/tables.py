@@ -172,7 +172,7 @@ def plan_rows(run: RunView) -> list[tuple[str, str, str]]:
     memory, peak = _number_in(predicted, "memory_bytes"), _number_in(measured, "peak_memory_bytes")
     what = "memory, at its peak"
     if peak is not None and _part(run, "plan").get("device") == "cpu":
-        what += " (happened: of the whole process)"
+        what += " (of the whole process)"
     rows.append((what, size(memory), _against(size(peak), peak, memory)))
     return rows
 

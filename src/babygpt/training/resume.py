@@ -12,6 +12,7 @@ from babygpt.data import changes
 from babygpt.data.order import data_step, skips_of
 from babygpt.errors import CheckpointError, RecipeError
 from babygpt.files import read_manifest
+from babygpt.forecast import plan_words
 from babygpt.machine import MachineFacts, MachinePlan, asked_as_before, detect
 from babygpt.recipe import Recipe, differences, write_recipe
 from babygpt.run_folder import recipe_of
@@ -133,7 +134,7 @@ def _plan_lines(
 ) -> list[str]:
     """What to tell about the plan of a run that goes on: that it is the same, or what has changed."""
     if before is None:
-        return list(planned.reasons)
+        return plan_words(planned)
     now, was = asdict(planned.plan), asdict(before[0])
     changed = [f"{name} {now[name]}, before {was[name]}" for name in now if now[name] != was[name]]
     if not facts.same_computer(before[1]):
@@ -141,4 +142,7 @@ def _plan_lines(
         changed.append(f"computer {here}, before {there}")
     if not changed:
         return ["as before, so that the run goes on to the same bits"]
-    return [*planned.reasons, f"changed: {'; '.join(changed)}. The data stay the same, losses up to rounding"]
+    return [
+        *plan_words(planned),
+        f"changed: {'; '.join(changed)}. The data stay the same, losses up to rounding",
+    ]

@@ -21,17 +21,18 @@ from babygpt.data.module import LLMDataModule
 from babygpt.data.store import Progress
 from babygpt.errors import InputError, MachineError, RecipeError, SpikeSeen
 from babygpt.files import ensure_space, make_folder, write_json_atomic
+from babygpt.forecast import SAVED_COPIES, checkpoint_bytes, plan_words, start_words
 from babygpt.machine import MachinePlan, detect, installed_versions
 from babygpt.model.load import load_config
 from babygpt.recipe import Recipe, read_recipe, write_recipe
 from babygpt.settings import TrainSettings
+from babygpt.timing import StepTime, measure_step
 from babygpt.training.memory import is_out_of_memory, let_go, smaller
 from babygpt.training.module import BabyGPT
 from babygpt.training.spikes import Rollback, read_rollbacks, roll_back
 from babygpt.training.weights import read_changes
 
 __all__ = [
-    "SAVED_COPIES",
     "Run",
     "Say",
     "begin",
@@ -49,9 +50,6 @@ __all__ = [
 ]
 
 Say = Callable[[str], None]
-
-# The newest two and the best, each with weights and two moments in fp32.
-SAVED_COPIES = 3
 
 
 @dataclass(frozen=True)
@@ -119,12 +117,14 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
     recipe = resolved(recipe, data, parameters)
     planned = planner.resolve_plan(settings.machine, facts, recipe, module_config)
     say(f"model: {recipe.model.name}, {parameters:,} parameters, on {facts.describe()}")
-    for reason in planned.reasons:
-        say(f"plan: {reason}")
-    ensure_space(out.parent, SAVED_COPIES * 12 * parameters, "the checkpoints of this run")
+    for line in plan_words(planned):
+        say(f"plan: {line}")
+    ensure_space(out.parent, SAVED_COPIES * checkpoint_bytes(planned.memory), "the checkpoints of this run")
     prepared = data.prepared
     cached = settings.machine.most_cached
     recipe, plan, built, seconds = _fitting(recipe, planned.plan, prepared.key, cached, say)
+    batches = len(built[0].validation.rows(plan.micro_batch, 0, 1))
+    say(f"plan: {start_words(recipe, seconds, batches, planned.memory)}")
     if recipe.data.packing != "stream":
         windows = built[0].plan.windows
         say(f"data: {packing_statistics(prepared.train.offsets, windows, recipe.data.packing).note()}")
@@ -155,7 +155,7 @@ def resolved(recipe: Recipe, data: LLMDataModule, parameters: int) -> Recipe:
 
 def _fitting(
     recipe: Recipe, plan: MachinePlan, prepared_as: str, cache_gb: float | None, say: Say
-) -> tuple[Recipe, MachinePlan, tuple[LLMDataModule, BabyGPT], planner.StepTime | None]:
+) -> tuple[Recipe, MachinePlan, tuple[LLMDataModule, BabyGPT], StepTime | None]:
     """Builds data and module and finds the run's steps, with a smaller plan for as long as memory runs out."""
     while True:
         data = build_data(recipe, plan.micro_batch, plan.workers, prepared_as=prepared_as, cache_gb=cache_gb)
@@ -248,7 +248,7 @@ def pieces(run: Run) -> tuple[LLMDataModule, BabyGPT]:
 
 def _with_steps(
     recipe: Recipe, plan: MachinePlan, data: LLMDataModule, module: BabyGPT, say: Say
-) -> tuple[Recipe, planner.StepTime | None]:
+) -> tuple[Recipe, StepTime | None]:
     """The recipe with its budget in steps, timed on this machine if it is given in minutes, and what was timed."""
     seconds = None
     if planner.needs_measuring(recipe.budget):
@@ -256,10 +256,9 @@ def _with_steps(
         say(
             f"budget: {minutes or 3:g} minutes{'' if minutes else ', since none was given'}; timing a few steps"
         )
-        seconds = planner.measure_step(
+        seconds = measure_step(
             module.model, data.micro_batch, plan, data.plan.micro_batches, recipe.optim.name
         )
-        say(f"budget: a step takes {seconds.step:.3f} s")
     batches = len(data.validation.rows(plan.micro_batch, 0, 1))
     recipe = planner.resolve_steps(recipe, data.plan, batches, seconds)
     count = -(-len(data.validation.window_ids()) // int(recipe.data.global_batch_size))
@@ -372,7 +371,7 @@ def write_machine(
     facts: Any,
     plan: MachinePlan,
     planned: planner.Planned,
-    seconds: planner.StepTime | None = None,
+    seconds: StepTime | None = None,
 ) -> None:
     """Writes `machine.json`.
 

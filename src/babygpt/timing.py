@@ -1,0 +1,110 @@
+"""A few real optimiser steps, timed."""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from babygpt.machine import MachinePlan
+from babygpt.model.attention import model_inputs
+from babygpt.model.loss import find_head, sum_nll
+from babygpt.optim.groups import parameter_groups
+from babygpt.optim.optimizers import OPTIMIZERS, build_optimizer
+
+__all__ = ["StepTime", "measure_step"]
+
+# Steps that are timed: as many as fit into the seconds, in these bounds; other work on the machine comes in bursts.
+_MEASURED_STEPS, _MEASURED_SECONDS = (3, 12), 6.0
+_SUMMED = 2**23
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds measured on this machine.
+
+    Args:
+        step: of an optimiser step.
+        forward: of a micro-batch without gradients.
+        token: of one token without gradients, as in generating.
+        byte: of summing a byte of a checkpoint.
+    """
+
+    step: float
+    forward: float
+    token: float = 0.0
+    byte: float = 0.0
+
+
+def measure_step(
+    model: PreTrainedModel,
+    batch: Callable[[int], dict[str, torch.Tensor]],
+    plan: MachinePlan,
+    micro_batches: int,
+    optimizer_name: str,
+) -> StepTime:
+    """Times a few real optimiser steps on this machine and puts the weights back, bit for bit.
+
+    Args:
+        model: in train mode, on the CPU; it comes back there.
+        batch: micro-batch of a number, on the CPU.
+        plan: device and precision.
+        micro_batches: of one optimiser step.
+        optimizer_name: `adamw` or `muon`.
+    """
+    device = torch.device(plan.device)
+    before = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    network: Any = model  # the types of `to` hide behind a decorator of transformers
+    network.to(device)
+    head = find_head(model)
+    bf16 = plan.precision in ("bf16-mixed", "16-mixed")
+    groups = parameter_groups(model, OPTIMIZERS[optimizer_name], 0.1)
+    optimizer = build_optimizer(optimizer_name, groups, 1e-9, (0.9, 0.95), bf16=bf16)
+
+    def micro(number: int) -> torch.Tensor:
+        data = {k: v.to(device) for k, v in batch(number).items()}
+        isolated = "position_ids" in data
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            return sum_nll(model, model_inputs(data, isolated=isolated), data["labels"], head)
+
+    def step(number: int) -> None:
+        for index in range(micro_batches):
+            (micro(number * micro_batches + index) / 1e3).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step(0)
+    least, most = _MEASURED_STEPS
+    seconds: list[float] = []
+    while len(seconds) < least or (len(seconds) < most and sum(seconds) < _MEASURED_SECONDS):
+        seconds.append(_timed(lambda: step(1 + len(seconds)), device))
+    with torch.no_grad():
+        forward = _timed(lambda: micro(0), device)
+        one = torch.zeros(1, 1, dtype=torch.int64, device=device)
+        token = _quickest(lambda: model(input_ids=one), device)
+    model.load_state_dict(before)
+    network.to("cpu")
+    for parameter in model.parameters():
+        parameter.grad = None
+    sample = bytes(_SUMMED)
+    byte = _quickest(lambda: hashlib.sha256(sample), torch.device("cpu")) / _SUMMED
+    return StepTime(statistics.median(seconds), forward, token, byte)
+
+
+def _quickest(work: Callable[[], object], device: torch.device) -> float:
+    """Of a few times: what is short is soon disturbed."""
+    return min(_timed(work, device) for _ in range(3))
+
+
+def _timed(work: Callable[[], object], device: torch.device) -> float:
+    begun = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun
