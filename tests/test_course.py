@@ -173,4 +173,4 @@ def test_the_lab_commands_are_ones_that_the_command_takes(capsys: pytest.Capture
     """They take minutes: `make test-lab` runs every lab. Here only what is wrong with their words would show."""
     for result in RESULTS.values():
         assert main([*result["command"].split()[1:], "--seeds", "1"]) == 2
-        assert "seeds: 1 is not at least 2" in capsys.readouterr().err
+        assert "seeds: 1 is not a whole number of at least 2" in capsys.readouterr().err
