@@ -2,12 +2,11 @@
 
 Commands and code of a page run in the order they stand there, in one folder that holds what they name: some text,
 conversations, a small pretrained model. Only their size is changed, by `quick`; sizes that need a network or minutes
-have tests of their own.
+have tests of their own. So have the labs of the course; its other commands and its code run in `make test-lab`.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shlex
@@ -16,25 +15,16 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
 
 from babygpt.cli import main
 from babygpt.data.sources import read_documents
+from modules import module_at
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
-
-
-def module_at(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -57,7 +47,9 @@ _TEMPLATE = (
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
 RUN = [
-    page
+    pytest.param(
+        page, marks=pytest.mark.lab if page.parent.name == "course" else (), id=str(page.relative_to(ROOT))
+    )
     for page in PAGES
     if page.parent.name != "benchmarks" and _BLOCK.search(page.read_text(encoding="utf-8"))
 ]
@@ -142,7 +134,7 @@ def run_code(code: str) -> None:
         exec(compile(code, "documents", "exec"), {"__name__": "documents"})
 
 
-@pytest.mark.parametrize("page", RUN, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("page", RUN)
 def test_commands_and_code_run(page: Path, workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
     blocks = blocks_of(page)
     if page.name == "README.md":  # the code that loads a run's best model stands before the run itself
@@ -152,5 +144,5 @@ def test_commands_and_code_run(page: Path, workplace: Path, capfd: pytest.Captur
             run_code(block)
         else:
             for line in block.splitlines():
-                if line.strip():
+                if line.strip() and not (page.parent.name == "course" and line.startswith("babygpt lab ")):
                     run_command(line, capfd)

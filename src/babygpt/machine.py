@@ -193,7 +193,7 @@ def detect() -> MachineFacts:
     import torch
 
     devices, bf16 = ["cpu"], ["cpu"] if _bf16_pays_on_cpu() else []
-    name, cuda = _cpu_name(), 0
+    name, cuda = cpu_name(), 0
     if torch.backends.mps.is_available():
         devices.insert(0, "mps")
     if torch.cuda.is_available():
@@ -346,7 +346,8 @@ def memory_total() -> int:
     return min(total, limits().memory or total)
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor, as the system calls it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:

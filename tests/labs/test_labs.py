@@ -19,11 +19,12 @@ from babygpt.labs import labels, overfit, weight_decay
 from babygpt.labs.catalog import NAMES, load
 from babygpt.labs.framework import NULL, SCALES, Lab
 from babygpt.labs.runner import run_lab
-from babygpt.labs.verdicts import NO_EFFECT, judge
+from babygpt.labs.verdicts import NO_EFFECT, Verdict, judge
 
 pytestmark = [pytest.mark.lab, pytest.mark.filterwarnings("ignore::UserWarning:lightning")]
 
 SMALL = SCALES["small"]
+COURSE = Path(__file__).parents[2] / "docs" / "course" / "results"
 PAIRS = 3
 
 # (outcome, arm, against) -> what has to be seen at the smallest scale, whatever the machine.
@@ -87,6 +88,45 @@ def test_a_lab_sees_what_is_there(name: str, tmp_path: Path) -> None:
     assert text.count("<svg") >= len(lab.plotted)
     for run in results["runs"]:
         assert run["arm"] == NULL or set(dict.fromkeys(n for n, _, _ in lab.plotted)) <= run["curves"].keys()
+    assert other_than_in_the_course(lab, results["runs"]) == []
+
+
+# Times are the machine's own.
+TIMED = ("cpu_ms", "wall_ms", "cpu_us")
+
+
+def settled(verdict: Verdict) -> bool:
+    """Whether the interval ends clear of where the word changes, by a tenth of its width: else a last digit decides."""
+    low, high = verdict.estimate.low, verdict.estimate.high
+    edges = verdict.bounds or ((1.0,) if verdict.ratio else (0.0,))
+    clear = 0.1 * (high - low)
+    return not any(0 < abs(end - edge) <= clear for end in (low, high) for edge in edges)
+
+
+def other_than_in_the_course(lab: Lab, runs: list[dict[str, Any]]) -> list[str]:
+    """Verdicts of fresh runs that are others than those of the course's runs, of the same pairs."""
+    file = COURSE / f"{lab.name}.json"
+    if not file.exists():
+        return []
+    pairs = {run["number"] for run in runs}
+    kept = [run for run in json.loads(file.read_text(encoding="utf-8"))["runs"] if run["number"] in pairs]
+    return [
+        f"{there.about}, {there.outcome}: {there.words} in the course, {here.words} here"
+        for there, here in zip(judge(lab, kept), judge(lab, runs), strict=True)
+        if there.outcome not in TIMED and settled(there) and there.words != here.words
+    ]
+
+
+def test_a_verdict_that_is_another_one_than_the_courses_is_found():
+    lab = load("labels")
+    runs = json.loads((COURSE / "labels.json").read_text(encoding="utf-8"))["runs"]
+    assert other_than_in_the_course(lab, runs) == []
+    turned = [
+        {**run, "outcomes": {n: -v for n, v in run["outcomes"].items()}} if run["arm"] == "unshifted" else run
+        for run in runs
+    ]
+    found = other_than_in_the_course(lab, turned)
+    assert found == ["unshifted against right, val_loss: higher in the course, lower here"]
 
 
 def words_of(lab: Lab, folder: Path, seeds: int = 3) -> dict[tuple[str, str, str | None], str]:

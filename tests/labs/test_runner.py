@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from babygpt.errors import InputError, NotFiniteError, RecipeError
 from babygpt.labs.catalog import NAMES, check_name, load
 from babygpt.labs.framework import NULL, SCALES, Arm, Claim, Contrast, Lab, Measured, Outcome, Setting
 from babygpt.labs.page import describe
-from babygpt.labs.plots import Interval, Line, curves, intervals
+from babygpt.labs.plots import Interval, Line, curves, intervals, to_file, to_html
 from babygpt.labs.runner import run_lab
 from babygpt.labs.verdicts import judge
 
@@ -240,26 +242,44 @@ def test_a_verdict_in_a_line(tmp_path):
 
 
 def points_of(svg: str) -> list[list[tuple[float, float]]]:
-    import re
-
     every = re.findall(r'<polyline class="line c\d" points="([^"]*)"', svg)
     return [[tuple(map(float, p.split(","))) for p in line.split()] for line in every]
 
 
 def test_curves_lie_where_their_numbers_say():
-    svg = curves([Line("a", [(0, 1), (5, 2), (10, 3)]), Line("b", [(0, 3), (10, math.nan)])], "t", "x", "y")
+    figure = curves(
+        [Line("a", [(0, 1), (5, 2), (10, 3)]), Line("b", [(0, 3), (10, math.nan)])], "t", "x", "y"
+    )
+    svg = to_html(figure)
     (x0, y0), (x1, y1), (x2, y2) = points_of(svg)[0]
     assert (x1 - x0, y0 - y1) == pytest.approx((x2 - x1, y1 - y2), abs=0.2)  # SVG's y goes down
     assert y0 > y2
     assert points_of(svg)[1] == [(x0, y2)]
-    assert curves([Line("a", [])], "t", "x", "y") == ""
+    assert curves([Line("a", [])], "t", "x", "y") is None
+    assert to_html(None) == ""
     assert "nan" not in svg
+    # Where the marks stand the numbers are: those of y are written at its height, a little below for the letters.
+    heights = {
+        float(text): float(y) - 4
+        for y, text in re.findall(r'<text x="59" y="([\d.]+)" text-anchor="end">([\d.]+)<', svg)
+    }
+    assert (heights[1], heights[2], heights[3]) == pytest.approx((y0, y1, y2), abs=0.2)
+
+
+def test_a_figure_is_a_file_that_any_reader_of_xml_takes():
+    figure = curves([Line(HOSTILE, [(0, 1), (5, 2)]), Line("b", [(0, 3), (5, 1)])], HOSTILE, "x", "y")
+    assert figure is not None
+    tree = ElementTree.fromstring(to_file(figure))
+    assert tree.tag == "{http://www.w3.org/2000/svg}svg"
+    words = ["".join(element.itertext()) for element in tree.iter("{http://www.w3.org/2000/svg}text")]
+    assert words.count(HOSTILE) == 2  # the title and the legend
+    assert "var(" not in to_file(figure), "a file has no page to take colours from"
 
 
 def test_an_interval_that_is_none_is_left_out():
     rows = [Interval("a", 1, 0.5, 1.5), Interval("b", math.nan, math.nan, math.nan)]
-    assert intervals(rows, "t", 0.0).count("<circle") == 1
-    assert intervals(rows[1:], "t", 0.0) == ""
+    assert to_html(intervals(rows, "t", 0.0)).count("<circle") == 1
+    assert intervals(rows[1:], "t", 0.0) is None
 
 
 # -- the verb --------------------------------------------------------------------------------------------------------
@@ -270,6 +290,7 @@ def test_the_list_has_every_lab_with_its_cost(capsys):
     out = capsys.readouterr().out
     for name in NAMES:
         assert any(line.startswith(f"{name} ") and "runs" in line for line in out.splitlines())
+    assert max(map(len, out.splitlines())) <= 80
     assert main(["lab", "--list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["labs"]
     assert [each["name"] for each in listed] == list(NAMES)

@@ -8,16 +8,15 @@ from html import escape
 from typing import Any
 
 from babygpt.labs.framework import NULL, Lab
-from babygpt.labs.plots import STYLE, Interval, Line, curves, intervals
+from babygpt.labs.plots import STYLE, Interval, Line, curves, intervals, to_html
 from babygpt.labs.verdicts import Verdict
 from babygpt.pages import page, table
 
-__all__ = ["describe", "lab_page", "number_of"]
+__all__ = ["describe", "interval_row", "lab_page", "mean_of", "number_of", "verdict_rows"]
 
 _STYLE = STYLE + (
-    ".wide { overflow-x: auto; } .wide th, .wide td { white-space: nowrap; padding: .25rem 1rem .25rem 0; width:"
-    " auto; }"
-    " .wide td:last-child { white-space: normal; min-width: 9rem; } figure { margin: 1rem 0; }"
+    ".wide { overflow-x: auto; } .wide th, .wide td { white-space: normal; vertical-align: top;"
+    " padding: .25rem 1rem .25rem 0; width: auto; min-width: 6rem; } figure { margin: 1rem 0; }"
     " @media (max-width: 40rem) { .wide th, .wide td { display: table-cell; } }"
 )
 
@@ -55,7 +54,12 @@ def lab_page(lab: Lab, results: Mapping[str, Any], verdicts: Sequence[Verdict]) 
         f"<p><code>babygpt lab {escape(lab.name)} --scale {escape(results['scale'])} --seeds {seeds}</code>,"
         f" {results['cpu_seconds']:,.0f} CPU seconds here. Every run with its settings stands in"
         " <code>results.json</code>.</p>",
-        table([(f"{name} version", version) for name, version in results["versions"].items()]),
+        table(
+            [
+                ("machine", results["machine"]),
+                *((f"{name} version", version) for name, version in results["versions"].items()),
+            ]
+        ),
     ]
     return page(f"Lab: {lab.name}", parts, _STYLE)
 
@@ -76,31 +80,50 @@ def number_of(verdict: Verdict) -> str:
     return shown if math.isnan(found.low) else f"{shown} [{found.low:{sign}.4g}, {found.high:{sign}.4g}]"
 
 
-def _verdicts(lab: Lab, verdicts: Sequence[Verdict]) -> str:
-    rows = [["comparison or claim", "of", "mean [95 % interval]", "verdict"]]
+def verdict_rows(lab: Lab, verdicts: Iterable[Verdict]) -> list[list[str]]:
+    """Verdicts as rows of a table, the first its heads."""
+    rows = [["comparison or claim", "verdict", "mean [95 % interval]", "of"]]
     for verdict in verdicts:
         about = verdict.about
         if verdict.bounds is not None:
-            low, high = verdict.bounds
-            about = f"claim: {about} (holds from {low:g} to {high:g})"
-        rows.append([about, lab.outcome(verdict.outcome).about, number_of(verdict), verdict.words])
-    return _grid(rows)
+            about = f"claim: {about} (holds {_in_words(*verdict.bounds)})"
+        rows.append([about, verdict.words, number_of(verdict), lab.outcome(verdict.outcome).about])
+    return rows
+
+
+def _in_words(low: float, high: float) -> str:
+    if math.isinf(low):
+        return f"up to {high:g}"
+    return f"from {low:g}" + ("" if math.isinf(high) else f" to {high:g}")
+
+
+def interval_row(verdict: Verdict) -> Interval:
+    """A comparison as a row of a figure."""
+    label = (
+        "null comparison"
+        if verdict.arm == NULL
+        else f"{verdict.arm} {'/' if verdict.ratio else '-'} {verdict.against}"
+    )
+    return Interval(label, verdict.estimate.mean, verdict.estimate.low, verdict.estimate.high)
+
+
+def mean_of(runs: Iterable[Mapping[str, Any]], arm: str, outcome: str) -> str:
+    """The mean of an outcome over an arm's runs that gave a number."""
+    values = (run["outcomes"][outcome] for run in runs if run["arm"] == arm)
+    known = [v for v in values if v is not None and math.isfinite(v)]
+    return f"{sum(known) / len(known):.4g}" if known else "no number"
+
+
+def _verdicts(lab: Lab, verdicts: Sequence[Verdict]) -> str:
+    return _grid(verdict_rows(lab, verdicts))
 
 
 def _pictures(lab: Lab, verdicts: Sequence[Verdict]) -> Iterator[str]:
     for outcome in lab.outcomes:
         found = [v for v in verdicts if v.outcome == outcome.name and v.bounds is None]
-        rows = [
-            Interval(
-                "null comparison" if v.arm == NULL else f"{v.arm} - {v.against}",
-                v.estimate.mean,
-                v.estimate.low,
-                v.estimate.high,
-            )
-            for v in found
-        ]
+        rows = [interval_row(v) for v in found]
         kind = "ratio" if outcome.ratio else "difference"
-        yield intervals(rows, f"{outcome.about}: {kind}", 1.0 if outcome.ratio else 0.0)
+        yield to_html(intervals(rows, f"{outcome.about}: {kind}", 1.0 if outcome.ratio else 0.0))
 
 
 def _curves(lab: Lab, runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -110,7 +133,7 @@ def _curves(lab: Lab, runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             for run in runs
             if run["arm"] != NULL and name in run["curves"]
         ]
-        yield curves(lines, name.replace("_", " "), x_label, y_label)
+        yield to_html(curves(lines, name.replace("_", " "), x_label, y_label))
 
 
 def _tables(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -129,14 +152,8 @@ def _tables(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _means(lab: Lab, runs: Sequence[Mapping[str, Any]]) -> str:
     rows = [["arm", *(o.about for o in lab.outcomes)]]
     for arm in [*(a.name for a in lab.arms), NULL]:
-        mine = [run["outcomes"] for run in runs if run["arm"] == arm]
-        rows.append([arm, *(_mean(o[outcome.name] for o in mine) for outcome in lab.outcomes)])
+        rows.append([arm, *(mean_of(runs, arm, outcome.name) for outcome in lab.outcomes)])
     return _grid(rows)
-
-
-def _mean(values: Iterable[float | None]) -> str:
-    known = [v for v in values if v is not None and math.isfinite(v)]
-    return f"{sum(known) / len(known):.4g}" if known else "no number"
 
 
 def _grid(rows: Sequence[Sequence[str]]) -> str:

@@ -21,6 +21,7 @@ from babygpt.labs.trials import Trial, curves_of, trial
 __all__ = ["LAB", "AsPrinted"]
 
 _WINDOWS = 128
+_VALIDATIONS = 8
 
 
 class AsPrinted(BabyGPT):
@@ -68,9 +69,9 @@ def run(setting: Setting) -> Measured:
                 before.module.model.save_pretrained(made.folder)
             made = replace(made, module=AsPrinted(str(made.folder), lr=setting.lr / 10, seed=setting.seed))
         first = read(made, setting.variant)
-        fitted = made.fit()
+        fitted = made.fit(validate_every=max(1, setting.steps // _VALIDATIONS))
         outcomes = {"perplexity": read(made, setting.variant), "start": first / setting.vocab}
-    return Measured(outcomes, curves_of(fitted, "train_loss"))
+    return Measured(outcomes, curves_of(fitted, "val_perplexity"))
 
 
 LAB = Lab(
@@ -105,4 +106,5 @@ LAB = Lab(
         ),
     ),
     run=run,
+    plotted=(("val_perplexity", "step", "perplexity"),),
 )

@@ -27,7 +27,7 @@ from babygpt.files import make_folder, write_json_atomic, write_text_atomic
 from babygpt.labs.framework import Lab, Measured, Scale, Setting
 from babygpt.labs.page import lab_page
 from babygpt.labs.verdicts import judge
-from babygpt.machine import installed_versions
+from babygpt.machine import cpu_name, installed_versions, usable_cores
 from babygpt.untrusted import read_json
 
 __all__ = ["PAGE", "RESULTS", "run_lab"]
@@ -109,6 +109,7 @@ def _finish(lab: Lab, scale: Scale, pairs: int, runs: list[dict[str, Any]], out:
         "scale": scale.name,
         "seeds": pairs,
         "versions": installed_versions(),
+        "machine": f"{cpu_name()}, {usable_cores()} cores",
         "cpu_seconds": round(sum(run["cpu_seconds"] for run in runs), 1),
         "verdicts": [asdict(verdict) for verdict in verdicts],
         "runs": runs,

@@ -22,10 +22,10 @@ from babygpt import BabyGPT, LLMDataModule, fit
 from babygpt.labs.framework import Measured, Setting
 from babygpt.training.fit import Fitted
 
-__all__ = ["Trial", "curves_of", "last_loss", "measured", "trial"]
+__all__ = ["POSITIONS", "Trial", "curves_of", "last_loss", "measured", "trial"]
 
 _HEAD_WIDTH = 32
-_POSITIONS = 512
+POSITIONS = 512
 _INITIAL = 0.5
 _LAST_SHARE = 0.1
 
@@ -101,7 +101,7 @@ def _write_model(setting: Setting, folder: Path) -> None:
     """A GPT-2 whose weights are a function of the setting's shape and seed."""
     config = GPT2Config(
         vocab_size=setting.vocab,
-        n_positions=_POSITIONS,
+        n_positions=POSITIONS,
         n_embd=setting.width,
         n_layer=setting.layers,
         n_head=setting.width // _HEAD_WIDTH,

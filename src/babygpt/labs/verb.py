@@ -66,20 +66,16 @@ class LabList:
     def lines(self) -> list[str]:
         """For people."""
         width = max(len(each["name"]) for each in self.labs)
-        scales = list(self.labs[0]["cost"])
-        lines = [f"{'lab':<{width}}  {'':<72}  " + "  ".join(f"{scale:>20}" for scale in scales)]
+        lines = []
         for each in self.labs:
-            costs = "  ".join(f"{_in_words(each['cost'][scale]):>20}" for scale in scales)
-            lines.append(f"{each['name']:<{width}}  {each['line']:<72}  {costs}")
-        return [
-            *lines,
-            "",
-            "Cost: runs, and the TFLOP of all of them (6 x parameters x tokens).",
-        ]
+            runs = next(iter(each["cost"].values()))["runs"]
+            work = ", ".join(f"{scale} {_short(cost['tflop'])}" for scale, cost in each["cost"].items())
+            lines += [f"{each['name']:<{width}}  {runs} runs; TFLOP: {work}", f"  {each['line']}", ""]
+        return [*lines, "TFLOP: what all runs of a scale take, 6 x parameters x tokens. Small: minutes."]
 
 
-def _in_words(cost: dict[str, float]) -> str:
-    return f"{cost['runs']} runs, {cost['tflop']:,.3g}"
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def lab(settings: LabSettings) -> LabResult | LabList:
