@@ -178,7 +178,7 @@ def view_on(files: Any, *, terminal: bool, total: int = 10) -> tuple[ProgressVie
 def test_plain_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr("babygpt.training.callbacks.time.monotonic", lambda: clock[0])
-    record = {"train_loss": 3.25, "tokens_per_second": 1234.5}
+    record = {"train_loss": 3.25, "tokens_per_second": 1234.5, "targets": 2469}
     validated = {"step": 2, "val_loss": 2.0, "val_perplexity": 7.389, "val_bits_per_byte": 1.25}
     files: Any = SimpleNamespace(last_record=record, validations=[validated])
     view, out = view_on(files, terminal=False)
@@ -191,6 +191,7 @@ def test_plain_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch)
     view.sample(2, "def ", "f[x](y):\n    pass")
     view.on_train_end(trainer_at(4), None)
     assert out.getvalue().splitlines() == [
+        "speed: 1,234 tokens/s, 2 s a step (measured); 18 s of training left",
         "step       1/10  loss 3.250  1,234 tok/s  0:54 left",
         "validation at step       2: loss 2.0000  perplexity 7.39  bits per byte 1.250",
         "step       3/10  loss 3.250  val ppl 7.4  1,234 tok/s  0:42 left",
@@ -210,7 +211,7 @@ def test_a_loss_that_is_no_number_says_so(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_bar_on_a_terminal_ends_even_after_a_failure() -> None:
     files: Any = SimpleNamespace(
-        last_record={"train_loss": 3.25, "tokens_per_second": 99.0}, validations=deque()
+        last_record={"train_loss": 3.25, "tokens_per_second": 99.0, "targets": 99}, validations=deque()
     )
     view, out = view_on(files, terminal=True)
     view.on_train_start(trainer_at(4), None)
