@@ -30,7 +30,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from architectures import save_tiny
-from babygpt import checks
+from babygpt import checks, planner
 from babygpt.doctor import devices, network, numerics, own, places, probe, system, verb
 from babygpt.doctor.findings import Diagnosis, Finding
 from babygpt.machine_settings import DoctorSettings
@@ -442,7 +442,7 @@ def not_a_number(shop: Workshop, patch: Patch) -> DoctorSettings:
 
 
 def no_memory(shop: Workshop, patch: Patch) -> DoctorSettings:
-    patch.setattr(own, "memory_available", lambda device: 10**5)
+    patch.setattr(planner, "memory_available", lambda device: 10**5)
     return shop.settings
 
 
@@ -463,7 +463,7 @@ RECIPES: dict[str, tuple[Callable[[Workshop, Patch], DoctorSettings], str, str]]
     "no such folder": (
         lambda shop, patch: replace(shop.settings, model=ModelRecipe(name="./no-folder")), "no-folder", "",
     ),
-    "too large for the memory": (no_memory, "GiB are predicted", "smaller"),
+    "too large for the memory": (no_memory, "this does not fit", "smaller"),
     "no room for checkpoints": (no_room, "is free", "another disk"),
 }  # fmt: skip
 

@@ -102,7 +102,7 @@ def _planned(
     planned = planner.resolve_plan(settings.machine, facts, recipe, config)
     plan = planned.plan
     said = f"{parameters:,} parameters, {memory_words(planned)}"
-    if planned.memory.needed > planned.available:
+    if not planned.fits:
         mend = "Give a smaller model, data.block or machine.micro_batch, or machine.activation_checkpointing true"
         found = [fault("plan", said, mend)]
     else:
