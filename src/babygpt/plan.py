@@ -10,13 +10,13 @@ Cost: building the model, and about six seconds of steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
 
-from babygpt import planner
+from babygpt import budgets, planner
 from babygpt.data.module import LLMDataModule
 from babygpt.machine import MachineFacts, MachinePlan, detect, memory_available
 from babygpt.machine_settings import PlanSettings
@@ -25,14 +25,9 @@ from babygpt.model.cost import MemoryParts, memory_bytes, model_cost
 from babygpt.prepare import PreparationView
 from babygpt.recipe import Recipe
 from babygpt.terminal import aligned
-from babygpt.training.start import (
-    SAVED_COPIES,
-    build_data,
-    build_module,
-    config_of,
-    require_full_steps,
-    resolved,
-)
+from babygpt.training import dial
+from babygpt.training.parts import build_data, build_module, config_of, require_full_steps, resolved
+from babygpt.training.start import SAVED_COPIES
 
 __all__ = ["Alternative", "PlanResult", "plan"]
 
@@ -85,6 +80,7 @@ class PlanResult:
         disk_bytes: of those that are kept at a time.
         kilowatt_hours: of all devices; None where their power is not known.
         price: of all devices; None where no price is given.
+        expected: the loss to be reached, in words, or why there is none to tell.
         assumptions: of what was not measured.
         alternatives: smaller plans, where this one does not fit.
     """
@@ -109,6 +105,7 @@ class PlanResult:
     disk_bytes: int
     kilowatt_hours: float | None
     price: float | None
+    expected: str
     assumptions: tuple[str, ...]
     alternatives: tuple[Alternative, ...]
 
@@ -132,6 +129,7 @@ class PlanResult:
                 f"{self.tokens_per_second:,.0f} tokens/s, {self.step_seconds:.3g} s a step ({self._origin()})",
             ),
             ("time", f"{_time(self.seconds)} of training"),
+            ("expected", self.expected),
             (
                 "disk",
                 f"{_size(self.disk_bytes)}: {SAVED_COPIES} checkpoints of {_size(self.checkpoint_bytes)}",
@@ -168,7 +166,9 @@ def plan(settings: PlanSettings) -> PlanResult:
     other = settings.machine.other
     facts = detect() if other is None else other.facts
     available = memory_available if other is None else lambda device: other.gpu.memory
-    recipe, data = _resolved(settings.recipe, facts)
+    room = planner.SHARE_OF_MEMORY * available(facts.device_for(settings.machine.request.device))
+    notes: list[str] = []
+    recipe, data = _resolved(settings, facts, room, notes.append)
     config = config_of(recipe, data)
     planned = planner.resolve_plan(settings.machine.request, facts, recipe, config, available)
     cost, free = model_cost(config), available(planned.plan.device)
@@ -184,7 +184,8 @@ def plan(settings: PlanSettings) -> PlanResult:
         else _assumed(flops * tokens, planned.plan, data, other)
     )
     batches = len(data.validation.rows(planned.plan.micro_batch, 0, 1))
-    steps = planner.resolve_steps(recipe, data.plan, batches, seconds).budget.steps or 0
+    recipe = budgets.resolve_steps(recipe, data.plan, batches, seconds, float(flops) * tokens)
+    steps = recipe.budget.steps or 0
     training = steps * seconds.step
     watts = settings.watts if other is None else settings.watts or other.gpu.watts * planned.plan.devices
     one = _BYTES_OF_A_CHECKPOINT * cost.parameters
@@ -193,7 +194,7 @@ def plan(settings: PlanSettings) -> PlanResult:
         parameters=cost.parameters,
         machine=facts.describe() if other is None else f"{other.count} x {other.gpu.name}",
         plan=planned.plan,
-        reasons=planned.reasons,
+        reasons=(*notes, *planned.reasons),
         memory=planned.memory,
         memory_available=free,
         fits=planned.memory.total <= room,
@@ -209,6 +210,7 @@ def plan(settings: PlanSettings) -> PlanResult:
         disk_bytes=SAVED_COPIES * one,
         kilowatt_hours=None if watts is None else watts * training / 3.6e6,
         price=None if settings.price_per_hour is None else settings.price_per_hour * training / 3600,
+        expected=dial.expected(recipe, data),
         assumptions=tuple(_assumptions(other)),
         alternatives=tuple(_alternatives(planned.plan, recipe, config, room)),
     )
@@ -225,12 +227,16 @@ def _assumed(flops: int, plan: MachinePlan, data: LLMDataModule, other: Machine)
     return planner.StepTime(step, step * _FORWARD_SHARE / data.plan.micro_batches)
 
 
-def _resolved(recipe: Recipe, facts: MachineFacts) -> tuple[Recipe, LLMDataModule]:
+def _resolved(
+    settings: PlanSettings, facts: MachineFacts, room: float, note: Callable[[str], None]
+) -> tuple[Recipe, LLMDataModule]:
     """The recipe as a run there would begin with it, and its data."""
-    recipe = planner.with_model(recipe, facts)
     with PreparationView(Console(stderr=True)) as progress:
-        data = build_data(recipe, batch_size=1, progress=progress)
+        data = build_data(dial.provisional(settings.recipe), batch_size=1, progress=progress)
         data.prepare_data()
+    other, request = settings.machine.other, settings.machine.request
+    pace = dial.timed_here(request, facts, data, note) if other is None else dial.assumed_on(other, request)
+    recipe = dial.with_size(settings.recipe, data, pace, room, note)
     return resolved(recipe, data, planner.parameters_of(config_of(recipe, data))), data
 
 

@@ -1,8 +1,8 @@
 """Recipe + machine facts -> a resolved recipe and the plan of this computer, each choice with its reason.
 
 The recipe is resolved first, from the model and the data alone wherever that is possible; the plan never changes it.
-Only two choices of the recipe look at the machine, and both are written down resolved: the model of a run that names
-none, and the steps that a budget in minutes buys here.
+What of the recipe looks at the machine is written down resolved: the steps that a budget in minutes buys
+(`budgets`), and the model of a run that names none (`training.dial`).
 """
 
 from __future__ import annotations
@@ -17,42 +17,32 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from babygpt.data.batches import BatchPlan
-from babygpt.errors import MachineError, RecipeError
+from babygpt.errors import MachineError
 from babygpt.machine import MachineFacts, MachinePlan, MachineRequest, memory_available
 from babygpt.model.attention import model_inputs
 from babygpt.model.cost import MemoryParts, memory_bytes, model_cost
 from babygpt.model.loss import find_head, sum_nll
 from babygpt.optim.groups import parameter_groups
 from babygpt.optim.optimizers import OPTIMIZERS, build_optimizer
-from babygpt.recipe import Budget, Recipe
+from babygpt.recipe import Recipe
 
 __all__ = [
     "SHARE_OF_MEMORY",
     "Planned",
     "StepTime",
-    "choose_model",
     "measure_step",
     "resolve_plan",
     "resolve_recipe",
-    "resolve_steps",
     "should_checkpoint_activations",
-    "with_model",
 ]
 
-# Presets by device: the largest that learns something to look at in the default three minutes.
-_MODEL_FOR = {"cpu": "preset:llama-5m", "mps": "preset:gpt2-11m", "cuda": "preset:gpt2-124m"}
-_DEFAULT_MINUTES = 3.0
 SHARE_OF_MEMORY = 0.7
 # A micro-batch of more tokens than this no longer gains on a CPU, whose caches it leaves.
 _CPU_TOKENS = 4096
-_VALIDATIONS = 8
 # Processes that work together can be tried on any computer, however few cores it has.
 _PROCESSES_ANYWHERE = 2
-# Steps that are timed: as many as fit into the seconds, in these bounds; other work on the machine comes in bursts.
-_MEASURED_STEPS, _MEASURED_SECONDS = (3, 12), 6.0
-# Of the time that a budget in minutes leaves to training; the rest covers what the short measurement did not see.
-_SAFETY = 0.97
+# Steps that are timed, at least and at most, and the seconds that end it between; other work comes in bursts.
+_MEASURED = (3, 12, 6.0)
 
 
 @dataclass(frozen=True)
@@ -81,17 +71,6 @@ class StepTime:
 
     step: float
     forward: float
-
-
-def choose_model(name: str, facts: MachineFacts) -> str:
-    """The model of a run: as named, or the preset for this kind of device."""
-    return _MODEL_FOR[facts.device] if name == "auto" else name
-
-
-def with_model(recipe: Recipe, facts: MachineFacts) -> Recipe:
-    """The recipe with the model that a run on this computer takes."""
-    name = choose_model(recipe.model.name, facts)
-    return replace(recipe, model=replace(recipe.model, name=name))
 
 
 def resolve_recipe(
@@ -135,54 +114,6 @@ def _rate_from_scratch(optimizer: str, parameters: int) -> float:
     if optimizer == "muon":
         return min(9e-3, 1.2e-3 * math.pow(share, 0.64))
     return min(4e-3, 6e-4 * math.sqrt(share))
-
-
-def resolve_steps(
-    recipe: Recipe, layout: BatchPlan, validation_batches: int, seconds: StepTime | None
-) -> Recipe:
-    """Turns the budget into steps, and what follows from it.
-
-    Args:
-        recipe: resolved but for budget and validation.
-        layout: the steps' windows, for their token counts.
-        validation_batches: micro-batches of one validation.
-        seconds: measured, for a budget in minutes.
-
-    Raises:
-        RecipeError: the budget buys no step.
-    """
-    budget, validations = recipe.budget, _VALIDATIONS + 1
-    if budget.steps is not None:
-        steps = budget.steps
-    elif budget.tokens is not None:
-        steps = max(1, math.ceil(budget.tokens / max(1, layout.step_targets(0))))
-    elif budget.epochs is not None:
-        steps = max(1, round(budget.epochs * layout.order.steps_per_epoch))
-    else:
-        assert seconds is not None, "a budget in minutes is measured first"
-        minutes = budget.minutes if budget.minutes is not None else _DEFAULT_MINUTES
-        training = 60 * minutes * _SAFETY - validations * validation_batches * seconds.forward
-        steps = int(training / seconds.step)
-        if steps < 1:
-            raise RecipeError(
-                f"{minutes:g} minutes are too short: a step takes {seconds.step:.2f} s and the validations"
-                f" {validations * validation_batches * seconds.forward:.0f} s",
-                where="budget.minutes",
-                hint="Give more minutes, or a smaller model",
-            )
-    every = recipe.validate.every_steps
-    return replace(
-        recipe,
-        budget=Budget(steps=steps),
-        validate=replace(
-            recipe.validate, every_steps=math.ceil(steps / _VALIDATIONS) if every == "auto" else every
-        ),
-    )
-
-
-def needs_measuring(budget: Budget) -> bool:
-    """Whether the budget is given in minutes, or not at all."""
-    return budget.steps is None and budget.tokens is None and budget.epochs is None
 
 
 def should_checkpoint_activations(
@@ -314,6 +245,7 @@ def measure_step(
     plan: MachinePlan,
     micro_batches: int,
     optimizer_name: str,
+    bounds: tuple[int, int, float] = _MEASURED,
 ) -> StepTime:
     """Times a few real optimiser steps on this machine and puts the weights back, bit for bit.
 
@@ -323,6 +255,7 @@ def measure_step(
         plan: device and precision.
         micro_batches: of one optimiser step.
         optimizer_name: `adamw` or `muon`.
+        bounds: steps that are timed, at least and at most, and the seconds that end it between.
     """
     device = torch.device(plan.device)
     before = {k: v.detach().clone() for k, v in model.state_dict().items()}
@@ -346,9 +279,9 @@ def measure_step(
         optimizer.zero_grad()
 
     step(0)
-    least, most = _MEASURED_STEPS
+    least, most, enough = bounds
     seconds: list[float] = []
-    while len(seconds) < least or (len(seconds) < most and sum(seconds) < _MEASURED_SECONDS):
+    while len(seconds) < least or (len(seconds) < most and sum(seconds) < enough):
         seconds.append(_timed(lambda: step(1 + len(seconds)), device))
     with torch.no_grad():
         forward = _timed(lambda: micro(0), device)

@@ -45,10 +45,11 @@ from babygpt.training.guards import SignalGuard, requeue, slurm_job
 from babygpt.training.health_watch import HealthWatch
 from babygpt.training.memory import is_out_of_memory
 from babygpt.training.module import BabyGPT
+from babygpt.training.parts import first_words
 from babygpt.training.resume import resume
 from babygpt.training.saving import RunCheckpoints, SavePlan, settle
 from babygpt.training.spikes import MOST_ROLLBACKS, read_rollbacks
-from babygpt.training.start import Run, begin, first_words, go_back, pieces, reopen, shrink
+from babygpt.training.start import Run, begin, go_back, pieces, reopen, shrink
 from babygpt.training.watchdog import Watchdog
 from babygpt.training.writer import BackgroundWriter
 from babygpt.untrusted import shown

@@ -1,0 +1,273 @@
+"""The model of a run that names none: the size of its family with which the budget reaches the lowest loss.
+
+1. Data are prepared first: tokenizer and windows are the same for every size (`provisional`).
+2. What a budget buys of each size is arithmetic for operations and tokens. For minutes a size is timed on this
+   computer, the others follow from their operations, and the best is timed in turn, until the best is a timed one.
+3. The scaling law (`scaling`) says which of them ends with the lowest loss. The recipe then names it, so that another
+   computer trains the same.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from babygpt import planner
+from babygpt.budgets import VALIDATIONS, minutes_of, needs_measuring, seconds_for_steps
+from babygpt.data.module import LLMDataModule
+from babygpt.machine import MachineFacts, MachinePlan, MachineRequest
+from babygpt.machines import ASSUMED_SHARE, Machine
+from babygpt.model.cost import memory_bytes, model_cost
+from babygpt.model.load import load_config
+from babygpt.presets import is_sized, sized
+from babygpt.recipe import Recipe, differences
+from babygpt.scaling import LAW, Choice, Size, best_for_tokens, best_size, worth
+from babygpt.training.parts import build_data, build_module, config_of, resolved
+
+__all__ = ["Pace", "assumed_on", "expected", "pace_of", "provisional", "search", "timed_here", "with_size"]
+
+# Width and depth of the sizes to choose from, each about 1.6 times as large as the one before.
+_SHAPES = (
+    (64, 2), (96, 3), (128, 4), (192, 4), (256, 4), (320, 5), (384, 6), (512, 8), (640, 10), (768, 12), (1024, 16)
+)  # fmt: skip
+_PROVISIONAL = sized(256, 4)
+# Where timing begins: small, so that it costs little.
+_FIRST = 2
+# Of the runs that the law was fitted on.
+_BLOCK = 128
+# A size is timed for a step or two, and the one that is taken again, longer.
+_TIMED = (1, 3, 1.5)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a size takes on a computer.
+
+    Args:
+        token: seconds of training for each token.
+        validating: seconds of all validations of a run.
+    """
+
+    token: float
+    validating: float
+
+
+def provisional(recipe: Recipe) -> Recipe:
+    """The recipe with a model to prepare its data for, where it leaves the model to us."""
+    name = recipe.model.name
+    return _named(recipe, _PROVISIONAL if name == "auto" else name)
+
+
+def with_size(
+    recipe: Recipe,
+    data: LLMDataModule,
+    time_it: Callable[[Recipe], Pace],
+    room: float,
+    say: Callable[[str], None],
+    since: float | None = None,
+) -> Recipe:
+    """The recipe with its model named: as it is, or the size that the budget is best spent on.
+
+    Args:
+        recipe: as given.
+        data: prepared for `provisional(recipe)`.
+        time_it: a recipe that names its model, on the computer in question.
+        room: bytes that a step may take there.
+        say: tells what was chosen, and why.
+        since: `time.monotonic()` when the data were prepared; None counts no time against the budget.
+    """
+    if recipe.model.name != "auto":
+        return recipe
+    distinct = data.prepared.train.num_tokens
+    sizes = _sizes(recipe, data, room)
+    budget = recipe.budget
+    if needs_measuring(budget):
+        unit = f"{minutes_of(budget):g} minutes"
+
+        def bought(pace: Pace) -> float:
+            gone = 0.0 if since is None else time.monotonic() - since
+            return seconds_for_steps(budget, gone, pace.validating) / pace.token
+
+        choice = search(sizes, lambda s: time_it(_named(recipe, s.name)), bought, distinct)
+    elif budget.flops is not None:
+        flops, unit = budget.flops, f"{budget.flops:.3g} operations"
+        choice = best_size(sizes, lambda size: flops / size.flops_per_token, distinct)
+    else:
+        tokens = _tokens(recipe, data)
+        choice, unit = best_for_tokens(sizes, tokens, distinct), f"{tokens:,.0f} tokens"
+    say(f"model: {choice.size.name} by the scaling law: {_reason(choice, unit, distinct)}")
+    return _named(recipe, choice.size.name)
+
+
+def _named(recipe: Recipe, name: str) -> Recipe:
+    return replace(recipe, model=replace(recipe.model, name=name))
+
+
+def _sizes(recipe: Recipe, data: LLMDataModule, room: float) -> list[Size]:
+    """Those that fit into memory one window at a time; the smallest in any case."""
+    found = []
+    for shape in _SHAPES:
+        name = sized(*shape)
+        config = config_of(_named(recipe, name), data)
+        needed = memory_bytes(config, 1, data.block, checkpointing=False, bf16=False).total
+        if needed <= room or not found:
+            cost = model_cost(config)
+            found.append(Size(name, cost.parameters, cost.flops_per_token(data.block)))
+    return found
+
+
+def _tokens(recipe: Recipe, data: LLMDataModule) -> float:
+    """Of a budget in tokens, epochs or steps."""
+    budget, distinct = recipe.budget, data.prepared.train.num_tokens
+    if budget.tokens is not None:
+        return float(budget.tokens)
+    if budget.epochs is not None:
+        return budget.epochs * distinct
+    assert budget.steps is not None
+    step = resolved(provisional(recipe), data, 0).data.global_batch_size
+    return float(budget.steps * int(step) * data.block)
+
+
+def _reason(choice: Choice, unit: str, distinct: int) -> str:
+    said = f"{unit} train it on {choice.tokens:,.0f} tokens" if "tokens" not in unit else f"{unit} suit it"
+    passes = choice.tokens / distinct
+    if passes > 1:
+        counted = worth(choice.tokens, distinct)
+        said += f", {passes:.1f} times the text, counted as {counted:,.0f}"
+    return said
+
+
+# -- on this computer ------------------------------------------------------------------------------------------------
+
+
+def search(
+    sizes: Sequence[Size], time_it: Callable[[Size], Pace], bought: Callable[[Pace], float], distinct: float
+) -> Choice:
+    """The best of all sizes, of which as few as will do are timed.
+
+    Args:
+        sizes: the smallest first.
+        time_it: a size on this computer.
+        bought: tokens that the budget buys at a pace.
+        distinct: tokens of the text.
+    """
+    timed: dict[int, Pace] = {}
+    at = min(_FIRST, len(sizes) - 1)
+    while True:
+        timed[at] = time_it(sizes[at])
+        paces = {sizes[n].flops_per_token: pace for n, pace in timed.items()}
+        choice = best_size(sizes, lambda size, known=paces: bought(pace_of(size, known)), distinct)
+        at = sizes.index(choice.size)
+        if at in timed:
+            return choice
+
+
+def pace_of(size: Size, timed: Mapping[int, Pace]) -> Pace:
+    """Between timed sizes along a power of the operations, beyond them in proportion to these.
+
+    Args:
+        size: in question.
+        timed: by operations for each token.
+    """
+    known, flops = sorted(timed), size.flops_per_token
+    above = bisect.bisect_left(known, flops)
+    if above == len(known) or above == 0:
+        nearest = known[min(above, len(known) - 1)]
+        share = flops / nearest
+        return Pace(timed[nearest].token * share, timed[nearest].validating * share)
+    low, high = known[above - 1], known[above]
+    way = math.log(flops / low) / math.log(high / low)
+    return Pace(
+        *(
+            math.exp((1 - way) * math.log(a) + way * math.log(b))
+            for a, b in (
+                (timed[low].token, timed[high].token),
+                (timed[low].validating, timed[high].validating),
+            )
+        )
+    )
+
+
+def timed_here(
+    request: MachineRequest, facts: MachineFacts, data: LLMDataModule, say: Callable[[str], None]
+) -> Callable[[Recipe], Pace]:
+    """What times a recipe on this computer, by a step or two of its very model on its very data.
+
+    Args:
+        request: what the user asks of the machine.
+        facts: of this computer.
+        data: prepared.
+        say: tells each pace.
+    """
+
+    def time_it(recipe: Recipe) -> Pace:
+        config = config_of(recipe, data)
+        recipe = resolved(recipe, data, planner.parameters_of(config))
+        plan = planner.resolve_plan(request, facts, recipe, config).plan
+        parts = build_data(
+            recipe, plan.micro_batch, prepared_as=data.prepared.key, cache_gb=request.most_cached
+        )
+        parts.setup()
+        model = build_module(recipe, plan, parts).model
+        seconds = planner.measure_step(
+            model, parts.micro_batch, plan, parts.plan.micro_batches, recipe.optim.name, _TIMED
+        )
+        pace = Pace(
+            seconds.step / _step_tokens(recipe), VALIDATIONS * _batches(parts, plan) * seconds.forward
+        )
+        say(f"budget: {recipe.model.name} does {1 / pace.token:,.0f} tokens/s here")
+        return pace
+
+    return time_it
+
+
+def assumed_on(machine: Machine, request: MachineRequest) -> Callable[[Recipe], Pace]:
+    """The same of a computer that is not here: operations over the assumed share of its peak."""
+    devices = machine.count if request.devices == "auto" else request.devices
+
+    def time_it(recipe: Recipe) -> Pace:
+        flops = model_cost(load_config(recipe.model.name)).flops_per_token(_BLOCK)
+        return Pace(flops / (devices * machine.gpu.peak * ASSUMED_SHARE), 1e-9)
+
+    return time_it
+
+
+def _step_tokens(recipe: Recipe) -> int:
+    return int(recipe.data.global_batch_size) * int(recipe.data.block)
+
+
+def _batches(data: LLMDataModule, plan: MachinePlan) -> int:
+    return len(data.validation.rows(plan.micro_batch, 0, 1))
+
+
+# -- what to expect --------------------------------------------------------------------------------------------------
+
+
+def expected(recipe: Recipe, data: LLMDataModule) -> str:
+    """The loss that a run will reach, or why there is nothing to say of it.
+
+    Args:
+        recipe: resolved, its budget in steps.
+        data: prepared.
+    """
+    parameters = planner.parameters_of(config_of(recipe, data))
+    usual = planner.resolve_recipe(
+        Recipe(), model_name=recipe.model.name, parameters=parameters, block=_BLOCK
+    )
+    usual = replace(usual, budget=recipe.budget, validate=recipe.validate, seed=recipe.seed)
+    others = [each.split(":")[0] for each in differences(usual, recipe)]
+    if not is_sized(recipe.model.name):
+        others.insert(0, "model.name")
+    if others:
+        verb = "differ" if len(others) > 1 else "differs"
+        return f"no loss is foretold: the scaling law holds for the default recipe, and {', '.join(others)} {verb}"
+    distinct = data.prepared.train.num_tokens
+    assert recipe.budget.steps is not None
+    tokens = recipe.budget.steps * _step_tokens(recipe)
+    loss = LAW.loss(parameters, worth(tokens, distinct))
+    beyond = "" if LAW.covers(parameters, tokens) else ", beyond the runs that the law was fitted on"
+    low, high = loss * (1 - LAW.error), loss * (1 + LAW.error)
+    return f"{low:.2f} to {high:.2f} bits a byte of held-out text by the scaling law{beyond}"
