@@ -15,13 +15,17 @@ that is fitted without it.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 import os
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from babygpt import BabyGPT, LLMDataModule, fit
 from babygpt.machine import installed_versions, keep_freed_memory
@@ -41,6 +45,9 @@ GRID = {
     (256, 4): (24, 48, 96),
     (384, 6): (24,),
 }
+
+
+EXPONENTS = np.arange(0.1, 1.2, 0.02)
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,74 @@ def train(run: Run) -> dict[str, Any]:
     }
 
 
+# -- the fit -------------------------------------------------------------------------------------------------------
+
+
+def fitted(points: np.ndarray) -> tuple[float, float, float, float, float]:
+    """E, A, alpha, B and beta.
+
+    For each pair of exponents the other three are a linear least squares problem, bounded below by zero.
+
+    Args:
+        points: rows of parameters, tokens and bits a byte.
+    """
+    best: tuple[float, tuple[float, ...]] = (math.inf, ())
+    parameters, tokens, loss = points.T
+    for alpha, beta in itertools.product(EXPONENTS, EXPONENTS):
+        terms = np.stack([np.ones_like(loss), parameters**-alpha, tokens**-beta], axis=1) / loss[:, None]
+        error, found = _not_negative(terms)
+        if error < best[0]:
+            best = (error, (found[0], found[1], alpha, found[2], beta))
+    e, a, alpha, b, beta = best[1]
+    return float(e), float(a), float(alpha), float(b), float(beta)
+
+
+def _not_negative(terms: np.ndarray) -> tuple[float, np.ndarray]:
+    """Least squares of terms @ x = 1 with x >= 0: of three columns every choice is tried."""
+    best = (math.inf, np.zeros(3))
+    for kept in itertools.product((False, True), repeat=3):
+        if any(kept):
+            some = terms[:, list(kept)]
+            x, *_ = np.linalg.lstsq(some, np.ones(len(terms)), rcond=None)
+            if (x >= 0).all():
+                full = np.zeros(3)
+                full[list(kept)] = x
+                error = float(((terms @ full - 1) ** 2).sum())
+                best = min(best, (error, full), key=lambda each: each[0])
+    return best
+
+
+def report(lines: list[dict[str, Any]]) -> str:
+    """The constants, and how far each run lies from the law that was fitted without it."""
+    points = np.array([[line["parameters"], line["tokens"], line["val_bits_per_byte"]] for line in lines])
+    e, a, alpha, b, beta = fitted(points)
+    errors, rows = [], []
+    for n, line in enumerate(lines):
+        law = fitted(np.delete(points, n, axis=0))
+        told = law[0] + law[1] * points[n, 0] ** -law[2] + law[3] * points[n, 1] ** -law[4]
+        errors.append(abs(told / points[n, 2] - 1))
+        loss = f"{points[n, 2]:.4f} | {told:.4f} | {told / points[n, 2] - 1:+.1%}"
+        rows.append(
+            f"| {line['name'].removeprefix('preset:')} | {line['steps']} | {line['tokens']:,} | {loss} |"
+        )
+    within = sorted(errors)[math.ceil(0.95 * len(errors)) - 1]
+    sizes, lengths = points[:, 0].astype(int), points[:, 1].astype(int)
+    return "\n".join(
+        [
+            "| model | steps | tokens | bits a byte | told by a law fitted without it | error |",
+            "| :-- | --: | --: | --: | --: | --: |",
+            *rows,
+            "",
+            f"Law(floor={e:.4g}, of_size={a:.4g}, alpha={alpha:.3g}, of_tokens={b:.4g}, beta={beta:.3g},"
+            f" error={within:.3f}, parameters=({sizes.min()}, {sizes.max()}),"
+            f" tokens=({lengths.min()}, {lengths.max()}))",
+        ]
+    )
+
+
+# -- the results file ----------------------------------------------------------------------------------------------
+
+
 def lines_of(path: Path) -> list[dict[str, Any]]:
     """The whole lines; the torn last one of a killed process is none."""
     found = []
@@ -141,6 +216,9 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=sys.maxsize, help="runs to do before ending")
     parser.add_argument("--results", type=Path, default=RESULTS)
     asked = parser.parse_args()
+    if asked.stage == "fit":
+        print(report(lines_of(asked.results)))
+        return
     keep_freed_memory()
     done = {(line["name"], line["steps"], line["seed"]) for line in lines_of(asked.results)}
     missing = [run for run in runs() if (run.name, run.steps, run.seed) not in done]

@@ -82,7 +82,7 @@ def check_preset(name: str) -> None:
             raise RecipeError(
                 f"there is no preset of {width} x {layers}",
                 where="model.name",
-                hint=f"Give a width that is a multiple of {_HEAD_WIDTHS[0]}, {_WIDEST} at most, and 1 to {_DEEPEST} layers",
+                hint=f"Widths are multiples of {_HEAD_WIDTHS[0]} up to {_WIDEST}, and layers are 1 to {_DEEPEST}",
             )
         return
     names = preset_names()
