@@ -36,10 +36,14 @@ _SHAPES = (
 _PROVISIONAL = sized(256, 4)
 # Where timing begins: small, so that it costs little.
 _FIRST = 2
+# Of the operations, which the seconds of a larger size are taken to be where only one has been timed.
+_POWER = 0.75
 # Of the runs that the law was fitted on.
 _BLOCK = 128
 # A size is timed for a step or two, and the one that is taken again, longer.
 _TIMED = (1, 3, 1.5)
+# Of what keeps the law from holding.
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,10 @@ def _tokens(recipe: Recipe, data: LLMDataModule) -> float:
     if budget.epochs is not None:
         return budget.epochs * distinct
     assert budget.steps is not None
-    step = resolved(provisional(recipe), data, 0).data.global_batch_size
-    return float(budget.steps * int(step) * data.block)
+    one = provisional(recipe)
+    return float(
+        budget.steps * _step_tokens(resolved(one, data, planner.parameters_of(config_of(one, data))))
+    )
 
 
 def _reason(choice: Choice, unit: str, distinct: int) -> str:
@@ -166,29 +172,32 @@ def search(
 
 
 def pace_of(size: Size, timed: Mapping[int, Pace]) -> Pace:
-    """Between timed sizes along a power of the operations, beyond them in proportion to these.
+    """What a size would take, as seconds that are a power of the operations between two timed sizes.
+
+    Beyond them it errs on the hopeful side, so that a size that might be better is timed before it is passed over:
+    above the largest it goes on as between the last two, below the smallest in proportion.
 
     Args:
         size: in question.
         timed: by operations for each token.
     """
     known, flops = sorted(timed), size.flops_per_token
-    above = bisect.bisect_left(known, flops)
-    if above == len(known) or above == 0:
-        nearest = known[min(above, len(known) - 1)]
-        share = flops / nearest
-        return Pace(timed[nearest].token * share, timed[nearest].validating * share)
+    above = min(bisect.bisect_left(known, flops), len(known) - 1)
+    if flops < known[0]:
+        return _scaled(timed[known[0]], flops / known[0])
+    if above == 0:
+        return _scaled(timed[known[0]], math.pow(flops / known[0], _POWER))
     low, high = known[above - 1], known[above]
+    power = math.log(timed[high].token / timed[low].token) / math.log(high / low)
+    if flops > high:
+        return _scaled(timed[high], math.pow(flops / high, min(1.0, max(0.0, power))))
     way = math.log(flops / low) / math.log(high / low)
-    return Pace(
-        *(
-            math.exp((1 - way) * math.log(a) + way * math.log(b))
-            for a, b in (
-                (timed[low].token, timed[high].token),
-                (timed[low].validating, timed[high].validating),
-            )
-        )
-    )
+    validating = math.pow(timed[low].validating, 1 - way) * math.pow(timed[high].validating, way)
+    return Pace(timed[low].token * math.pow(flops / low, power), validating)
+
+
+def _scaled(pace: Pace, factor: float) -> Pace:
+    return Pace(pace.token * factor, pace.validating * factor)
 
 
 def timed_here(
@@ -262,8 +271,11 @@ def expected(recipe: Recipe, data: LLMDataModule) -> str:
     if not is_sized(recipe.model.name):
         others.insert(0, "model.name")
     if others:
-        verb = "differ" if len(others) > 1 else "differs"
-        return f"no loss is foretold: the scaling law holds for the default recipe, and {', '.join(others)} {verb}"
+        more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+        return (
+            "no loss is foretold: the scaling law holds for the default recipe, and this one has another"
+            f" {', '.join(others[:_NAMED])}{more}"
+        )
     distinct = data.prepared.train.num_tokens
     assert recipe.budget.steps is not None
     tokens = recipe.budget.steps * _step_tokens(recipe)
