@@ -6,9 +6,9 @@ Hoffmann et al. found for tokens (arXiv:2203.15556). The guess to beat is that t
 short one did.
 
 Three things spoil such a prediction. The first hundred steps learn which tokens are frequent and follow no power, so
-that the shortest run has to lie beyond them. Two seeds differ by half a percent at the end, and with a floor and an
-exponent both free that becomes 4 % eight times further on: one of them has to be known. And no text may be read twice,
-so that windows are short and steps small at every scale.
+that the shortest run lies beyond them. Two seeds differ by half a percent at the end, and with a floor and an exponent
+both free that becomes 4 % eight times further on, so that of the two one is taken as known. And no text may be read
+twice, so that windows are short and steps small at every scale.
 """
 
 from __future__ import annotations
