@@ -13,7 +13,7 @@ from typing import Any
 
 from babygpt.errors import RecipeError
 
-__all__ = ["check_preset", "is_sized", "preset_config", "preset_names", "sized"]
+__all__ = ["check_preset", "is_sized", "preset_config", "preset_names", "provisional_model", "sized"]
 
 _SIZED = re.compile(r"llama-([1-9]\d{0,4})x([1-9]\d{0,2})")
 _MODEL_OF_THE_FAMILY = "llama-5m"
@@ -49,6 +49,11 @@ def preset_config(name: str) -> dict[str, Any]:
 def sized(width: int, layers: int) -> str:
     """The name of the family's model of a width, a multiple of 32, and a number of blocks."""
     return f"preset:llama-{width}x{layers}"
+
+
+def provisional_model(name: str) -> str:
+    """What data are prepared for: a model as named; for `auto` one of the family, whose sizes share their tokenizer."""
+    return f"preset:{_MODEL_OF_THE_FAMILY}" if name == "auto" else name
 
 
 def is_sized(name: str) -> bool:

@@ -28,7 +28,7 @@ SIZES = [Size(f"{n}", n, 6 * n) for n in (10**5, 3 * 10**5, 10**6, 3 * 10**6, 10
 @pytest.mark.parametrize(("overhead", "rate"), [(0.0, 1e9), (1e-4, 1e11), (1e-5, 1e13)])
 @pytest.mark.parametrize("seconds", [30.0, 600.0, 1e5])
 def test_the_search_finds_what_timing_everything_would(overhead: float, rate: float, seconds: float) -> None:
-    """Also where small models are held up by something else than their operations, as on a GPU."""
+    """To the 2 % that the dial promises, also where small models are held up by something else than operations."""
     timed: list[str] = []
 
     def true_pace(size: Size) -> Pace:
@@ -42,7 +42,7 @@ def test_the_search_finds_what_timing_everything_would(overhead: float, rate: fl
     best = best_size(SIZES, lambda size: seconds / true_pace(size).token, 10**12)
     assert found.size.name in timed, "what is taken was timed"
     assert len(timed) == len(set(timed)), "nothing is timed twice"
-    assert found.loss <= 1.002 * best.loss
+    assert found.loss <= 1.02 * best.loss
 
 
 def test_between_timed_sizes_and_beyond() -> None:

@@ -22,7 +22,7 @@ from babygpt.machine import MachineFacts, MachinePlan, MachineRequest
 from babygpt.machines import ASSUMED_SHARE, Machine
 from babygpt.model.cost import memory_bytes, model_cost
 from babygpt.model.load import load_config
-from babygpt.presets import is_sized, sized
+from babygpt.presets import is_sized, provisional_model, sized
 from babygpt.recipe import Recipe, differences
 from babygpt.scaling import LAW, Choice, Size, best_for_tokens, best_size, worth
 from babygpt.training.parts import build_data, build_module, config_of, resolved
@@ -33,7 +33,6 @@ __all__ = ["Pace", "assumed_on", "expected", "pace_of", "provisional", "search",
 _SHAPES = (
     (64, 2), (96, 3), (128, 4), (192, 4), (256, 4), (320, 5), (384, 6), (512, 8), (640, 10), (768, 12), (1024, 16)
 )  # fmt: skip
-_PROVISIONAL = sized(256, 4)
 # Where timing begins: small, so that it costs little.
 _FIRST = 2
 # Of the operations, which the seconds of a larger size are taken to be where only one has been timed.
@@ -61,8 +60,7 @@ class Pace:
 
 def provisional(recipe: Recipe) -> Recipe:
     """The recipe with a model to prepare its data for, where it leaves the model to us."""
-    name = recipe.model.name
-    return _named(recipe, _PROVISIONAL if name == "auto" else name)
+    return _named(recipe, provisional_model(recipe.model.name))
 
 
 def with_size(
@@ -112,7 +110,7 @@ def _named(recipe: Recipe, name: str) -> Recipe:
 
 def _sizes(recipe: Recipe, data: LLMDataModule, room: float) -> list[Size]:
     """Those that fit into memory one window at a time; the smallest in any case."""
-    found = []
+    found: list[Size] = []
     for shape in _SHAPES:
         name = sized(*shape)
         config = config_of(_named(recipe, name), data)
@@ -165,10 +163,14 @@ def search(
     while True:
         timed[at] = time_it(sizes[at])
         paces = {sizes[n].flops_per_token: pace for n, pace in timed.items()}
-        choice = best_size(sizes, lambda size, known=paces: bought(pace_of(size, known)), distinct)
+        choice = best_size(sizes, _bought_at(paces, bought), distinct)
         at = sizes.index(choice.size)
         if at in timed:
             return choice
+
+
+def _bought_at(paces: Mapping[int, Pace], bought: Callable[[Pace], float]) -> Callable[[Size], float]:
+    return lambda size: bought(pace_of(size, paces))
 
 
 def pace_of(size: Size, timed: Mapping[int, Pace]) -> Pace:
@@ -280,6 +282,7 @@ def expected(recipe: Recipe, data: LLMDataModule) -> str:
     assert recipe.budget.steps is not None
     tokens = recipe.budget.steps * _step_tokens(recipe)
     loss = LAW.loss(parameters, worth(tokens, distinct))
-    beyond = "" if LAW.covers(parameters, tokens) else ", beyond the runs that the law was fitted on"
+    if not LAW.covers(parameters, tokens):
+        return f"no loss is foretold: {tokens:,} tokens in {parameters:,} parameters lie beyond the law's own runs"
     low, high = loss * (1 - LAW.error), loss * (1 + LAW.error)
-    return f"{low:.2f} to {high:.2f} bits a byte of held-out text by the scaling law{beyond}"
+    return f"{low:.2f} to {high:.2f} bits a byte of held-out text by the scaling law"
