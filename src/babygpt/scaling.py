@@ -60,12 +60,12 @@ class Law:
 
 
 LAW = Law(
-    floor=0.06585,
-    of_size=74.22,
+    floor=0.1478,
+    of_size=70.64,
     alpha=0.34,
-    of_tokens=46.54,
+    of_tokens=45.17,
     beta=0.28,
-    error=0.038,
+    error=0.039,
     parameters=(624960, 1852544),
     tokens=(97536, 520192),
 )
