@@ -73,7 +73,10 @@ def page() -> str:
         for field in dataclasses.fields(group):
             text = meaning[field.name].replace("|", "\\|")
             parts.append(f"| `{name}.{field.name}` | {shown(field.default)} | {text} |\n")
-    parts.append("\n## Presets\n\n" + ", ".join(f"`preset:{name}`" for name in preset_names()) + ".\n")
+    parts.append("\n## Presets\n\n" + ", ".join(f"`preset:{name}`" for name in preset_names()))
+    parts.append(
+        ", and `preset:llama-WIDTHxLAYERS`: `llama-5m` at any width that is a multiple of 32, and depth.\n"
+    )
     return "".join(parts)
 
 

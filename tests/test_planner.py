@@ -9,15 +9,11 @@ from typing import Any
 import pytest
 
 from babygpt import planner
-from babygpt.data.batches import BatchPlan
-from babygpt.data.order import Order
-from babygpt.data.packing import pack
-from babygpt.errors import MachineError, RecipeError
+from babygpt.errors import MachineError
 from babygpt.machine import MachineFacts, MachinePlan, MachineRequest
 from babygpt.model.load import load_config
-from babygpt.planner import resolve_plan, resolve_recipe, resolve_steps
-from babygpt.recipe import Budget, DataRecipe, ModelRecipe, OptimRecipe, Recipe, ValidateRecipe
-from babygpt.timing import StepTime
+from babygpt.planner import resolve_plan, resolve_recipe
+from babygpt.recipe import DataRecipe, ModelRecipe, OptimRecipe, Recipe
 
 LAPTOP = MachineFacts("laptop", ("cpu",), 0, 2, 2, 24 * 2**30, ())
 SERVER = MachineFacts("server", ("cpu",), 0, 2, 2, 24 * 2**30, ("cpu",))
@@ -51,12 +47,6 @@ def plan_of(facts: MachineFacts, recipe: Recipe | None = None, **request: Any) -
 # -- the recipe ----------------------------------------------------------------------------------------------
 
 
-def test_a_model_by_device() -> None:
-    assert planner.choose_model("gpt2", LAPTOP) == "gpt2"
-    assert planner.choose_model("auto", LAPTOP).startswith("preset:")
-    assert planner.choose_model("auto", LAPTOP) != planner.choose_model("auto", NEW_GPU)
-
-
 def test_what_is_given_stays() -> None:
     recipe = Recipe(
         data=DataRecipe(global_batch_size=7), optim=OptimRecipe(lr=3e-3), model=ModelRecipe("preset:gpt2-4m")
@@ -85,50 +75,6 @@ def test_rates_fall_with_size_and_pretrained_weights_get_a_small_one() -> None:
     done = resolve_recipe(adamw, model_name="preset:gpt2-124m", parameters=124_000_000, block=256)
     assert done.optim.lr == pytest.approx(6e-4)
     assert 1e-5 <= rate("gpt2", 124_000_000) <= 3e-4
-
-
-# -- steps ---------------------------------------------------------------------------------------------------
-
-
-def layout(windows: int = 50, size: int = 12) -> BatchPlan:
-    import numpy as np
-
-    packed = pack(np.array([0, windows * 127 + 1]), 128, "stream", None)
-    return BatchPlan(Order(len(packed), size, 0), packed, 4, 1)
-
-
-@pytest.mark.parametrize(
-    ("budget", "steps"),
-    [
-        (Budget(steps=9), 9),
-        (Budget(tokens=12 * 127 * 3), 3),
-        (Budget(tokens=12 * 127 * 3 + 1), 4),
-        (Budget(tokens=1), 1),
-        (Budget(epochs=2), 10),
-        (Budget(epochs=0.01), 1),
-    ],
-)
-def test_a_budget_in_steps(budget: Budget, steps: int) -> None:
-    plan = layout()
-    assert plan.order.steps_per_epoch == 5
-    done = resolve_steps(replace(resolved(), budget=budget), plan, 3, None)
-    assert done.budget == Budget(steps=steps)
-    assert done.validate.every_steps == math.ceil(steps / 8)
-
-
-def test_minutes_leave_time_for_the_validations() -> None:
-    recipe = replace(resolved(), budget=Budget(minutes=2))
-    done = resolve_steps(recipe, layout(), 10, StepTime(step=0.5, forward=0.1))
-    assert done.budget.steps is not None
-    whole = done.budget.steps * 0.5 + 9 * 10 * 0.1
-    assert 0.9 * 120 < whole <= 120
-    with pytest.raises(RecipeError, match=r"budget.minutes: 0.1 minutes are too short: a step takes 5.00 s"):
-        resolve_steps(replace(resolved(), budget=Budget(minutes=0.1)), layout(), 10, StepTime(5, 1))
-
-
-def test_validation_as_asked() -> None:
-    recipe = replace(resolved(), budget=Budget(steps=100), validate=ValidateRecipe(every_steps=7))
-    assert resolve_steps(recipe, layout(), 3, None).validate.every_steps == 7
 
 
 # -- the plan ------------------------------------------------------------------------------------------------

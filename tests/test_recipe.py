@@ -194,6 +194,7 @@ NAN, INF = float("nan"), float("inf")
         (Budget, "budget.tokens", [0, 1e6]),
         (Budget, "budget.epochs", [0, -1, INF]),
         (Budget, "budget.minutes", [0, NAN]),
+        (Budget, "budget.flops", [0, -1e9, INF]),
         (ValidateRecipe, "validate.every_steps", [0, None]),
         (ValidateRecipe, "validate.batches", [0, -3]),
         (Recipe, "seed", [-1, 2**32, 1.0, True]),
@@ -283,7 +284,7 @@ def test_defaults_are_those_of_the_design():
         "optim": {"name": "auto", "lr": "auto", "weight_decay": 0.1, "betas": (0.9, 0.95), "grad_clip": 1.0,
                   "on_spike": "go_on"},
         "schedule": {"name": "linear", "warmup": 0.05, "final": 0.0},
-        "budget": {"steps": None, "tokens": None, "epochs": None, "minutes": None},
+        "budget": {"steps": None, "tokens": None, "epochs": None, "minutes": None, "flops": None},
         "validate": {"every_steps": "auto", "batches": "auto"},
         "seed": 0,
     }  # fmt: skip

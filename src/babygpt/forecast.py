@@ -18,11 +18,13 @@ __all__ = [
     "memory_parts",
     "memory_words",
     "plan_words",
+    "saving_seconds",
     "seconds_words",
     "size_words",
     "speed_words",
     "start_words",
     "time_words",
+    "validation_seconds",
 ]
 
 # The newest two and the best, each with weights and optimiser state in fp32.
@@ -68,13 +70,22 @@ def duration(recipe: Recipe, seconds: StepTime, batches: int, saved: int) -> Dur
     """
     steps = int(recipe.budget.steps or 0)
     inside = -(-steps // int(recipe.validate.every_steps))
-    one = batches * seconds.forward + _SAMPLED * seconds.token
     return Duration(
         training=steps * seconds.step,
-        validating=(1 + inside) * one,
+        validating=(1 + inside) * validation_seconds(seconds, batches),
         validations=1 + inside,
-        saving=inside * _PASSES * saved * seconds.byte,
+        saving=inside * saving_seconds(seconds, saved),
     )
+
+
+def validation_seconds(seconds: StepTime, batches: int) -> float:
+    """Of one validation, with its sample."""
+    return batches * seconds.forward + _SAMPLED * seconds.token
+
+
+def saving_seconds(seconds: StepTime, saved: int) -> float:
+    """That one save holds training up."""
+    return _PASSES * saved * seconds.byte
 
 
 def checkpoint_bytes(memory: MemoryParts) -> int:

@@ -41,13 +41,13 @@ from babygpt.data.view import view_of
 from babygpt.errors import DataError
 from babygpt.files import write_text_atomic
 from babygpt.inspection import Duplicates, InspectResult, Side
-from babygpt.machine import detect
 from babygpt.prepare import PreparationView
 from babygpt.recipe import DataRecipe, Recipe
 from babygpt.run_folder import recipe_of
 from babygpt.settings import InspectSettings
+from babygpt.training.dial import provisional
+from babygpt.training.parts import build_data, config_of, resolved
 from babygpt.training.spikes import is_undone, read_rollbacks
-from babygpt.training.start import build_data, config_of, resolved
 from babygpt.training.weights import read_changes
 from babygpt.untrusted import redacted
 
@@ -109,7 +109,7 @@ def _module_of(settings: InspectSettings, progress: Progress) -> tuple[LLMDataMo
 
 def _resolved(recipe: Recipe, progress: Progress) -> tuple[Recipe, PreparedData]:
     """The recipe as a run on this computer would begin with it, and its data."""
-    recipe = planner.with_model(recipe, detect())
+    recipe = provisional(recipe)
     data = build_data(recipe, batch_size=1, progress=progress)
     parameters = planner.parameters_of(config_of(recipe, data))
     return resolved(recipe, data, parameters), data.prepared

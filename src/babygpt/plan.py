@@ -10,13 +10,13 @@ Cost: building the model, and about six seconds of steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
 
-from babygpt import planner, timing
+from babygpt import budgets, planner, timing
 from babygpt.data.module import LLMDataModule
 from babygpt.forecast import (
     SAVED_COPIES,
@@ -38,13 +38,8 @@ from babygpt.prepare import PreparationView
 from babygpt.recipe import Recipe
 from babygpt.terminal import aligned
 from babygpt.timing import StepTime
-from babygpt.training.start import (
-    build_data,
-    build_module,
-    config_of,
-    require_full_steps,
-    resolved,
-)
+from babygpt.training import dial
+from babygpt.training.parts import build_data, build_module, config_of, require_full_steps, resolved
 
 __all__ = ["Alternative", "PlanResult", "plan"]
 
@@ -95,6 +90,7 @@ class PlanResult:
         disk_bytes: of those that are kept at a time.
         kilowatt_hours: of all devices; None where their power is not known.
         price: of all devices; None where no price is given.
+        expected: the loss to be reached, in words, or why there is none to tell.
         assumptions: of what was not measured.
         alternatives: smaller plans, where this one does not fit.
     """
@@ -120,6 +116,7 @@ class PlanResult:
     disk_bytes: int
     kilowatt_hours: float | None
     price: float | None
+    expected: str
     assumptions: tuple[str, ...]
     alternatives: tuple[Alternative, ...]
 
@@ -141,6 +138,7 @@ class PlanResult:
             ("steps", f"{self.steps:,}, {self.tokens:,} tokens"),
             ("speed", speed_words(self.step_seconds, tokens, "measured" if self.is_measured else "assumed")),
             ("time", time_words(self.time)),
+            ("expected", self.expected),
             ("disk", disk_words(self.memory)),
         ]
         if self.kilowatt_hours is not None:
@@ -172,7 +170,9 @@ def plan(settings: PlanSettings) -> PlanResult:
     other = settings.machine.other
     facts = detect() if other is None else other.facts
     available = memory_available if other is None else lambda device: other.gpu.memory
-    recipe, data = _resolved(settings.recipe, facts)
+    room = planner.SHARE_OF_MEMORY * available(facts.device_for(settings.machine.request.device))
+    notes: list[str] = []
+    recipe, data = _resolved(settings, facts, room, notes.append)
     config = config_of(recipe, data)
     planned = planner.resolve_plan(settings.machine.request, facts, recipe, config, available)
     cost = model_cost(config)
@@ -187,8 +187,8 @@ def plan(settings: PlanSettings) -> PlanResult:
         else _assumed(flops * tokens, planned.plan, data, other)
     )
     batches = len(data.validation.rows(planned.plan.micro_batch, 0, 1))
-    recipe = planner.resolve_steps(recipe, data.plan, batches, seconds)
     one = checkpoint_bytes(planned.memory)
+    recipe = budgets.resolve_steps(recipe, data.plan, batches, seconds, float(flops) * tokens, saved=one)
     steps, time = recipe.budget.steps or 0, duration(recipe, seconds, batches, one)
     watts = settings.watts if other is None else settings.watts or other.gpu.watts * planned.plan.devices
     return PlanResult(
@@ -196,7 +196,7 @@ def plan(settings: PlanSettings) -> PlanResult:
         parameters=cost.parameters,
         machine=facts.describe() if other is None else f"{other.count} x {other.gpu.name}",
         plan=planned.plan,
-        reasons=planned.reasons,
+        reasons=(*notes, *planned.reasons),
         memory=planned.memory,
         memory_available=planned.available,
         fits=planned.fits,
@@ -213,6 +213,7 @@ def plan(settings: PlanSettings) -> PlanResult:
         disk_bytes=SAVED_COPIES * one,
         kilowatt_hours=None if watts is None else watts * time.whole / 3.6e6,
         price=None if settings.price_per_hour is None else settings.price_per_hour * time.whole / 3600,
+        expected=dial.expected(recipe, data),
         assumptions=tuple(_assumptions(other)),
         alternatives=tuple(_alternatives(planned, recipe, config)),
     )
@@ -229,12 +230,16 @@ def _assumed(flops: int, plan: MachinePlan, data: LLMDataModule, other: Machine)
     return StepTime(step, step * _FORWARD_SHARE / data.plan.micro_batches)
 
 
-def _resolved(recipe: Recipe, facts: MachineFacts) -> tuple[Recipe, LLMDataModule]:
+def _resolved(
+    settings: PlanSettings, facts: MachineFacts, room: float, note: Callable[[str], None]
+) -> tuple[Recipe, LLMDataModule]:
     """The recipe as a run there would begin with it, and its data."""
-    recipe = planner.with_model(recipe, facts)
     with PreparationView(Console(stderr=True)) as progress:
-        data = build_data(recipe, batch_size=1, progress=progress)
+        data = build_data(dial.provisional(settings.recipe), batch_size=1, progress=progress)
         data.prepare_data()
+    other, request = settings.machine.other, settings.machine.request
+    pace = dial.timed_here(request, facts, data, note) if other is None else dial.assumed_on(other, request)
+    recipe = dial.with_size(settings.recipe, data, pace, room, note)
     return resolved(recipe, data, planner.parameters_of(config_of(recipe, data))), data
 
 

@@ -1,8 +1,8 @@
 """Recipe + machine facts -> a resolved recipe and the plan of this computer, each choice with its reason.
 
 The recipe is resolved first, from the model and the data alone wherever that is possible; the plan never changes it.
-Only two choices of the recipe look at the machine, and both are written down resolved: the model of a run that names
-none, and the steps that a budget in minutes buys here.
+What of the recipe looks at the machine is written down resolved: the steps that a budget in minutes buys
+(`budgets`), and the model of a run that names none (`training.dial`).
 """
 
 from __future__ import annotations
@@ -15,37 +15,26 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from babygpt.data.batches import BatchPlan
-from babygpt.errors import MachineError, RecipeError
+from babygpt.errors import MachineError
 from babygpt.machine import MachineFacts, MachinePlan, MachineRequest, memory_available, resident_memory_bytes
 from babygpt.model.cost import MemoryParts, memory_bytes, model_cost
 from babygpt.optim.cost import update_bytes
-from babygpt.recipe import Budget, Recipe
-from babygpt.timing import StepTime
+from babygpt.recipe import Recipe
 
 __all__ = [
     "SHARE_OF_MEMORY",
     "Planned",
-    "choose_model",
     "memory_of",
     "resolve_plan",
     "resolve_recipe",
-    "resolve_steps",
     "should_checkpoint_activations",
-    "with_model",
 ]
 
-# Presets by device: the largest that learns something to look at in the default three minutes.
-_MODEL_FOR = {"cpu": "preset:llama-5m", "mps": "preset:gpt2-11m", "cuda": "preset:gpt2-124m"}
-_DEFAULT_MINUTES = 3.0
 SHARE_OF_MEMORY = 0.7
 # A micro-batch of more tokens than this no longer gains on a CPU, whose caches it leaves.
 _CPU_TOKENS = 4096
-_VALIDATIONS = 8
 # Processes that work together can be tried on any computer, however few cores it has.
 _PROCESSES_ANYWHERE = 2
-# Of the time that a budget in minutes leaves to training; the rest covers what the short measurement did not see.
-_SAFETY = 0.97
 
 
 @dataclass(frozen=True)
@@ -68,17 +57,6 @@ class Planned:
     def fits(self) -> bool:
         """Whether the prediction is within what a run may take."""
         return self.memory.needed <= room_in(self.available)
-
-
-def choose_model(name: str, facts: MachineFacts) -> str:
-    """The model of a run: as named, or the preset for this kind of device."""
-    return _MODEL_FOR[facts.device] if name == "auto" else name
-
-
-def with_model(recipe: Recipe, facts: MachineFacts) -> Recipe:
-    """The recipe with the model that a run on this computer takes."""
-    name = choose_model(recipe.model.name, facts)
-    return replace(recipe, model=replace(recipe.model, name=name))
 
 
 def resolve_recipe(
@@ -122,54 +100,6 @@ def _rate_from_scratch(optimizer: str, parameters: int) -> float:
     if optimizer == "muon":
         return min(9e-3, 1.2e-3 * math.pow(share, 0.64))
     return min(4e-3, 6e-4 * math.sqrt(share))
-
-
-def resolve_steps(
-    recipe: Recipe, layout: BatchPlan, validation_batches: int, seconds: StepTime | None
-) -> Recipe:
-    """Turns the budget into steps, and what follows from it.
-
-    Args:
-        recipe: resolved but for budget and validation.
-        layout: the steps' windows, for their token counts.
-        validation_batches: micro-batches of one validation.
-        seconds: measured, for a budget in minutes.
-
-    Raises:
-        RecipeError: the budget buys no step.
-    """
-    budget, validations = recipe.budget, _VALIDATIONS + 1
-    if budget.steps is not None:
-        steps = budget.steps
-    elif budget.tokens is not None:
-        steps = max(1, math.ceil(budget.tokens / max(1, layout.step_targets(0))))
-    elif budget.epochs is not None:
-        steps = max(1, round(budget.epochs * layout.order.steps_per_epoch))
-    else:
-        assert seconds is not None, "a budget in minutes is measured first"
-        minutes = budget.minutes if budget.minutes is not None else _DEFAULT_MINUTES
-        training = 60 * minutes * _SAFETY - validations * validation_batches * seconds.forward
-        steps = int(training / seconds.step)
-        if steps < 1:
-            raise RecipeError(
-                f"{minutes:g} minutes are too short: a step takes {seconds.step:.2f} s and the validations"
-                f" {validations * validation_batches * seconds.forward:.0f} s",
-                where="budget.minutes",
-                hint="Give more minutes, or a smaller model",
-            )
-    every = recipe.validate.every_steps
-    return replace(
-        recipe,
-        budget=Budget(steps=steps),
-        validate=replace(
-            recipe.validate, every_steps=math.ceil(steps / _VALIDATIONS) if every == "auto" else every
-        ),
-    )
-
-
-def needs_measuring(budget: Budget) -> bool:
-    """Whether the budget is given in minutes, or not at all."""
-    return budget.steps is None and budget.tokens is None and budget.epochs is None
 
 
 def room_in(available: int) -> int:

@@ -19,7 +19,7 @@ from babygpt.data.opening import settings_of
 from babygpt.data.several import prepare_several
 from babygpt.data.store import PreparedData, TokenStore, prepare
 from babygpt.errors import DataError, RecipeError
-from babygpt.machine import detect
+from babygpt.presets import provisional_model
 from babygpt.settings import PrepareSettings
 from babygpt.untrusted import redacted, shown
 
@@ -120,7 +120,7 @@ def prepare_data(settings: PrepareSettings) -> PrepareResult:
     with PreparationView(console) as view:
         data = make(
             settings.data,
-            model_name=_model_name(settings.model.name),
+            model_name=provisional_model(settings.model.name),
             revision=settings.model.revision,
             progress=view,
             say=say,
@@ -150,14 +150,6 @@ def _export(settings: PrepareSettings, data: PreparedData, say: Callable[[str], 
     if made.name != target.absolute().name:
         say(f"another process made {target} meanwhile; this corpus is in {made.name} beside it")
     return str(target.with_name(made.name) / CORPUS_NAME)
-
-
-def _model_name(name: str) -> str:
-    if name != "auto":
-        return name
-    from babygpt import planner  # brings the models along, 85 MB of code
-
-    return planner.choose_model(name, detect())
 
 
 def _result(settings: PrepareSettings, data: PreparedData, seconds: float) -> PrepareResult:

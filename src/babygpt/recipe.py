@@ -52,7 +52,8 @@ class ModelRecipe:
 
     Args:
         name: preset:NAME (random weights from a configuration that is shipped), a local folder or a hub name;
-            auto takes a preset of a size for this computer.
+            llama-WIDTHxLAYERS is a preset of any size, and auto takes of these the one that reaches the lowest
+            loss in the budget.
         revision: branch, tag or commit of a hub name.
         attention: which implementation of attention; auto takes the fastest that is right for the packing.
         dropout: share of activations dropped in training, 0 to below 1.
@@ -232,16 +233,19 @@ class Budget:
         steps: optimiser steps.
         tokens: target tokens.
         epochs: passes over the training text.
-        minutes: of training on this computer; made into steps before the first one.
+        minutes: of this computer, from prepared data to the run's end; made into steps before the first one.
+        flops: floating-point operations of training, forward and backward.
     """
 
     steps: int | None = None
     tokens: int | None = None
     epochs: float | None = None
     minutes: float | None = None
+    flops: float | None = None
 
     def __post_init__(self) -> None:
-        given = [name for name in ("steps", "tokens", "epochs", "minutes") if getattr(self, name) is not None]
+        names = ("steps", "tokens", "epochs", "minutes", "flops")
+        given = [name for name in names if getattr(self, name) is not None]
         if len(given) > 1:
             raise RecipeError(f"{' and '.join(given)} are given", where="budget", hint="Give one of them")
         for name in given:

@@ -20,8 +20,8 @@ from babygpt.optim.optimizers import OPTIMIZERS, build_optimizer
 
 __all__ = ["StepTime", "measure_step"]
 
-# Steps that are timed: as many as fit into the seconds, in these bounds; other work on the machine comes in bursts.
-_MEASURED_STEPS, _MEASURED_SECONDS = (3, 12), 6.0
+# Steps that are timed, at least and at most, and the seconds that end it between; other work comes in bursts.
+_MEASURED = (3, 12, 6.0)
 _SUMMED = 2**23
 
 
@@ -48,6 +48,7 @@ def measure_step(
     plan: MachinePlan,
     micro_batches: int,
     optimizer_name: str,
+    bounds: tuple[int, int, float] = _MEASURED,
 ) -> StepTime:
     """Times a few real optimiser steps on this machine and puts the weights back, bit for bit.
 
@@ -57,6 +58,7 @@ def measure_step(
         plan: device and precision.
         micro_batches: of one optimiser step.
         optimizer_name: `adamw` or `muon`.
+        bounds: steps that are timed, at least and at most, and the seconds that end it between.
     """
     device = torch.device(plan.device)
     before = {k: v.detach().clone() for k, v in model.state_dict().items()}
@@ -80,9 +82,9 @@ def measure_step(
         optimizer.zero_grad()
 
     step(0)
-    least, most = _MEASURED_STEPS
+    least, most, enough = bounds
     seconds: list[float] = []
-    while len(seconds) < least or (len(seconds) < most and sum(seconds) < _MEASURED_SECONDS):
+    while len(seconds) < least or (len(seconds) < most and sum(seconds) < enough):
         seconds.append(_timed(lambda: step(1 + len(seconds)), device))
     with torch.no_grad():
         forward = _timed(lambda: micro(0), device)

@@ -43,11 +43,12 @@ from babygpt.training.health_watch import HealthWatch
 from babygpt.training.loggers import Loggers
 from babygpt.training.memory import is_out_of_memory
 from babygpt.training.module import BabyGPT
+from babygpt.training.parts import first_words
 from babygpt.training.progress import ProgressView
 from babygpt.training.resume import resume
 from babygpt.training.saving import RunCheckpoints, SavePlan, settle
 from babygpt.training.spikes import MOST_ROLLBACKS, read_rollbacks
-from babygpt.training.start import Run, begin, first_words, go_back, pieces, reopen, shrink
+from babygpt.training.start import Run, begin, go_back, pieces, reopen, shrink
 from babygpt.training.together import Together
 from babygpt.training.watchdog import Watchdog
 from babygpt.training.writer import BackgroundWriter

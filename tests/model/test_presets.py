@@ -8,9 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from babygpt.errors import RecipeError
 from babygpt.model.cost import model_cost
 from babygpt.model.load import load_config
-from babygpt.presets import preset_config, preset_names
+from babygpt.presets import is_sized, preset_config, preset_names, sized
 
 SUFFIX = {"m": 1e6, "b": 1e9}
 
@@ -59,3 +60,35 @@ def test_activation_is_gpt2s_own_function() -> None:
     x = torch.linspace(-8, 8, 4001, dtype=torch.float64)
     chosen = ACT2FN[preset_config("gpt2-4m")["activation_function"]]
     torch.testing.assert_close(chosen(x), ACT2FN["gelu_new"](x), rtol=1e-12, atol=1e-12)
+
+
+def test_a_family_goes_on_from_a_shipped_one() -> None:
+    assert preset_config(sized(256, 4)) == preset_config("llama-5m")
+    assert sized(256, 4) == "preset:llama-256x4"
+    assert [is_sized(n) for n in ("preset:llama-96x3", "llama-5m", "preset:llama-1b", "gpt2")] == [1, 1, 0, 0]
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(load_config("preset:llama-96x3", vocab_size=1000))
+    # By hand: attention, the perceptron of 8/3 x 96 = 256, two norms a block; the last norm; embeddings, tied.
+    blocks = 3 * (4 * 96 * 96 + 3 * 96 * 256 + 2 * 96)
+    assert sum(p.numel() for p in model.parameters()) == blocks + 96 + 1000 * 96
+
+
+@pytest.mark.parametrize("width", range(32, 2049, 32))
+def test_every_width_of_the_family_has_whole_heads(width: int) -> None:
+    config = preset_config(f"llama-{width}x2")
+    head = config["hidden_size"] / config["num_attention_heads"]
+    assert head in (32, 64)
+    assert config["intermediate_size"] % 16 == 0
+    assert 0 <= config["intermediate_size"] - 8 * width / 3 < 16
+
+
+@pytest.mark.parametrize("name", ["llama-100x2", "llama-8224x1", "llama-64x129"])
+def test_beyond_the_family(name: str) -> None:
+    with pytest.raises(RecipeError, match=r"model.name: there is no preset of .* Widths are multiples of 32"):
+        preset_config(name)
+
+
+@pytest.mark.parametrize("name", ["llama-0x2", "llama-64x0", "llama-64x", "llama-064x2"])
+def test_no_size(name: str) -> None:
+    with pytest.raises(RecipeError, match="there is no preset"):
+        preset_config(name)

@@ -25,14 +25,9 @@ from babygpt.model.cost import model_cost
 from babygpt.optim.schedules import multiplier
 from babygpt.prepare import PreparationView
 from babygpt.recipe import Recipe
+from babygpt.training.dial import provisional
 from babygpt.training.module import BabyGPT
-from babygpt.training.start import (
-    build_data,
-    build_module,
-    config_of,
-    require_full_steps,
-    resolved,
-)
+from babygpt.training.parts import build_data, build_module, config_of, require_full_steps, resolved
 
 __all__ = ["check_recipe"]
 
@@ -78,7 +73,7 @@ def _attempt(about: str, found: list[Finding], work: Callable[[], T]) -> T | Non
 
 
 def _prepared(settings: DoctorSettings, progress: Any) -> tuple[Recipe, LLMDataModule]:
-    recipe = planner.with_model(settings.recipe, detect())
+    recipe = provisional(settings.recipe)
     data = build_data(recipe, batch_size=1, progress=progress)
     data.prepare_data()
     return recipe, data

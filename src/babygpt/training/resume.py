@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from babygpt import planner
+from babygpt import budgets, planner
 from babygpt.checkpoints import newest
 from babygpt.data import changes
 from babygpt.data.order import data_step, skips_of
@@ -18,8 +18,9 @@ from babygpt.recipe import Recipe, differences, write_recipe
 from babygpt.run_folder import recipe_of
 from babygpt.settings import TrainSettings
 from babygpt.training.budget import lengthened
+from babygpt.training.parts import build_data, config_of
 from babygpt.training.spikes import read_rollbacks, undo
-from babygpt.training.start import Run, Say, build_data, config_of, reopen, write_machine
+from babygpt.training.start import Run, Say, reopen, write_machine
 from babygpt.training.weights import change_weights, check_weights, refuse_change
 
 __all__ = ["recipe_of", "resume"]
@@ -107,13 +108,16 @@ def _lengthened(recipe: Recipe, settings: TrainSettings, out: Path, done: int) -
         raise RecipeError(
             "a run that goes on is not timed again",
             where="budget.minutes",
-            hint="Give budget.steps, budget.tokens or budget.epochs",
+            hint="Give budget.steps, budget.tokens, budget.epochs or budget.flops",
         )
     data = build_data(
         recipe, batch_size=1, prepared_as=changes.store_key(out), cache_gb=settings.machine.most_cached
     )
     data.setup()
-    asked = planner.resolve_steps(replace(recipe, budget=settings.budget), data.plan, 0, None).budget.steps
+    flops = budgets.step_flops(recipe, config_of(recipe, data))
+    asked = budgets.resolve_steps(
+        replace(recipe, budget=settings.budget), data.plan, 0, None, flops
+    ).budget.steps
     assert asked is not None
     return recipe if asked == recipe.budget.steps else lengthened(recipe, asked, done)
 

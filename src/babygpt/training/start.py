@@ -1,4 +1,4 @@
-"""A run's beginning: a new folder with its recipe and plan resolved, and the pieces of any run.
+"""A run's beginning: a new folder with its recipe and plan resolved.
 
 Everything that is wrong with what the user gave is found here, before anything is written; the folder is made last.
 """
@@ -7,44 +7,39 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from babygpt import planner
+from babygpt import budgets, planner, timing
 from babygpt.checkpoints import newest
 from babygpt.data import changes
 from babygpt.data.efficiency import packing_statistics
-from babygpt.data.mixture import Stretch, in_words
+from babygpt.data.mixture import in_words
 from babygpt.data.module import LLMDataModule
 from babygpt.data.store import Progress
 from babygpt.errors import InputError, MachineError, RecipeError, SpikeSeen
 from babygpt.files import ensure_space, make_folder, write_json_atomic
 from babygpt.forecast import SAVED_COPIES, checkpoint_bytes, plan_words, start_words
-from babygpt.machine import MachinePlan, detect, installed_versions
-from babygpt.model.load import load_config
+from babygpt.machine import MachinePlan, detect, installed_versions, memory_available
 from babygpt.recipe import Recipe, read_recipe, write_recipe
 from babygpt.settings import TrainSettings
-from babygpt.timing import StepTime, measure_step
+from babygpt.timing import StepTime
+from babygpt.training import dial
 from babygpt.training.memory import is_out_of_memory, let_go, smaller
 from babygpt.training.module import BabyGPT
-from babygpt.training.spikes import Rollback, read_rollbacks, roll_back
+from babygpt.training.parts import build_data, build_module, config_of, require_full_steps, resolved
+from babygpt.training.spikes import read_rollbacks, roll_back
 from babygpt.training.weights import read_changes
 
 __all__ = [
     "Run",
     "Say",
     "begin",
-    "build_data",
-    "build_module",
-    "config_of",
-    "first_words",
     "go_back",
     "pieces",
     "reopen",
-    "require_full_steps",
-    "resolved",
     "shrink",
     "write_machine",
 ]
@@ -106,12 +101,17 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
     """
     out = _new_folder(settings.out)
     facts = detect()
-    recipe = planner.with_model(settings.recipe, facts)
+    recipe = dial.provisional(settings.recipe)
     data = build_data(recipe, batch_size=1, progress=progress, cache_gb=settings.machine.most_cached)
     for note in data.notes:
         say(f"data: {note}")
     if data.sources:
         say(f"mixture: {in_words(data.sources, recipe.data.weights)}")
+    since, request = time.monotonic(), settings.machine
+    room = planner.SHARE_OF_MEMORY * memory_available(facts.device_for(request.device))
+    recipe = dial.with_size(
+        settings.recipe, data, dial.timed_here(request, facts, data, say), room, say, since
+    )
     module_config = config_of(recipe, data)
     parameters = planner.parameters_of(module_config)
     recipe = resolved(recipe, data, parameters)
@@ -121,10 +121,13 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
         say(f"plan: {line}")
     ensure_space(out.parent, SAVED_COPIES * checkpoint_bytes(planned.memory), "the checkpoints of this run")
     prepared = data.prepared
-    cached = settings.machine.most_cached
-    recipe, plan, built, seconds = _fitting(recipe, planned.plan, prepared.key, cached, say)
+    saved = checkpoint_bytes(planned.memory)
+    recipe, plan, built, seconds = _fitting(
+        recipe, planned.plan, prepared.key, request.most_cached, say, since, saved
+    )
     batches = len(built[0].validation.rows(plan.micro_batch, 0, 1))
     say(f"plan: {start_words(recipe, seconds, batches, planned.memory)}")
+    say(f"expected: {dial.expected(recipe, data)}")
     if recipe.data.packing != "stream":
         windows = built[0].plan.windows
         say(f"data: {packing_statistics(prepared.train.offsets, windows, recipe.data.packing).note()}")
@@ -136,25 +139,14 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
     return Run(out, recipe, plan, settings, None, built)
 
 
-def resolved(recipe: Recipe, data: LLMDataModule, parameters: int) -> Recipe:
-    """The recipe as a run begins with it, but for its budget.
-
-    Args:
-        recipe: with its model named.
-        data: of that recipe.
-        parameters: of the model.
-    """
-    return planner.resolve_recipe(
-        recipe,
-        model_name=recipe.model.name,
-        parameters=parameters,
-        block=data.block,
-        windows=data.prepared.train.num_tokens // data.block,
-    )
-
-
 def _fitting(
-    recipe: Recipe, plan: MachinePlan, prepared_as: str, cache_gb: float | None, say: Say
+    recipe: Recipe,
+    plan: MachinePlan,
+    prepared_as: str,
+    cache_gb: float | None,
+    say: Say,
+    since: float,
+    saved: int,
 ) -> tuple[Recipe, MachinePlan, tuple[LLMDataModule, BabyGPT], StepTime | None]:
     """Builds data and module and finds the run's steps, with a smaller plan for as long as memory runs out."""
     while True:
@@ -164,24 +156,13 @@ def _fitting(
         module = build_module(recipe, plan, data)
         try:
             module.check(data)
-            recipe, seconds = _with_steps(recipe, plan, data, module, say)
+            recipe, seconds = _with_steps(recipe, plan, data, module, say, since, saved)
             return recipe, plan, (data, module), seconds
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             del data, module
             plan = _smaller(recipe, plan, error, say)
-
-
-def require_full_steps(data: LLMDataModule) -> None:
-    """Refuses a step that would be mostly empty: a window comes once an epoch, and no step goes beyond one."""
-    order = data.plan.order
-    if order.global_batch_size > order.num_windows:
-        raise RecipeError(
-            f"a step of {order.global_batch_size:,} windows is more than the {order.num_windows:,} that the text makes",
-            where="data.global_batch_size",
-            hint=f"Give at most {order.num_windows}, a smaller data.block, or more text",
-        )
 
 
 def shrink(run: Run, error: Exception, say: Say) -> Run:
@@ -247,20 +228,27 @@ def pieces(run: Run) -> tuple[LLMDataModule, BabyGPT]:
 
 
 def _with_steps(
-    recipe: Recipe, plan: MachinePlan, data: LLMDataModule, module: BabyGPT, say: Say
+    recipe: Recipe,
+    plan: MachinePlan,
+    data: LLMDataModule,
+    module: BabyGPT,
+    say: Say,
+    since: float,
+    saved: int,
 ) -> tuple[Recipe, StepTime | None]:
     """The recipe with its budget in steps, timed on this machine if it is given in minutes, and what was timed."""
     seconds = None
-    if planner.needs_measuring(recipe.budget):
-        minutes = recipe.budget.minutes
-        say(
-            f"budget: {minutes or 3:g} minutes{'' if minutes else ', since none was given'}; timing a few steps"
-        )
-        seconds = measure_step(
+    if budgets.needs_measuring(recipe.budget):
+        minutes = budgets.minutes_of(recipe.budget)
+        why = ", since none was given" if recipe.budget.minutes is None else ""
+        say(f"budget: {minutes:g} minutes{why}; timing a few steps")
+        seconds = timing.measure_step(
             module.model, data.micro_batch, plan, data.plan.micro_batches, recipe.optim.name
         )
     batches = len(data.validation.rows(plan.micro_batch, 0, 1))
-    recipe = planner.resolve_steps(recipe, data.plan, batches, seconds)
+    flops = budgets.step_flops(recipe, module.model.config)
+    spent = time.monotonic() - since
+    recipe = budgets.resolve_steps(recipe, data.plan, batches, seconds, flops, spent, saved)
     count = -(-len(data.validation.window_ids()) // int(recipe.data.global_batch_size))
     return replace(recipe, validate=replace(recipe.validate, batches=count)), seconds
 
@@ -281,89 +269,6 @@ def _new_folder(asked: str | None) -> Path:
             hint=f"Go on with it by --resume {out}, or give another --out",
         )
     return out
-
-
-# -- the pieces ------------------------------------------------------------------------------------------------------
-
-
-def build_data(
-    recipe: Recipe,
-    batch_size: int,
-    workers: int = 0,
-    progress: Progress | None = None,
-    prepared_as: str | None = None,
-    rollbacks: Sequence[Rollback] = (),
-    reweighted: Sequence[Stretch] = (),
-    cache_gb: float | None = None,
-) -> LLMDataModule:
-    """The data module of a recipe; `prepared_as` is the token store of a run that goes on."""
-    data = recipe.data
-    size = data.global_batch_size
-    return LLMDataModule(
-        recipe.model.name,
-        batch_size,
-        path=data.path,
-        weights=data.weights,
-        field=data.field,
-        val_path=data.val_path,
-        val_fraction=data.val_fraction,
-        deduplicate=data.deduplicate,
-        tokenizer=data.tokenizer,
-        block=data.block,
-        packing=data.packing,
-        too_long=data.too_long,
-        train_on_prompts=data.train_on_prompts,
-        global_batch_size=None if size == "auto" else size,
-        val_batches=recipe.validate.batches,
-        workers=workers,
-        seed=recipe.seed,
-        revision=recipe.model.revision,
-        progress=progress,
-        prepared_as=prepared_as,
-        rollbacks=[(r.to, r.seen) for r in rollbacks],
-        reweighted=reweighted,
-        cache_gb=cache_gb,
-    )
-
-
-def build_module(recipe: Recipe, plan: MachinePlan, data: LLMDataModule) -> BabyGPT:
-    """The module of a recipe, as the plan runs it."""
-    return BabyGPT(
-        recipe.model.name,
-        float(recipe.optim.lr),
-        optimizer=recipe.optim.name,
-        weight_decay=recipe.optim.weight_decay,
-        betas=recipe.optim.betas,
-        schedule=recipe.schedule.name,
-        warmup=recipe.schedule.warmup,
-        final=recipe.schedule.final,
-        dropout=recipe.model.dropout,
-        attention=recipe.model.attention,
-        activation_checkpointing=plan.activation_checkpointing,
-        compile=plan.compile,
-        revision=recipe.model.revision,
-        vocab_size=_vocab_size(recipe, data),
-        seed=recipe.seed,
-    )
-
-
-def _vocab_size(recipe: Recipe, data: LLMDataModule) -> int | None:
-    """A preset's vocabulary follows the tokenizer; a pretrained model's is its own."""
-    return len(data.tokenizer) if recipe.model.name.startswith("preset:") else None
-
-
-def config_of(recipe: Recipe, data: LLMDataModule) -> Any:
-    """The model's configuration."""
-    return load_config(
-        recipe.model.name, revision=recipe.model.revision, vocab_size=_vocab_size(recipe, data)
-    )
-
-
-def first_words(data: LLMDataModule) -> str:
-    """The first few tokens of a validation document: what a sample continues."""
-    ids = data.prepared.val.ids(0, min(8, data.prepared.val.num_tokens))
-    text = data.tokenizer.decode(ids.tolist(), skip_special_tokens=True)
-    return str(text)
 
 
 def write_machine(
