@@ -86,7 +86,7 @@ def plain(
             mean = model(input_ids=ids, labels=labels, use_cache=False).loss
             share = mean * (count(labels) / targets)
             share.backward()
-            loss += float(share)
+            loss += float(share.detach())
         torch.nn.utils.clip_grad_norm_(model.parameters(), optim.grad_clip, foreach=False)
         optimizer.rate = float(optim.lr) * multiplier(
             schedule.name, number, total, schedule.warmup, schedule.final
