@@ -25,7 +25,7 @@ _STEPS = 240
 
 
 def trained(name: str) -> None:
-    """A run that is made sick: its rate rises until the loss does."""
+    """A run whose rate is too high, so that there is something to see."""
     settings = TrainSettings(
         model=ModelRecipe(name="preset:gpt2-1m"),
         data=DataRecipe(path=("builtin:prose",), block=64, global_batch_size=8),
