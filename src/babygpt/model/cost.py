@@ -260,13 +260,15 @@ def _logits_bytes(tokens: int, vocabulary: int, small: int, bound: int, gradient
 
     Forward: logits and log-probabilities in fp32, under mixed precision the logits as they come out of the product
     too. Backward: the gradient, in place of the log-probabilities, and the head's gradient as far as it comes on top.
-    In chunks the same of one of them, and the one before it is still there.
+    In chunks one of them at a time, made from the logits in place; under mixed precision the product and the gradient
+    that the next products take are there too.
     """
     whole = 4 * tokens * vocabulary
-    chunked = whole > bound
-    piece = chunk_bytes(vocabulary, bound) if chunked else whole
-    low = piece // 2 if small == 2 else 0
-    return max(2 * piece + low, (2 if chunked else 1) * piece + low + gradient)
+    if whole > bound:
+        piece = chunk_bytes(vocabulary, bound)
+        return piece + (piece if small == 2 else 0) + gradient
+    low = whole // 2 if small == 2 else 0
+    return max(2 * whole + low, whole + low + gradient)
 
 
 def _block_bytes(cost: ModelCost, small: int) -> int:
