@@ -8,11 +8,11 @@ import shlex
 import pytest
 
 from babygpt.arguments import parse
-from babygpt.cli import VERBS
 from babygpt.errors import InputError
 from babygpt.fields import leaves
 from babygpt.recipe import Budget, DataRecipe, ModelRecipe, OptimRecipe, Recipe, read_recipe, write_recipe
 from babygpt.settings import EvalSettings, GenerateSettings, TrainSettings, VerifySettings
+from babygpt.verbs import VERBS
 
 
 def train(*arguments):

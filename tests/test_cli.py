@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 
 import babygpt
-from babygpt.cli import VERBS, main
+from babygpt.cli import main
 from babygpt.errors import CheckpointError, DataError, SpaceError, Stopped
+from babygpt.verbs import VERBS
 
 
 @dataclass(frozen=True)

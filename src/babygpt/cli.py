@@ -1,11 +1,9 @@
 """The command: arguments -> verb -> exit code. The only place that prints results or exits.
 
-    0    done
-    1    a failure of ours, with its traceback; or what was looked for was found: a fault, by doctor
-    2    bad input or usage, one plain message on standard error
-    128+n  stopped by signal n, after saving: 143 for SIGTERM, 130 for Ctrl-C
-
-A verb's file, and torch with it, is imported once its arguments are known to be right.
+0    done
+1    a failure of ours, with its traceback; or what was looked for was found: a fault, by doctor
+2    bad input or usage, one plain message on standard error
+128+n  stopped by signal n, after saving: 143 for SIGTERM, 130 for Ctrl-C
 """
 
 from __future__ import annotations
@@ -19,24 +17,16 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from babygpt import __version__
-from babygpt.arguments import Syntax, parse
+from babygpt.arguments import parse
 from babygpt.errors import InputError, NotFiniteError, RecipeError, SpikeSeen, Stopped
-from babygpt.machine_settings import DoctorSettings, PlanSettings
-from babygpt.settings import (
-    EvalSettings,
-    GenerateSettings,
-    InspectSettings,
-    LabSettings,
-    PrepareSettings,
-    ReportSettings,
-    TrainSettings,
-    VerifySettings,
-)
+from babygpt.machine_settings import DoctorSettings
+from babygpt.settings import TrainSettings
 from babygpt.untrusted import shown
+from babygpt.verbs import OTHER_VERBS, VERBS, Verb
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -61,207 +51,6 @@ class Judgement(Result, Protocol):
     @property
     def exit_code(self) -> int:
         """0, or 1 for bad news."""
-
-
-@dataclass(frozen=True)
-class Verb:
-    """A verb of the command.
-
-    Args:
-        home: the function that does it, as module:name.
-        syntax: how it is called.
-    """
-
-    home: str
-    syntax: Syntax[Any]
-
-    @property
-    def summary(self) -> str:
-        """One line for the list of verbs."""
-        return str(self.syntax.settings.__doc__).splitlines()[0]
-
-
-_ON_THIS_MACHINE = (
-    "micro_batch",
-    "precision",
-    "activation_checkpointing",
-    "compile",
-    "workers",
-    "devices",
-    "nodes",
-)
-_EVAL_IGNORES = (
-    *(f"machine.{name}" for name in (*_ON_THIS_MACHINE, "strategy")),
-    *(f"data.{name}" for name in ("weights", "val_path", "val_fraction", "deduplicate", "tokenizer")),
-    "data.global_batch_size",
-)
-
-_PREPARE_IGNORES = (
-    *(f"model.{name}" for name in ("attention", "dropout")),
-    *(f"data.{name}" for name in ("block", "packing", "global_batch_size")),
-)
-
-VERBS: dict[str, Verb] = {
-    "train": Verb(
-        "babygpt.train:train",
-        Syntax(
-            "babygpt train",
-            TrainSettings,
-            left_out=("given",),
-            one_of="budget",
-            takes_config=True,
-            examples=(
-                "babygpt train",
-                "babygpt train --data.path notes.txt --budget.minutes 10 --out runs/notes",
-                "babygpt train --model.name path/to/model --data.path chat.jsonl --optim.lr 2e-5",
-                "babygpt train --config runs/notes/recipe.yaml --seed 1 --out runs/again",
-                "babygpt train --resume runs/notes",
-            ),
-        ),
-    ),
-    "eval": Verb(
-        "babygpt.evaluate:evaluate",
-        Syntax(
-            "babygpt eval",
-            EvalSettings,
-            positional="checkpoint",
-            left_out=_EVAL_IGNORES,
-            examples=(
-                "babygpt eval runs/notes/checkpoints/last",
-                "babygpt eval path/to/model --data.path book.txt --json",
-            ),
-        ),
-    ),
-    "generate": Verb(
-        "babygpt.generate:generate",
-        Syntax(
-            "babygpt generate",
-            GenerateSettings,
-            positional="checkpoint",
-            examples=(
-                'babygpt generate runs/notes/checkpoints/last --prompt "Once"',
-                'babygpt generate path/to/model --prompt "2 + 2 =" --temperature 0 --max_new_tokens 5',
-            ),
-        ),
-    ),
-    "data prepare": Verb(
-        "babygpt.prepare:prepare_data",
-        Syntax(
-            "babygpt data prepare",
-            PrepareSettings,
-            left_out=_PREPARE_IGNORES,
-            takes_config=True,
-            config=TrainSettings,
-            examples=(
-                "babygpt data prepare --data.path notes.txt letters --model.name path/to/model",
-                "babygpt data prepare --config runs/notes/recipe.yaml --json",
-                "babygpt data prepare --data.path train.bin --data.val_path val.bin --data.tokenizer path/to/model",
-            ),
-        ),
-    ),
-    "data inspect": Verb(
-        "babygpt.inspect_data:inspect_data",
-        Syntax(
-            "babygpt data inspect",
-            InspectSettings,
-            takes_config=True,
-            config=TrainSettings,
-            examples=(
-                "babygpt data inspect --data.path chat.jsonl --model.name path/to/model",
-                "babygpt data inspect --config runs/notes/recipe.yaml --step 100 --ids --html batch.html",
-                "babygpt data inspect --resume runs/notes",
-            ),
-        ),
-    ),
-    "report": Verb(
-        "babygpt.report.verb:report",
-        Syntax(
-            "babygpt report",
-            ReportSettings,
-            positional="runs",
-            examples=(
-                "babygpt report runs/notes",
-                "babygpt report runs/notes runs/faster --out comparison.html",
-            ),
-        ),
-    ),
-    "lab": Verb(
-        "babygpt.labs.verb:lab",
-        Syntax(
-            "babygpt lab",
-            LabSettings,
-            positional="name",
-            examples=(
-                "babygpt lab --list",
-                "babygpt lab weight-decay --scale medium --seeds 8 --out runs/decay",
-            ),
-        ),
-    ),
-    "checkpoint verify": Verb(
-        "babygpt.verify:verify",
-        Syntax(
-            "babygpt checkpoint verify",
-            VerifySettings,
-            positional="path",
-            examples=(
-                "babygpt checkpoint verify runs/notes/checkpoints/last",
-                "babygpt checkpoint verify runs/notes",
-            ),
-        ),
-    ),
-    "plan": Verb(
-        "babygpt.plan:plan",
-        Syntax(
-            "babygpt plan",
-            PlanSettings,
-            one_of="budget",
-            takes_config=True,
-            config=TrainSettings,
-            examples=(
-                "babygpt plan --data.path notes.txt --model.name preset:gpt2-11m --budget.tokens 1000000",
-                "babygpt plan --config runs/notes/recipe.yaml --machine.preset h100x8 --price_per_hour 20",
-            ),
-        ),
-    ),
-    "doctor": Verb(
-        "babygpt.doctor.verb:doctor",
-        Syntax(
-            "babygpt doctor",
-            DoctorSettings,
-            left_out=("given",),
-            one_of="budget",
-            takes_config=True,
-            config=TrainSettings,
-            examples=(
-                "babygpt doctor",
-                "babygpt doctor --data.path chat.jsonl --model.name path/to/model",
-                "babygpt doctor --config runs/notes/recipe.yaml --json",
-            ),
-        ),
-    ),
-}
-
-_OTHER_VERBS = {
-    "chat": "generate",
-    "check": "doctor",
-    "diagnose": "doctor",
-    "env": "doctor",
-    "evaluate": "eval",
-    "experiment": "lab",
-    "finetune": "train",
-    "estimate": "plan",
-    "fit": "train",
-    "inspect": "data inspect",
-    "prepare": "data prepare",
-    "pretrain": "train",
-    "plot": "report",
-    "resume": "train --resume",
-    "sample": "generate",
-    "test": "eval",
-    "tokenize": "data prepare",
-    "validate": "eval",
-    "verify": "checkpoint verify",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -331,8 +120,8 @@ def _choose(arguments: list[str]) -> tuple[str | None, list[str]]:
         raise RecipeError("no verb is given", hint=f"There are {every}; babygpt --help says more")
     if first.startswith("-"):
         raise RecipeError(f"{first} stands before the verb", hint=f"Begin with one of {every}")
-    close = difflib.get_close_matches(first, [*VERBS, *_OTHER_VERBS], n=1)
-    meant = inside or [_OTHER_VERBS.get(c, c) for c in close]
+    close = difflib.get_close_matches(first, [*VERBS, *OTHER_VERBS], n=1)
+    meant = inside or [OTHER_VERBS.get(c, c) for c in close]
     hint = f"Did you mean babygpt {meant[0]}" if meant else f"There are {every}"
     raise RecipeError(f"there is no verb {' '.join(arguments[:2]) if inside else first}", hint=hint)
 

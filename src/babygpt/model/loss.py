@@ -321,7 +321,7 @@ class _Logits:
         self._wide = self._narrow if weight.dtype == wide else self._narrow.to(wide)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """float [rows, vocabulary]; valid until the next call."""
+        """Float [rows, vocabulary]; valid until the next call."""
         out, logits = self._narrow[: len(rows)], self._wide[: len(rows)]
         if self._bias is None:
             torch.mm(rows, self._weight, out=out)
