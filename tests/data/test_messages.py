@@ -34,6 +34,21 @@ FORMS: dict[str, tuple[Any, list[dict[str, Any]]]] = {
         [{"from": "function_call", "value": json.dumps(CALL)}, {"from": "observation", "value": "3"}],
         [CALLED, {"role": "tool", "content": "3"}],
     ),
+    "a call with its wrapping": (
+        [{"from": "function_call", "value": json.dumps(CALLED["tool_calls"])}],
+        [CALLED],
+    ),
+    "a call that is not learned": (
+        [{"from": "function_call", "value": json.dumps(CALL), "train": False}],
+        [CALLED | {"weight": 0}],
+    ),
+    "a call that is learned": ([{"from": "function_call", "value": json.dumps(CALL), "weight": 1}], [CALLED]),
+    "a role of that name": (
+        [{"role": "function_call", "content": "c"}],
+        [{"role": "function_call", "content": "c"}],
+    ),
+    "bare calls as JSON": ([CALLED | {"tool_calls": json.dumps([CALL])}], [CALLED]),
+    "no calls in a column of text": ([SAID | {"tool_calls": ""}, SAID | {"tool_calls": "[]"}], [SAID, SAID]),
     "calls as JSON": ([CALLED | {"tool_calls": json.dumps(CALLED["tool_calls"])}], [CALLED]),
     "a call beside null": ([CALLED | {"content": None}], [CALLED | {"content": None}]),
     "an object of a tool": ([{"role": "tool", "content": {"x": 1}}], [{"role": "tool", "content": {"x": 1}}]),

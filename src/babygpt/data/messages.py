@@ -3,7 +3,7 @@
     role, from            who speaks; `human`, `gpt` and their like in any case become what templates know, other
                           roles stay as they are
     content, value, text  a string; parts of text in a list are joined; null only beside something else, as a call
-    tool_calls            a list of calls, or its JSON
+    tool_calls            a list of calls, or its JSON, whose calls get `function` around them where they lack it
     from function_call    the JSON of a call, or of several: the assistant's
     weight 0, train false nothing of the turn is learned
     a `system` column     the first turn
@@ -34,6 +34,7 @@ _ROLES = {
 }
 _CALL = "function_call"
 _FROM = {**_ROLES, "tool": "tool", "function": "tool", "observation": "tool", _CALL: "assistant"}
+_NO_CALLS = ("", "[]", "null")  # what a column of text holds where there are none
 _CONTENTS = ("content", "value", "text")
 _INSTEAD = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
 _FORM = 'Each message is {"role": "user", "content": "..."}'
@@ -89,14 +90,12 @@ def _message(value: Any, which: str, where: str) -> dict[str, Any]:
     name = next(filled, "content" if "content" in message else None)
     content = None if name is None else message.pop(name)
     if said == _CALL:
-        calls = _calls(content, which, where)
-        return {
-            "role": role,
-            "tool_calls": [{"type": "function", "function": call} for call in calls],
-            **message,
-        }
-    if isinstance(message.get("tool_calls"), str):
-        message["tool_calls"] = _calls(message["tool_calls"], which, where)
+        message["tool_calls"], name = _calls(content, which, where), None
+    elif isinstance(calls := message.pop("tool_calls", None), str):
+        if calls.strip() not in _NO_CALLS:
+            message["tool_calls"] = _calls(calls, which, where)
+    elif calls is not None:
+        message["tool_calls"] = calls
     learned = _weight(message, which, where)
     if content is None and not any(key in message for key in _INSTEAD):
         raise DataError(f"{which} has no content" + (" but null" if name else ""), where=where, hint=_FORM)
@@ -106,10 +105,10 @@ def _message(value: Any, which: str, where: str) -> dict[str, Any]:
 
 
 def _speaker(message: dict[str, Any], which: str, where: str) -> tuple[str | None, str]:
-    """Takes out who speaks: as a role, None if nobody does, and as it is written."""
+    """Takes out who speaks: as a role, None if nobody does, and as `from` says it."""
     if isinstance(role := message.get("role"), str):
         del message["role"]
-        return _role(role), role
+        return _role(role), ""
     if not isinstance(said := message.get("from"), str):
         return None, ""
     if said.lower() not in _FROM:
@@ -146,18 +145,23 @@ def _part(value: Any, which: str, where: str) -> str:
 
 
 def _calls(value: Any, which: str, where: str) -> list[dict[str, Any]]:
-    """Calls of tools from the JSON of one or of a list."""
+    """Calls of tools, as templates want them, from the JSON of one or of a list."""
     found = _parsed(value, "tool_calls", where) if isinstance(value, str) else value
     calls = found if isinstance(found, list) else [found]
     if not calls or not all(
-        isinstance(call, dict) and ("name" in call or "function" in call) for call in calls
+        isinstance(call, dict) and ("name" in call or isinstance(call.get("function"), dict))
+        for call in calls
     ):
         raise DataError(
             f"{which} holds no call of a tool: {shown(str(value))}",
             where=where,
             hint='A call is {"name": "...", "arguments": {...}}',
         )
-    return calls
+    wrapped = ({"type": "function", "function": call} for call in calls)
+    return [
+        call if isinstance(call.get("function"), dict) else own
+        for call, own in zip(calls, wrapped, strict=True)
+    ]
 
 
 def _weight(message: dict[str, Any], which: str, where: str) -> bool:
