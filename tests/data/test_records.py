@@ -111,6 +111,8 @@ def test_a_choice_holds_for_all_records() -> None:
         DataError, match="a:3: no field 'output', which the first record has; it has: instruction"
     ):
         document_of({"instruction": "j"}, columns, "a:3")
+    with pytest.raises(DataError, match="b:2: no field 'input', which the first record has; it has: output"):
+        document_of({"output": "o"}, choose({"input": "i", "output": "o"}, "b:1"), "b:2")
     text = choose({"text": "a"}, "a:1")
     with pytest.raises(DataError, match="a:2: no field 'text'"):
         document_of({"messages": TALK}, text, "a:2")

@@ -110,6 +110,11 @@ class Columns:
     guess: str = ""
 
     @property
+    def optional(self) -> tuple[str, ...]:
+        """Those that a record may lack, or hold nothing in: what a guess found beside an instruction or a question."""
+        return _OPTIONAL if self.guess and len(self.names) > 2 else ()
+
+    @property
     def read(self) -> tuple[str, ...]:
         """All columns that are looked at; the last two of a conversation's need not be there."""
         return (*self.names, _TOOLS, _SYSTEM) if self.kind == "chat" else self.names
@@ -284,7 +289,7 @@ def document_of(record: Any, columns: Columns, where: str) -> Document | None:
     """
     found = _object(record, where)
     for name in columns.names:
-        if name not in found and not (columns.guess and name in _OPTIONAL):
+        if name not in found and name not in columns.optional:
             hint = "All records of a file have the same columns; put others into a file of their own"
             raise _lacks(found, f"no field {name!r}, which the first record has", where, hint)
     if columns.kind == "chat":
@@ -293,7 +298,7 @@ def document_of(record: Any, columns: Columns, where: str) -> Document | None:
         text = string(found[columns.names[0]], columns.names[0], where)
         return Document(where, text=text) if text else None
     # A guess may have found `input` empty or missing in this record.
-    names = [n for n in columns.names if not (columns.guess and n in _OPTIONAL and not found.get(n))]
+    names = [n for n in columns.names if n not in columns.optional or found.get(n)]
     *prompt, completion = (string(found[name], name, where) for name in names)
     joined = "".join(f"{part}\n\n" for part in prompt) if columns.guess else "".join(prompt)
     return Document(where, spans=(Span(joined, False), Span(completion, True)))
