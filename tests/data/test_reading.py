@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
-from babygpt.data.reading import Texts
+from babygpt.data.reading import READING_VERSION, Texts
 
 
 def test_what_has_no_text_is_told_once_for_all(tmp_path: Path) -> None:
@@ -42,3 +43,29 @@ def test_what_is_seen_of_documents(tmp_path: Path) -> None:
     everything = Texts("auto", train_on_prompts=True).seen(list(map(str, paths)), pytest.fail)
     assert not any(s.masked for s in everything)
     assert len({s.content_hash for s in seen}) == 3
+
+
+# A record of each kind, and forms that an earlier version read otherwise or refused.
+READ = [
+    {"text": "t"},
+    {"prompt": "p", "completion": "c"},
+    {"prompt": [{"role": "user", "content": "q"}], "completion": [{"role": "assistant", "content": "a"}]},
+    {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "tools": "[]"},
+    {"conversations": [{"from": "Human", "value": "q"}, {"from": "gpt", "value": "a", "weight": 0}]},
+    {"messages": [{"role": "bot", "content": [{"type": "text", "text": "a"}], "train": True}], "system": "s"},
+    {"messages": [{"from": "function_call", "value": '{"name": "f", "arguments": {}}'}]},
+    {"instruction": "i", "context": "c", "response": "r"},
+    {"question": "q", "answer": "a", "context": ""},
+    {"input": "i", "output": "o"},
+    {"content": "c", "n": "1"},
+]
+
+
+def test_another_reading_has_another_version(tmp_path: Path) -> None:
+    """If this fails, the same data come to other documents: raise READING_VERSION, then write both down here."""
+    paths = [tmp_path / f"{number}.jsonl" for number in range(len(READ))]
+    for path, row in zip(paths, READ, strict=True):
+        path.write_text(json.dumps(row))
+    seen = [str(s.content_hash) for s in Texts("auto").seen(list(map(str, paths)), lambda _: None)]
+    digest = hashlib.sha256(" ".join(seen).encode()).hexdigest()
+    assert (READING_VERSION, digest[:16]) == (2, "84d33cd20d0e9bda")

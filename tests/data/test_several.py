@@ -122,6 +122,13 @@ def test_a_damaged_tokenizer_is_made_again(prepared, tmp_path) -> None:
     assert prepared().key == key
 
 
+def test_a_tokenizer_of_what_was_read_otherwise_is_not_taken(prepared, tmp_path, monkeypatch) -> None:
+    prepared()
+    monkeypatch.setattr("babygpt.data.several.READING_VERSION", 1)
+    prepared()
+    assert len([path for path in (tmp_path / "cache" / "tokenizers").iterdir() if path.is_dir()]) == 2
+
+
 def test_names_are_the_last_components_made_unique_and_safe() -> None:
     paths = (
         "data/web.jsonl",

@@ -336,6 +336,17 @@ def test_equal_documents_are_left_out_of_training_on_request(corpus: Path, tmp_p
     assert build(tmp_path, corpus, val_fraction=0.3, deduplicate="exact").key == thinned.key
 
 
+def test_what_was_read_otherwise_is_not_taken_from_the_cache(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = build(tmp_path, corpus)
+    monkeypatch.setattr("babygpt.data.store.READING_VERSION", 1)
+    before = build(tmp_path, corpus)
+    assert before.key != now.key
+    assert not before.reused
+    assert before.fingerprint == now.fingerprint  # by which a run that goes on knows its data
+
+
 def test_where_the_tail_is_held_out_the_whole_is_thinned(tmp_path: Path) -> None:
     path = tmp_path / "few.jsonl"
     texts = [sentence(n) for n in (1, 2, 1, 3, 2)]

@@ -14,9 +14,13 @@ from babygpt.data.encoding import Encoded, encode
 from babygpt.data.oddities import Tally, text_of
 from babygpt.data.sources import content_hash, read_documents
 
-__all__ = ["Origin", "Seen", "Texts", "taken"]
+__all__ = ["READING_VERSION", "Origin", "Seen", "Texts", "taken"]
 
 T = TypeVar("T")
+
+# How records become documents, and conversations text: raised where the same data come to others, so that no store
+# and no tokenizer in a cache is taken for what would be made today.
+READING_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from babygpt.data.excerpts import SAMPLE_BYTES, SAMPLING, excerpts
 from babygpt.data.identity import Survey
 from babygpt.data.joined import JoinedStore
 from babygpt.data.opening import corpora_among
+from babygpt.data.reading import READING_VERSION
 from babygpt.data.store import (
     PreparedData,
     Progress,
@@ -233,6 +234,7 @@ def _key(recipes: Sequence[DataRecipe], sources: Sequence[Sources], wanted: Trai
         recipes[0].field,
         *duplicates.identity_of(recipes[0].deduplicate),
         held_out,
+        READING_VERSION,
         wanted.kind,
         wanted.vocab_size,
         SAMPLING,

@@ -32,7 +32,7 @@ from babygpt.data.excerpts import SAMPLING
 from babygpt.data.identity import Listing, Survey, changed_meanwhile, survey
 from babygpt.data.imports import Imported, all_tokenised
 from babygpt.data.opening import corpora_among, open_corpus
-from babygpt.data.reading import Texts
+from babygpt.data.reading import READING_VERSION, Texts
 from babygpt.data.sources import check_field
 from babygpt.data.tokenised import is_tokenised
 from babygpt.data.tokenizers import load_tokenizer, tokenizer_identity, tokenizer_source
@@ -362,7 +362,6 @@ def _key(
         which,
         recipe.train_on_prompts,
         *less,
+        "imported" if imported else READING_VERSION,
     ]
-    if imported:
-        parts.append("imported")
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
