@@ -18,7 +18,6 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     Gemma2Config,
     GPT2Config,
     GPT2LMHeadModel,
@@ -297,7 +296,8 @@ def test_facts_versions_and_the_tokenizer(tmp_path: Path) -> None:
     manifest = verify_folder(path)
     assert {k: manifest.facts[k] for k in facts} == facts
     assert manifest.facts["versions"]["torch"] == torch.__version__
-    loaded = AutoTokenizer.from_pretrained(path)
+    assert "tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)" in (path / "README.md").read_text()
+    loaded = PreTrainedTokenizerFast.from_pretrained(path)
     assert loaded.encode("b") == [1]
     assert loaded.eos_token == "<end>"
 

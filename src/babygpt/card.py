@@ -29,11 +29,11 @@ _MOST_PATHS = 20
 _USE = """## How to use it
 
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, TOKENIZER
 
 folder = "."  # this folder, or its name on the hub
 model = AutoModelForCausalLM.from_pretrained(folder)
-tokenizer = AutoTokenizer.from_pretrained(folder)
+tokenizer = TOKENIZER.from_pretrained(folder)
 inputs = tokenizer("Once", return_tensors="pt", return_token_type_ids=False)
 output = model.generate(**inputs, max_new_tokens=50, do_sample=True)
 print(tokenizer.decode(output[0], skip_special_tokens=True))
@@ -61,6 +61,7 @@ def model_card(
     parameters: int,
     positions: int | None,
     recipe: Recipe | None,
+    tokenizer: str = "AutoTokenizer",
 ) -> str:
     """The card as Markdown with a YAML head.
 
@@ -71,13 +72,14 @@ def model_card(
         parameters: of the model, tied ones once.
         positions: the most tokens that the model takes at once, if its configuration says.
         recipe: of the run, resolved; None where the trainer had none.
+        tokenizer: the class of transformers that loads its tokenizer.
     """
     parts = [
         f"---\n{_head(facts.get('model'), model_type)}---\n",
         "# A language model trained with BabyGPT\n",
         "\n".join(f"* **{name}**: {value}" for name, value in _rows(facts, model_type, parameters, positions))
         + "\n",
-        _USE,
+        _USE.replace("TOKENIZER", tokenizer),
         _again(facts, recipe),
         _LIMITS,
     ]

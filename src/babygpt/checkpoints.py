@@ -48,6 +48,7 @@ from babygpt.recipe import Recipe
 from babygpt.run_folder import Found, best, checkpoint_at, checkpoint_folders, discover
 from babygpt.staging import STATE_FORMAT, Staged, stage
 from babygpt.state import bytes_of, decode
+from babygpt.tokenizer_names import loader_of
 from babygpt.untrusted import parse_json, shown
 
 __all__ = [
@@ -135,7 +136,7 @@ def publish_staged(
         save_weights(folder, staged.weights, staged.model)
         if staged.tokenizer is not None:
             staged.tokenizer.save_pretrained(folder)
-        (folder / card.NAME).write_text(_card(staged, facts, recipe), encoding="utf-8", newline="\n")
+        (folder / card.NAME).write_text(_card(staged, facts, recipe, folder), encoding="utf-8", newline="\n")
         (folder / "training").mkdir()
         save_file(dict(staged.tensors), folder / _TENSORS)
         write_json_atomic(folder / _STATE, staged.document)
@@ -143,7 +144,7 @@ def publish_staged(
     return publish_folder(parent, name, fill, facts, replace=replace)
 
 
-def _card(staged: Staged, facts: Mapping[str, Any], recipe: Recipe | None) -> str:
+def _card(staged: Staged, facts: Mapping[str, Any], recipe: Recipe | None, folder: Path) -> str:
     config = staged.model.config
     return card.model_card(
         facts,
@@ -151,6 +152,7 @@ def _card(staged: Staged, facts: Mapping[str, Any], recipe: Recipe | None) -> st
         parameters=sum(p.numel() for p in staged.model.parameters()),
         positions=getattr(config, "max_position_embeddings", None),
         recipe=recipe,
+        tokenizer=loader_of(folder),
     )
 
 

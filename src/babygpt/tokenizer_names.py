@@ -1,4 +1,4 @@
-"""What `data.tokenizer` may say besides a folder or a hub name.
+"""What `data.tokenizer` may say besides a folder or a hub name, and which class a saved tokenizer names.
 
 auto                          the model's own; for random weights one that is trained
 train:N, train:unigram:N      trained on the data, N entries
@@ -8,13 +8,16 @@ file:NAME                     NAME's tokenizer.json as it is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from babygpt.errors import RecipeError
+from babygpt.untrusted import read_json
 
-__all__ = ["FROM_FILE", "TrainedTokenizer", "trained_tokenizer"]
+__all__ = ["FROM_FILE", "TrainedTokenizer", "loader_of", "names_no_class", "trained_tokenizer"]
 
 FROM_FILE = "file:"
+_NO_CLASS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 # 256 bytes and the end-of-text token: the smallest vocabulary of a byte-level tokenizer.
 _SMALLEST_VOCABULARY = 257
 
@@ -44,3 +47,25 @@ def trained_tokenizer(name: str) -> TrainedTokenizer | None:
             hint=f"Give train:N or train:unigram:N with N of at least {_SMALLEST_VOCABULARY}, such as train:8192",
         )
     return TrainedTokenizer("unigram" if unigram else "bpe", int(size))
+
+
+def names_no_class(folder: Path) -> bool:
+    """Whether a tokenizer was saved as nothing but its file, as those are that were trained or taken by `file:`.
+
+    Raises:
+        OSError, ValueError: its `tokenizer_config.json` cannot be read or is malformed.
+    """
+    file = folder / "tokenizer_config.json"
+    config = read_json(file) if file.is_file() else None
+    return isinstance(config, dict) and config.get("tokenizer_class") in _NO_CLASS
+
+
+def loader_of(folder: Path) -> str:
+    """The class of transformers that loads a folder's tokenizer with the ids that a model was trained on.
+
+    Beside some kinds of models, as qwen2, `AutoTokenizer` takes the kind's own class, whatever was saved.
+    """
+    try:
+        return "PreTrainedTokenizerFast" if names_no_class(folder) else "AutoTokenizer"
+    except (OSError, ValueError):
+        return "AutoTokenizer"  # a damaged folder, of which others tell

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 from tokenizers import (
     AddedToken,
     Regex,
@@ -24,6 +25,7 @@ from transformers import PreTrainedTokenizerFast
 from babygpt.data.sources import read_documents
 from babygpt.data.tokenizers import load_tokenizer, tokenizer_identity
 from babygpt.errors import TokenizerError
+from babygpt.tokenizer_names import loader_of
 
 Save = Callable[..., Path]
 PLAIN = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -170,3 +172,5 @@ def test_what_was_taken_as_it_is_stays_so_in_a_checkpoint(save: Save, tmp_path: 
     again = load_tokenizer(checkpoint)
     assert again("in 1990,\n\nx")["input_ids"] == taken("in 1990,\n\nx")["input_ids"]
     assert tokenizer_identity(again) == tokenizer_identity(taken)
+    named = getattr(transformers, loader_of(checkpoint)).from_pretrained(checkpoint)  # what a model card says
+    assert named("in 1990,\n\nx")["input_ids"] == taken("in 1990,\n\nx")["input_ids"]

@@ -93,6 +93,16 @@ def test_the_page_says_what_the_run_holds(tmp_path: Path) -> None:
         assert what in text, what
 
 
+def test_the_page_names_what_loads_the_tokenizer(tmp_path: Path) -> None:
+    out = make_run(tmp_path / "a")
+    assert "tokenizer = AutoTokenizer.from" in page_of(out).text
+    file = out / "checkpoints" / "babygpt-2.25" / "tokenizer_config.json"
+    file.write_text('{"tokenizer_class": "TokenizersBackend"}')
+    assert "tokenizer = PreTrainedTokenizerFast.from" in page_of(out).text
+    file.write_text("{")
+    assert "tokenizer = AutoTokenizer.from" in page_of(out).text
+
+
 def test_what_is_not_well_is_said_everywhere(tmp_path: Path) -> None:
     sick = make_run(tmp_path / "sick", steps=120)
     rising = (

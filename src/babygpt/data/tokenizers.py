@@ -22,8 +22,7 @@ from babygpt.data.regressions import check_against_file
 from babygpt.errors import InputError, TokenizerError
 from babygpt.hub import fetch
 from babygpt.presets import preset_config
-from babygpt.tokenizer_names import FROM_FILE, TrainedTokenizer, trained_tokenizer
-from babygpt.untrusted import read_json
+from babygpt.tokenizer_names import FROM_FILE, TrainedTokenizer, names_no_class, trained_tokenizer
 
 __all__ = [
     "CHATML",
@@ -52,7 +51,6 @@ CHATML = (
 _AUTO_VOCABULARY = 8192  # for `auto` with a model that is not decided yet
 _BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 _SCORE_DIGITS = 6
-_NO_CLASS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 _HINT = "Put the model's own tokenizer beside it; to train, data.tokenizer may name one or be train:8192"
 
 
@@ -78,7 +76,7 @@ def load_tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrain
         try:
             tokenizer = _loaded(loader, folder, name)
         except TokenizerError:
-            if not _names_no_class(folder):
+            if not names_no_class(folder):
                 raise
             # Of some kinds of models transformers takes their own class all the same.
             tokenizer = _loaded(PreTrainedTokenizerFast, folder, name)
@@ -102,12 +100,6 @@ def _loaded(loader: Any, folder: Path, name: str) -> PreTrainedTokenizerBase:
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     check_against_file(tokenizer, folder, name)
     return tokenizer
-
-
-def _names_no_class(folder: Path) -> bool:
-    """Whether a tokenizer was saved as nothing but its file, as those are that were trained or taken by `file:`."""
-    file = folder / "tokenizer_config.json"
-    return file.is_file() and read_json(file).get("tokenizer_class") in _NO_CLASS
 
 
 def tokenizer_source(name: str, model_name: str) -> str | TrainedTokenizer:

@@ -12,6 +12,7 @@ from babygpt import fields
 from babygpt.recipe import Recipe, to_dict
 from babygpt.report.curves import Validation
 from babygpt.report.run import RunView
+from babygpt.tokenizer_names import loader_of
 from babygpt.untrusted import redacted
 
 __all__ = [
@@ -280,11 +281,12 @@ def load_code(run: RunView) -> str | None:
     found = run.best or next(iter(run.checkpoints), None)
     if found is None:
         return None
+    tokenizer = loader_of(found.path)
     return (
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f"from transformers import AutoModelForCausalLM, {tokenizer}\n\n"
         f"folder = {str(found.path)!a}\n"
         "model = AutoModelForCausalLM.from_pretrained(folder)\n"
-        "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
+        f"tokenizer = {tokenizer}.from_pretrained(folder)\n"
     )
 
 
