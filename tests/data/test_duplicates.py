@@ -36,6 +36,16 @@ def test_what_came_before_is_a_repetition(numbers: list[int]) -> None:
     assert repeated(np.array(numbers, dtype=np.uint64)).tolist() == expected
 
 
+def test_the_hashes_are_gone_through_at_most_64_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    parts = duplicates._parts
+    monkeypatch.setattr(duplicates, "_CHUNK", 8)
+    monkeypatch.setattr(duplicates, "_parts", lambda count: passes.append(count) or parts(count))
+    hashes = np.random.default_rng(0).integers(0, 2**64, 2000, dtype=np.uint64)
+    assert not repeated(hashes).any()
+    assert len(passes) == 64
+
+
 def test_hashes_are_sorted_in_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(1)
     hashes = random.choice(random.integers(0, 2**64, size=3000, dtype=np.uint64), 5000)

@@ -41,6 +41,7 @@ _RUN_WORDS, _HASHES, _BANDS, _SIMILAR, _SEED = 5, 128, 16, 0.8, 1
 _RUN_TOKENS, _CONTAMINATED = 13, 0.8
 _MOST_VAL_TOKENS = 1 << 22
 _CHUNK = 1 << 20
+_SHARE_BITS = 6  # every share is a pass over all hashes
 
 # Scripts that put no space between words: there every character stands for one.
 _UNSPACED = (
@@ -66,7 +67,7 @@ def repeated(hashes: UInt64s, among: Bools | None = None) -> Bools:
         among: bool [documents], those that are looked at; all if None.
     """
     found = np.zeros(len(hashes), dtype=np.bool_)
-    bits = (len(hashes) // _CHUNK).bit_length()
+    bits = min(_SHARE_BITS, (len(hashes) // _CHUNK).bit_length())
     for share in range(1 << bits):
         numbers = np.concatenate(
             [_of_share(hashes, among, part, share, bits) for part in _parts(len(hashes))]
