@@ -162,15 +162,17 @@ def train(settings: TrainSettings) -> RunResult:
             if _step_of(run.checkpoint) < run.steps:
                 held.enter_context(noted(run.out, run.plan.micro_batch, say))
             os.environ[_RUN], os.environ[_FROM] = str(run.out), str(run.checkpoint or "")
+            under_way = False
             while True:
                 try:
-                    return _fit(run, guard, console)
+                    return _fit(run, guard, console, under_way=under_way)
                 except SpikeSeen as spike:
                     run = go_back(run, spike, say)
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise
                     run = shrink(run, error, say)
+                under_way = True
         except Stopped as stopped:
             job = slurm_job()
             if job and stopped.signum not in (signal.SIGTERM, signal.SIGINT) and _child_of() is None:
@@ -201,7 +203,7 @@ def _resumed_from() -> Path | None:
 # -- the fit ---------------------------------------------------------------------------------------------------------
 
 
-def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
+def _fit(run: Run, guard: SignalGuard, console: Console, *, under_way: bool = False) -> RunResult:
     done = _step_of(run.checkpoint)
     if run.checkpoint is not None and _child_of() is None:
         settle(run.checkpoints, run.checkpoint)
@@ -219,7 +221,8 @@ def _fit(run: Run, guard: SignalGuard, console: Console) -> RunResult:
     health = HealthWatch(files, lines_of(run.out / "metrics.jsonl"), run.steps, say)
     view = ProgressView(run.steps, console, files, health, _step_flops(run, module))
     sampler = Sampler(run.out, data.tokenizer, first_words(data), view.sample)
-    loggers = Loggers(run.settings.log if _child_of() is None else (), run.out, run.recipe, done, say)
+    log = run.settings.log if _child_of() is None else ()
+    loggers = Loggers(log, run.out, run.recipe, done, say, under_way=under_way)
     loggers.listen(files)
     writer = BackgroundWriter()
 

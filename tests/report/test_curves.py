@@ -116,6 +116,13 @@ def test_sources_skipped_steps_and_no_numbers() -> None:
     assert curves.best.step == 20
 
 
+def test_the_best_may_be_nothing_at_all() -> None:
+    losses = [{"step": step, "tokens": step, "val_loss": loss} for step, loss in enumerate((1.0, 0.0, 0.5))]
+    best = curves_of(losses).best
+    assert best is not None
+    assert best.step == 1
+
+
 def test_nothing_yet() -> None:
     curves = curves_of(())
     assert (curves.steps, curves.tokens, curves.validations, curves.last) == (0, 0, (), None)

@@ -120,6 +120,8 @@ def test_another_host_gets_nothing(client: Client, path: str, host: str) -> None
 
 
 def test_the_two_names_of_this_computer(client: Client) -> None:
+    assert live._names(8000) == ("127.0.0.1:8000", "localhost:8000")
+    assert live._names(80) == ("127.0.0.1", "localhost"), "as browsers ask"
     assert client.ask(host=f"localhost:{client.port}")[0] == 200
     connection = http.client.HTTPConnection("127.0.0.1", client.port, timeout=20)
     connection.putrequest("GET", "/", skip_host=True)
@@ -186,6 +188,23 @@ def test_a_folder_that_goes_is_said_and_may_come_back(client: Client, run: Path)
     assert (status, "is not a run folder" in text) == (503, True)
     run.with_name("b").rename(run)
     assert client.ask("/data")[0] == 200
+
+
+def test_what_goes_wrong_in_it_is_said_and_is_no_end(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(views: Any) -> Any:
+        raise ValueError("no such number")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(live, "live_values", fails)
+        assert client.ask("/data")[::2] == (500, "it cannot be shown (ValueError: no such number)")
+    assert client.ask("/data")[0] == 200
+
+
+def test_numbers_that_none_can_be_are_no_curve(client: Client, run: Path) -> None:
+    sound = list(lines(40))
+    wrong = [{**line, "train_loss": 9e299, "targets": 2**62} for line in sound if "lr" in line]
+    write_lines(run / "metrics.jsonl", iter(wrong))
+    assert set(client.data()["runs"][0]["train"]["train_loss"]) == {None}
 
 
 def test_what_is_sent_is_bounded(tmp_path: Path) -> None:

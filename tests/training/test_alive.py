@@ -95,6 +95,16 @@ def test_a_note_that_was_cut_off_is_one_too(tmp_path: Path, text: str) -> None:
     assert "the last process ended without a word" in said[0]
 
 
+def test_of_a_folder_that_may_not_be_read_nothing_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr("babygpt.training.alive.os.open", refused)
+    assert not is_at_work(tmp_path)
+
+
 def test_where_there_is_no_folder_there_is_nothing_to_hold(tmp_path: Path) -> None:
     begun = time.monotonic()
     with alone_in(tmp_path / "missing"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
+import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +17,7 @@ from lightning.pytorch.loggers import Logger
 
 from babygpt import logger_names
 from babygpt.cli import main
-from babygpt.errors import InputError, RecipeError
+from babygpt.errors import InputError, RecipeError, Stopped
 from babygpt.logger_names import check_installed, check_names
 from babygpt.recipe import DataRecipe, Recipe
 from babygpt.run_folder import lines_of
@@ -153,6 +155,100 @@ def test_a_tool_that_hangs_holds_up_no_run(tmp_path: Path, monkeypatch: pytest.M
         assert len(told) == 1
         assert words in told[0]
     let_go.set()
+
+
+def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, let_go: threading.Event, *names: str) -> Any:
+    """Loggers of tools that answer nothing, each with a line to send, and what is said of them."""
+    for name in names:
+        hangs = Kept()
+        monkeypatch.setattr(hangs, "log_metrics", lambda *_, **__: let_go.wait(20))
+        monkeypatch.setitem(loggers._START, name, lambda *_, hangs=hangs: hangs)
+    said: list[str] = []
+    sender = Loggers(names, tmp_path, Recipe(), 0, said.append)
+    files = Files()
+    sender.listen(files)  # type: ignore[arg-type]
+    for listener in files.listeners:
+        listener([{"step": 1, "lr": 0.1}])
+    return sender, said
+
+
+@pytest.mark.parametrize(
+    ("ends", "least", "most"),
+    [
+        (None, 1.0, 1.9),  # seconds, of both together
+        (RuntimeError(), 1.0, 1.9),
+        (Stopped(signal.SIGTERM), 0.1, 0.9),
+        (Stopped(signal.SIGINT, at_once=True), 0.0, 0.09),
+    ],
+)
+def test_how_long_the_end_of_a_run_waits_for_tools_that_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: Exception | None, least: float, most: float
+) -> None:
+    let_go = threading.Event()
+    monkeypatch.setattr(loggers, "_FINISH_SECONDS", 1.0)
+    monkeypatch.setattr(loggers, "_STOP_SECONDS", 0.1)
+    sender, _ = hanging(tmp_path, monkeypatch, let_go, "mlflow", "wandb")
+    begun = time.monotonic()
+    if ends is None:
+        sender.on_train_end(SimpleNamespace(), SimpleNamespace())
+    else:
+        sender.on_exception(SimpleNamespace(), SimpleNamespace(), ends)
+    assert least <= time.monotonic() - begun <= most
+    let_go.set()
+
+
+def test_one_that_was_given_up_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go = threading.Event()
+    sender, said = hanging(tmp_path, monkeypatch, let_go, "mlflow")
+    sender._senders[0]._give_up("is behind")
+    begun = time.monotonic()
+    sender.on_train_end(SimpleNamespace(), SimpleNamespace())
+    assert time.monotonic() - begun < 1
+    assert len([text for text in said if "gets no more" in text]) == 1
+    let_go.set()
+
+
+def test_standard_output_comes_back_from_a_tool_that_hangs_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    let_go, kept = threading.Event(), Kept()
+
+    def finalize(status: str) -> None:
+        print("the tool's own words")
+        let_go.wait(20)
+
+    monkeypatch.setattr(kept, "finalize", finalize)
+    monkeypatch.setattr(loggers, "_FINISH_SECONDS", 0.2)
+    monkeypatch.setitem(loggers._START, "trackio", lambda *_: kept)
+    Loggers(("trackio",), tmp_path, Recipe(), 0, lambda text: None).on_train_end(
+        SimpleNamespace(),
+        SimpleNamespace(),  # type: ignore[arg-type]
+    )
+    print("{}")
+    let_go.set()
+    assert capsys.readouterr() == ("{}\n", "the tool's own words\n")
+
+
+def test_a_run_that_goes_back_does_without_one_that_cannot_start_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = Kept()
+
+    def refuse(*_: Any) -> Logger:
+        raise ValueError("no network")
+
+    monkeypatch.setitem(loggers._START, "wandb", refuse)
+    monkeypatch.setitem(loggers._START, "mlflow", lambda *_: sound)
+    (tmp_path / "loggers.json").write_text('{"wandb": "a", "mlflow": "run-7"}')
+    said: list[str] = []
+    sender = Loggers(("wandb", "mlflow"), tmp_path, Recipe(), 4, said.append, under_way=True)
+    assert said == [
+        "log: wandb could not be started again (ValueError: no network) and gets no more",
+        "log: mlflow",
+    ]
+    sender.on_train_end(SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
+    assert sound.status == "success"
+    assert json.loads((tmp_path / "loggers.json").read_text()) == {"wandb": "a", "mlflow": "run-7"}
 
 
 def test_one_that_cannot_start_is_one_plain_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

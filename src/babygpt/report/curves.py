@@ -237,7 +237,7 @@ class Gatherer:
             bits_per_byte=_number(line.get("val_bits_per_byte")),
             sources={name: sources[name] for name in self._sources if name in sources},
         )
-        if found.loss is not None and (self._best is None or found.loss < (self._best.loss or math.inf)):
+        if found.loss is not None and (self._best is None or found.loss < _loss_of(self._best)):
             self._best = found
         self._last = found
         if self._validated % self._every == 0:
@@ -287,9 +287,13 @@ class Gatherer:
         return columns
 
 
+def _loss_of(validation: Validation) -> float:
+    return math.inf if validation.loss is None else validation.loss
+
+
 def _number(value: Any) -> float | None:
-    """A finite number, or None: the file may be damaged, and JSON allows whole numbers beyond any float."""
-    if type(value) not in (int, float) or not abs(value) < 1e300:
+    """A finite number whose sums are finite, or None: the file may be damaged, and JSON allows any whole number."""
+    if type(value) not in (int, float) or not abs(value) < 1e200:
         return None
     return float(value)
 

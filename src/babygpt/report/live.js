@@ -50,7 +50,7 @@
     } catch (error) {
       failedAt = failedAt || clock();
       wait = AFTER_FAILURE;
-      const why = error instanceof TypeError || error.name === "TimeoutError" ? "the command that serves it has ended" : error.message;
+      const why = error instanceof TypeError || error.name === "TimeoutError" ? "the command that serves it has ended" : error.message.replace(/\.$/, "");
       say("Not live since " + failedAt + ": " + why + ".");
     }
     timer = document.hidden ? null : setTimeout(look, wait);

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import socketserver
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -102,13 +104,29 @@ def _stamp(paths: Sequence[Path]) -> str:
     return hashlib.sha256(repr(seen).encode()).hexdigest()[:32]
 
 
+def _names(port: int) -> tuple[str, str]:
+    """What a browser calls a server of this computer at that port; it leaves out that of the web."""
+    after = "" if port == 80 else f":{port}"
+    return f"127.0.0.1{after}", f"localhost{after}"
+
+
 class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
-    allow_reuse_address = True
+    allow_reuse_address = os.name != "nt"  # on Windows that would share the port with whoever listens there
     block_on_close = False
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that hangs up is no news."""
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a browser gets: the status, the text and its kind, and headers beside those that all have."""
+
+    status: int
+    kind: str
+    text: str
+    more: dict[str, str] = field(default_factory=dict)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -119,43 +137,46 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """The page, or what changes on it."""
         try:
-            self._answer()
+            answer = self._answer()
         except InputError as error:
-            self._send(503, "text/plain", str(error))
+            answer = _Answer(503, "text/plain", str(error))
+        except Exception as error:
+            # Without an answer the page would take it that nobody serves it any more.
+            answer = _Answer(500, "text/plain", f"it cannot be shown ({type(error).__name__}: {error})")
+        self._send(answer)
 
     do_HEAD = do_GET  # noqa: N815
 
     def _refuse(self) -> None:
-        self._send(405, "text/plain", "This page is only read.", {"Allow": "GET, HEAD"})
+        self._send(_Answer(405, "text/plain", "This page is only read.", {"Allow": "GET, HEAD"}))
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse  # noqa: N815
 
-    def _answer(self) -> None:
+    def _answer(self) -> _Answer:
         port = self.connection.getsockname()[1]
-        if self.headers.get_all("Host") not in ([f"127.0.0.1:{port}"], [f"localhost:{port}"]):
-            self._send(421, "text/plain", f"This page is at http://127.0.0.1:{port}/ only.")
-        elif self.path == "/":
-            self._send(200, "text/html", report_page(self.runs.views()[1], live=True))
-        elif self.path == "/data":
-            stamp, views = self.runs.views()
-            tag = {"ETag": f'"{stamp}"'}
-            if self.headers.get("If-None-Match") == tag["ETag"]:
-                self._send(304, "application/json", "", tag)
-            else:
-                text = json.dumps(live_values(views), separators=(",", ":"), allow_nan=False)
-                self._send(200, "application/json", text, tag)
-        else:
-            self._send(404, "text/plain", "There is nothing else here.")
+        if self.headers.get_all("Host") not in [[name] for name in _names(port)]:
+            return _Answer(421, "text/plain", f"This page is at http://{_names(port)[0]}/ only.")
+        if self.path == "/":
+            return _Answer(200, "text/html", report_page(self.runs.views()[1], live=True))
+        if self.path != "/data":
+            return _Answer(404, "text/plain", "There is nothing else here.")
+        stamp, views = self.runs.views()
+        tag = {"ETag": f'"{stamp}"'}
+        if self.headers.get("If-None-Match") == tag["ETag"]:
+            return _Answer(304, "application/json", "", tag)
+        text = json.dumps(live_values(views), separators=(",", ":"), allow_nan=False)
+        return _Answer(200, "application/json", text, tag)
 
-    def _send(self, status: int, kind: str, text: str, more: dict[str, str] | None = None) -> None:
-        body = text.encode()
-        self.send_response(status)
-        for name, value in {**_HEADERS, **(more or {}), "Content-Type": f"{kind}; charset=utf-8"}.items():
+    def _send(self, answer: _Answer) -> None:
+        body = answer.text.encode(errors="backslashreplace")
+        self.send_response(answer.status)
+        kind = f"{answer.kind}; charset=utf-8"
+        for name, value in {**_HEADERS, **answer.more, "Content-Type": kind}.items():
             self.send_header(name, value)
-        if status != 304:
+        if answer.status != 304:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command != "HEAD" and status != 304:
+        if self.command != "HEAD" and answer.status != 304:
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:

@@ -88,7 +88,10 @@ def is_at_work(out: Path) -> bool:
         return False
     if not out.is_dir():
         return False
-    descriptor = os.open(out, os.O_RDONLY)
+    try:
+        descriptor = os.open(out, os.O_RDONLY)
+    except OSError:  # it has gone since, or may not be read
+        return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -16,6 +16,7 @@ import queue
 import re
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -26,7 +27,7 @@ import lightning as L
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from babygpt import fields
-from babygpt.errors import InputError
+from babygpt.errors import InputError, Stopped
 from babygpt.files import write_json_atomic
 from babygpt.recipe import Recipe, to_dict
 from babygpt.training.callbacks import RunFiles
@@ -38,7 +39,8 @@ IDS = "loggers.json"
 _PROJECT = "babygpt"
 _ID = r"[\w.-]{1,200}"
 _MOST_WAITING = 100_000
-_FINISH_SECONDS = 60.0
+_FINISH_SECONDS = 60.0  # for the last lines, of all tools together
+_STOP_SECONDS = 5.0  # the same when a signal ends the run: whoever sent it may not wait for long
 # Nothing of this computer beside the metrics: the arguments of the command may hold secrets of addresses.
 _WANDB = {"console": "off", "disable_code": True, "disable_git": True, "x_disable_meta": True, "silent": True}
 
@@ -85,8 +87,7 @@ class TrackioLogger(Logger):
     def finalize(self, status: str) -> None:
         """Sends what is left."""
         del status
-        with redirect_stdout(sys.stderr):
-            self._run.finish()
+        self._run.finish()
 
 
 class Loggers(L.Callback):
@@ -98,13 +99,22 @@ class Loggers(L.Callback):
         recipe: of the run.
         done: optimiser steps completed before this process.
         say: tells the user.
+        under_way: whether the run began in this process, and only goes back: a tool that cannot be started ends no
+            such run, and is left out.
 
     Raises:
         InputError: one of them cannot be started.
     """
 
     def __init__(
-        self, names: Sequence[str], out: Path, recipe: Recipe, done: int, say: Callable[[str], None]
+        self,
+        names: Sequence[str],
+        out: Path,
+        recipe: Recipe,
+        done: int,
+        say: Callable[[str], None],
+        *,
+        under_way: bool = False,
     ) -> None:
         self._senders: list[_Sender] = []
         opened: dict[str, Logger] = {}
@@ -115,7 +125,11 @@ class Loggers(L.Callback):
                 if name not in ids:
                     opened[name].log_hyperparams(_plain(recipe))
             except Exception as error:
-                self._finish("failed")
+                opened.pop(name, None)
+                if under_way:
+                    say(f"log: {name} could not be started again ({_words(error)}) and gets no more")
+                    continue
+                self._finish("failed", _FINISH_SECONDS)
                 raise InputError(
                     f"{name} could not be started ({_words(error)})",
                     where="log",
@@ -123,7 +137,7 @@ class Loggers(L.Callback):
                 ) from error
             ids.setdefault(name, str(opened[name].version))
             self._senders.append(_Sender(name, opened[name], say))
-        if names:
+        if opened:
             write_json_atomic(out / IDS, ids)
             say(f"log: {', '.join(map(_where, opened.items()))}")
 
@@ -135,19 +149,29 @@ class Loggers(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Sends what is left."""
         del trainer, pl_module
-        self._finish("success")
+        self._finish("success", _FINISH_SECONDS)
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Sends what is left."""
-        del trainer, pl_module, exception
-        self._finish("failed")
+        """Sends what is left, in seconds when a signal ends the run; a second Ctrl-C waits for nothing."""
+        del trainer, pl_module
+        stopped = isinstance(exception, Stopped)
+        self._finish("failed", _STOP_SECONDS if stopped else _FINISH_SECONDS, wait=not _at_once(exception))
 
-    def _finish(self, status: str) -> None:
-        for sender in self._senders:
-            sender.finish(status)
-        self._senders.clear()
+    def _finish(self, status: str, seconds: float, *, wait: bool = True) -> None:
+        senders, self._senders = self._senders, []
+        for sender in senders:
+            sender.end(status)
+        until = time.monotonic() + seconds
+        # Standard output belongs to --json. It is turned away here and not in a thread, which may never turn it back.
+        with redirect_stdout(sys.stderr):
+            for sender in senders if wait else ():
+                sender.wait(until, seconds)
+
+
+def _at_once(exception: BaseException) -> bool:
+    return isinstance(exception, Stopped) and exception.at_once
 
 
 class _Sender:
@@ -169,12 +193,17 @@ class _Sender:
         for line in lines:
             self._waiting.put(line)
 
-    def finish(self, status: str) -> None:
-        """Waits until everything is sent, for a minute at most."""
+    def end(self, status: str) -> None:
+        """There are no more lines."""
         self._waiting.put(status)
-        self._thread.join(_FINISH_SECONDS)
-        if self._thread.is_alive() and not self._ended:
-            self._give_up(f"takes longer than {_FINISH_SECONDS:.0f} s for the last lines")
+
+    def wait(self, until: float, seconds: float) -> None:
+        """Until everything is sent, or that time of the monotonic clock, which is so many seconds away at first."""
+        if self._ended:
+            return
+        self._thread.join(max(0.0, until - time.monotonic()))
+        if self._thread.is_alive():
+            self._give_up(f"takes longer than {seconds:.0f} s for the last lines")
 
     def _work(self) -> None:
         try:
@@ -189,6 +218,8 @@ class _Sender:
             self._give_up(f"has failed ({_words(error)})")
 
     def _give_up(self, why: str) -> None:
+        if self._ended:  # what hung may fail later on; nobody waits for it any more
+            return
         self._ended = True
         self._say(f"log: {self._name} {why} and gets no more; metrics.jsonl holds everything")
 
