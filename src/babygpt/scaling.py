@@ -60,14 +60,14 @@ class Law:
 
 
 LAW = Law(
-    floor=0.1478,
-    of_size=70.64,
+    floor=0.5116,
+    of_size=43.9,
     alpha=0.34,
-    of_tokens=45.17,
+    of_tokens=41.25,
     beta=0.28,
-    error=0.039,
-    parameters=(624960, 1852544),
-    tokens=(97536, 520192),
+    error=0.057,
+    parameters=(624960, 13767552),
+    tokens=(65024, 2080768),
 )
 
 
