@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from babygpt import plan as verb
 from babygpt import planner, timing
 from babygpt.cli import main
 from babygpt.errors import MachineError, RecipeError
@@ -126,7 +125,7 @@ def test_numbers_out_of_range(name: str) -> None:
 def test_the_command(
     settings: PlanSettings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verb.timing, "measure_step", lambda *args: StepTime(0.5, 0.1))
+    monkeypatch.setattr(timing, "measure_step", lambda *args: StepTime(0.5, 0.1))
     words = ["--data.path", *settings.data.path, "--model.name", settings.model.name, "--data.block", "32"]
     assert main(["plan", *words, "--budget.steps", "2", "--machine.micro_batch", "2", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

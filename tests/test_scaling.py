@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from babygpt.scaling import LAW, Law, Size, best_for_tokens, best_size, worth
+from babygpt.scaling import LAW, Law, Size, best_for_tokens, best_size, expected_loss, useful, worth
 
 KNOWN = Law(0.5, 400.0, 0.5, 400.0, 0.5, 0.02, (10**5, 10**7), (10**5, 10**7))
 SIZES = [Size(f"{n}", n, 6 * n) for n in (round(10 ** (4 + k / 20)) for k in range(81))]
@@ -24,7 +24,7 @@ def test_equal_exponents_split_the_operations_evenly() -> None:
 
 def test_a_budget_in_tokens_takes_the_size_that_these_are_the_best_use_of() -> None:
     for tokens in (1e5, 1e6, 1e7):
-        choice = best_for_tokens(SIZES, tokens, 1e18, KNOWN)
+        choice = best_for_tokens(SIZES, lambda _, tokens=tokens: tokens, 1e18, KNOWN)
         assert choice.size.parameters == pytest.approx(tokens, rel=0.15)
         assert choice.tokens == tokens
 
@@ -44,14 +44,29 @@ def test_a_text_read_again_is_worth_less() -> None:
     assert few == sorted(few)
 
 
-def test_little_text_takes_a_larger_model() -> None:
-    """Tokens that are worth nothing any more are better spent on parameters."""
+def test_a_model_beyond_its_text_is_worth_less() -> None:
+    assert KNOWN.best_parameters(1e4) == pytest.approx(1e4)
+    assert LAW.best_parameters(1e6) == pytest.approx(
+        best_for_tokens(SIZES, lambda _: 1e6, 1e18).size.parameters, rel=0.15
+    )
+    assert useful(9000, 1e4, KNOWN) == 9000
+    # By hand: 3 times 10,000 beyond it are 10,000 * 5.3 * (1 - exp(-3 / 5.3)) = 22,908.
+    assert useful(4e4, 1e4, KNOWN) == pytest.approx(32_908, abs=5)
+    assert useful(1e9, 1e4, KNOWN) == pytest.approx(63_000)
+    assert expected_loss(4e4, 1e4, 1e4, KNOWN) == KNOWN.loss(4e4, 1e4), (
+        "what is read once is not learned by heart"
+    )
+    assert expected_loss(4e4, 2e4, 1e4, KNOWN) == KNOWN.loss(useful(4e4, 1e4, KNOWN), worth(2e4, 1e4))
+
+
+def test_little_text_takes_no_larger_model() -> None:
+    """It would learn the text by heart: where passes are worth nothing any more, parameters are not either."""
 
     def bought(size: Size) -> float:
         return 6e13 / size.flops_per_token
 
     much, little = (best_size(SIZES, bought, distinct, KNOWN) for distinct in (1e18, 1e4))
-    assert little.size.parameters > much.size.parameters
+    assert little.size.parameters < much.size.parameters
     assert little.loss > much.loss
 
 

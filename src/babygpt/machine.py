@@ -125,6 +125,11 @@ class MachinePlan:
     nodes: int
     strategy: str
 
+    @property
+    def side_by_side(self) -> int:
+        """How many times as fast as one device all of them are at best; processes on a CPU share its cores."""
+        return self.nodes * (1 if self.device == "cpu" else self.devices)
+
 
 @dataclass(frozen=True)
 class MachineFacts:

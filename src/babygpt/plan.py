@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from babygpt import budgets, planner, timing
+from babygpt import budgets, planner
 from babygpt.data.module import LLMDataModule
 from babygpt.forecast import (
     SAVED_COPIES,
@@ -39,7 +39,16 @@ from babygpt.recipe import Recipe
 from babygpt.terminal import aligned
 from babygpt.timing import StepTime
 from babygpt.training import dial
-from babygpt.training.parts import build_data, build_module, config_of, require_full_steps, resolved
+from babygpt.training.parts import (
+    build_data,
+    build_module,
+    config_of,
+    measured,
+    micro_batches,
+    require_full_steps,
+    resolved,
+    validation_batches,
+)
 
 __all__ = ["Alternative", "PlanResult", "plan"]
 
@@ -170,9 +179,8 @@ def plan(settings: PlanSettings) -> PlanResult:
     other = settings.machine.other
     facts = detect() if other is None else other.facts
     available = memory_available if other is None else lambda device: other.gpu.memory
-    room = planner.SHARE_OF_MEMORY * available(facts.device_for(settings.machine.request.device))
     notes: list[str] = []
-    recipe, data = _resolved(settings, facts, room, notes.append)
+    recipe, data = _resolved(settings, facts, available, notes.append)
     config = config_of(recipe, data)
     planned = planner.resolve_plan(settings.machine.request, facts, recipe, config, available)
     cost = model_cost(config)
@@ -182,11 +190,11 @@ def plan(settings: PlanSettings) -> PlanResult:
     data.setup()
     require_full_steps(data)
     seconds = (
-        _measured(recipe, planned.plan, data)
+        measured(recipe, planned.plan, data, build_module(recipe, planned.plan, data).model)
         if other is None
-        else _assumed(flops * tokens, planned.plan, data, other)
+        else _assumed(flops * tokens, planned.plan, micro_batches(recipe, planned.plan), other)
     )
-    batches = len(data.validation.rows(planned.plan.micro_batch, 0, 1))
+    batches = validation_batches(data, planned.plan)
     one = checkpoint_bytes(planned.memory)
     recipe = budgets.resolve_steps(recipe, data.plan, batches, seconds, float(flops) * tokens, saved=one)
     steps, time = recipe.budget.steps or 0, duration(recipe, seconds, batches, one)
@@ -219,27 +227,30 @@ def plan(settings: PlanSettings) -> PlanResult:
     )
 
 
-def _measured(recipe: Recipe, plan: MachinePlan, data: LLMDataModule) -> StepTime:
-    model = build_module(recipe, plan, data).model
-    return timing.measure_step(model, data.micro_batch, plan, data.plan.micro_batches, recipe.optim.name)
-
-
-def _assumed(flops: int, plan: MachinePlan, data: LLMDataModule, other: Machine) -> StepTime:
+def _assumed(flops: int, plan: MachinePlan, micro_batches: int, other: Machine) -> StepTime:
     """Of a step of so many operations, on all devices together."""
     step = flops / (plan.devices * other.gpu.peak * ASSUMED_SHARE)
-    return StepTime(step, step * _FORWARD_SHARE / data.plan.micro_batches)
+    return StepTime(step, step * _FORWARD_SHARE / micro_batches)
 
 
 def _resolved(
-    settings: PlanSettings, facts: MachineFacts, room: float, note: Callable[[str], None]
+    settings: PlanSettings,
+    facts: MachineFacts,
+    available: Callable[[str], int],
+    note: Callable[[str], None],
 ) -> tuple[Recipe, LLMDataModule]:
     """The recipe as a run there would begin with it, and its data."""
     with PreparationView(Console(stderr=True)) as progress:
         data = build_data(dial.provisional(settings.recipe), batch_size=1, progress=progress)
         data.prepare_data()
     other, request = settings.machine.other, settings.machine.request
-    pace = dial.timed_here(request, facts, data, note) if other is None else dial.assumed_on(other, request)
-    recipe = dial.with_size(settings.recipe, data, pace, room, note)
+    pace = (
+        dial.timed_here(request, facts, data, note)
+        if other is None
+        else dial.assumed_on(other, request, data)
+    )
+    fits = dial.fits_on(request, facts, data, available)
+    recipe = dial.with_size(settings.recipe, data, pace, fits, note)
     return resolved(recipe, data, planner.parameters_of(config_of(recipe, data))), data
 
 

@@ -17,11 +17,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["LAW", "Choice", "Law", "Size", "best_for_tokens", "best_size", "worth"]
+__all__ = ["LAW", "Choice", "Law", "Size", "best_for_tokens", "best_size", "expected_loss", "useful", "worth"]
 
-# Passes over the same text that are worth about as much as new text: the constant R* of Muennighoff et al.,
-# arXiv:2305.16264.
-_PASSES = 15.4
+# The constants of Muennighoff et al., arXiv:2305.16264: passes over the same text that are worth about as much as new
+# text (R*_D), and how many times the parameters that the text is enough for still add something (R*_N).
+_PASSES, _TIMES = 15.4, 5.3
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class Law:
         """Bits a byte of held-out text."""
         sizes = self.of_size * math.pow(parameters, -self.alpha)
         return self.floor + sizes + self.of_tokens * math.pow(tokens, -self.beta)
+
+    def best_parameters(self, tokens: float) -> float:
+        """Of the size for which so many tokens, each read once, are the best use of the operations."""
+        ratio = self.alpha * self.of_size / (self.beta * self.of_tokens)
+        return math.pow(ratio * math.pow(tokens, self.beta), 1 / self.alpha)
 
     def covers(self, parameters: float, tokens: float) -> bool:
         """Whether a run lies among those that the law was fitted on."""
@@ -80,10 +85,35 @@ def worth(tokens: float, distinct: float) -> float:
         tokens: that the run reads.
         distinct: that the text has.
     """
-    if tokens <= distinct:
-        return tokens
-    repetitions = tokens / distinct - 1
-    return distinct * (1 + _PASSES * -math.expm1(-repetitions / _PASSES))
+    return _diminished(tokens, distinct, _PASSES)
+
+
+def useful(parameters: float, distinct: float, law: Law = LAW) -> float:
+    """Of how many parameters a model's are worth as much, if its text is short for them.
+
+    N' = U + U R* (1 - exp(-R / R*)), with U the parameters that the text is best read once with and R = N / U - 1
+    (arXiv:2305.16264). Without it little text would take a larger model, which learns it by heart.
+
+    Args:
+        parameters: of the model.
+        distinct: tokens of the text.
+        law: of the loss.
+    """
+    return _diminished(parameters, law.best_parameters(distinct), _TIMES)
+
+
+def _diminished(number: float, full: float, most: float) -> float:
+    """What is beyond `full` counts ever less, and never for more than `most` times that."""
+    if number <= full:
+        return number
+    return full * (1 + most * -math.expm1(-(number / full - 1) / most))
+
+
+def expected_loss(parameters: float, tokens: float, distinct: float, law: Law = LAW) -> float:
+    """Bits a byte of held-out text after so many tokens of a text of so many distinct ones."""
+    if tokens <= distinct:  # what is read once is not learned by heart
+        return law.loss(parameters, tokens)
+    return law.loss(useful(parameters, distinct, law), worth(tokens, distinct))
 
 
 @dataclass(frozen=True)
@@ -129,14 +159,16 @@ def best_size(
     """
     found = [(size, tokens_of(size)) for size in sizes]
     choices = [
-        Choice(size, tokens, law.loss(size.parameters, worth(tokens, distinct)))
+        Choice(size, tokens, expected_loss(size.parameters, tokens, distinct, law))
         for size, tokens in found
         if tokens > 0
     ]
     return min(choices, key=lambda each: each.loss, default=Choice(sizes[0], 0.0, math.inf))
 
 
-def best_for_tokens(sizes: Sequence[Size], tokens: float, distinct: float, law: Law = LAW) -> Choice:
+def best_for_tokens(
+    sizes: Sequence[Size], tokens_of: Callable[[Size], float], distinct: float, law: Law = LAW
+) -> Choice:
     """The largest size with which no smaller one would have reached a lower loss by the same operations.
 
     More parameters always reach a lower loss with the same tokens; what bounds them is that the same operations do
@@ -144,15 +176,16 @@ def best_for_tokens(sizes: Sequence[Size], tokens: float, distinct: float, law: 
 
     Args:
         sizes, distinct, law: as of `best_size`.
-        tokens: of the run.
+        tokens_of: the run of a size; of a budget in steps they follow its batch.
     """
 
     def is_well_spent(size: Size) -> bool:
-        flops = tokens * size.flops_per_token
+        flops = tokens_of(size) * size.flops_per_token
         best = best_size(sizes, lambda other: flops / other.flops_per_token, distinct, law)
         return best.size.parameters >= size.parameters
 
     chosen = max(
         (size for size in sizes if is_well_spent(size)), key=lambda s: s.parameters, default=sizes[0]
     )
-    return Choice(chosen, tokens, law.loss(chosen.parameters, worth(tokens, distinct)))
+    tokens = tokens_of(chosen)
+    return Choice(chosen, tokens, expected_loss(chosen.parameters, tokens, distinct, law))

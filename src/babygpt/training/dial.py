@@ -15,20 +15,38 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from babygpt import planner, timing
+from babygpt import planner
 from babygpt.budgets import beside_steps, minutes_of, needs_measuring, seconds_for_steps
 from babygpt.data.module import LLMDataModule
 from babygpt.forecast import checkpoint_bytes
 from babygpt.machine import MachineFacts, MachinePlan, MachineRequest
 from babygpt.machines import ASSUMED_SHARE, Machine
-from babygpt.model.cost import memory_bytes, model_cost
-from babygpt.model.load import load_config
+from babygpt.model.cost import model_cost
 from babygpt.presets import is_sized, provisional_model, sized
 from babygpt.recipe import Recipe, differences
-from babygpt.scaling import LAW, Choice, Size, best_for_tokens, best_size, worth
-from babygpt.training.parts import build_data, build_module, config_of, resolved
+from babygpt.scaling import LAW, Choice, Size, best_for_tokens, best_size, expected_loss, worth
+from babygpt.timing import StepTime
+from babygpt.training.memory import is_out_of_memory, let_go, smaller
+from babygpt.training.parts import (
+    build_data,
+    build_module,
+    config_of,
+    measured,
+    resolved,
+    validation_batches,
+)
 
-__all__ = ["Pace", "assumed_on", "expected", "pace_of", "provisional", "search", "timed_here", "with_size"]
+__all__ = [
+    "Pace",
+    "assumed_on",
+    "expected",
+    "fits_on",
+    "pace_of",
+    "provisional",
+    "search",
+    "timed_here",
+    "with_size",
+]
 
 # Width and depth of the sizes to choose from, each about 1.6 times as large as the one before.
 _SHAPES = (
@@ -42,6 +60,8 @@ _POWER = 0.75
 _BLOCK = 128
 # A size is timed for a step or two, and the one that is taken again, longer.
 _TIMED = (1, 3, 1.5)
+# Passes beyond which more of them add little (`scaling.worth`).
+_MANY = 16
 # Of what keeps the law from holding.
 _NAMED = 3
 
@@ -68,7 +88,7 @@ def with_size(
     recipe: Recipe,
     data: LLMDataModule,
     time_it: Callable[[Recipe], Pace],
-    room: float,
+    fits: Callable[[Recipe], bool],
     say: Callable[[str], None],
     since: float | None = None,
 ) -> Recipe:
@@ -78,14 +98,14 @@ def with_size(
         recipe: as given.
         data: prepared for `provisional(recipe)`.
         time_it: a recipe that names its model, on the computer in question.
-        room: bytes that a step may take there.
+        fits: whether a recipe that names its model does so in its memory.
         say: tells what was chosen, and why.
         since: `time.monotonic()` when the data were prepared; None counts no time against the budget.
     """
     if recipe.model.name != "auto":
         return recipe
     distinct = data.prepared.train.num_tokens
-    sizes = _sizes(recipe, data, room)
+    sizes = _sizes(recipe, data, fits)
     budget = recipe.budget
     if needs_measuring(budget):
         unit = f"{minutes_of(budget):g} minutes"
@@ -99,9 +119,12 @@ def with_size(
         flops, unit = budget.flops, f"{budget.flops:.3g} operations"
         choice = best_size(sizes, lambda size: flops / size.flops_per_token, distinct)
     else:
-        tokens = _tokens(recipe, data)
-        choice, unit = best_for_tokens(sizes, tokens, distinct), f"{tokens:,.0f} tokens"
-    say(f"model: {choice.size.name} by the scaling law: {_reason(choice, unit, distinct)}")
+        choice = best_for_tokens(sizes, lambda size: _tokens(recipe, data, size), distinct)
+        unit = f"{choice.tokens:,.0f} tokens"
+    said = _reason(choice, unit, distinct)
+    if choice.size == sizes[-1]:
+        said += "; no larger one is on offer, or fits here"
+    say(f"model: {choice.size.name} by the scaling law: {said}")
     return _named(recipe, choice.size.name)
 
 
@@ -109,31 +132,43 @@ def _named(recipe: Recipe, name: str) -> Recipe:
     return replace(recipe, model=replace(recipe.model, name=name))
 
 
-def _sizes(recipe: Recipe, data: LLMDataModule, room: float) -> list[Size]:
-    """Those that fit into memory one window at a time; the smallest in any case."""
+def fits_on(
+    request: MachineRequest,
+    facts: MachineFacts,
+    data: LLMDataModule,
+    available: Callable[[str], int] | None = None,
+) -> Callable[[Recipe], bool]:
+    """What says of a recipe whether the plan that it would get fits; the arguments are those of `resolve_plan`."""
+
+    def fits(recipe: Recipe) -> bool:
+        config = config_of(recipe, data)
+        recipe = resolved(recipe, data, planner.parameters_of(config))
+        return planner.resolve_plan(request, facts, recipe, config, available).fits
+
+    return fits
+
+
+def _sizes(recipe: Recipe, data: LLMDataModule, fits: Callable[[Recipe], bool]) -> list[Size]:
+    """Those that fit; the smallest in any case."""
     found: list[Size] = []
     for shape in _SHAPES:
-        name = sized(*shape)
-        config = config_of(_named(recipe, name), data)
-        needed = memory_bytes(config, 1, data.block, checkpointing=False, bf16=False).total
-        if needed <= room or not found:
-            cost = model_cost(config)
-            found.append(Size(name, cost.parameters, cost.flops_per_token(data.block)))
+        one = _named(recipe, sized(*shape))
+        if found and not fits(one):
+            break
+        cost = model_cost(config_of(one, data))
+        found.append(Size(one.model.name, cost.parameters, cost.flops_per_token(data.block)))
     return found
 
 
-def _tokens(recipe: Recipe, data: LLMDataModule) -> float:
-    """Of a budget in tokens, epochs or steps."""
+def _tokens(recipe: Recipe, data: LLMDataModule, size: Size) -> float:
+    """Of a budget in tokens, epochs or steps; larger models take larger steps."""
     budget, distinct = recipe.budget, data.prepared.train.num_tokens
     if budget.tokens is not None:
         return float(budget.tokens)
     if budget.epochs is not None:
         return budget.epochs * distinct
     assert budget.steps is not None
-    one = provisional(recipe)
-    return float(
-        budget.steps * _step_tokens(resolved(one, data, planner.parameters_of(config_of(one, data))))
-    )
+    return float(budget.steps * _step_tokens(resolved(_named(recipe, size.name), data, size.parameters)))
 
 
 def _reason(choice: Choice, unit: str, distinct: int) -> str:
@@ -142,6 +177,8 @@ def _reason(choice: Choice, unit: str, distinct: int) -> str:
     if passes > 1:
         counted = worth(choice.tokens, distinct)
         said += f", {passes:.1f} times the text, counted as {counted:,.0f}"
+    if passes > _MANY:
+        said += "; more text would do more than so many passes"
     return said
 
 
@@ -219,29 +256,40 @@ def timed_here(
         config = config_of(recipe, data)
         recipe = resolved(recipe, data, planner.parameters_of(config))
         planned = planner.resolve_plan(request, facts, recipe, config)
-        plan = planned.plan
-        parts = build_data(
-            recipe, plan.micro_batch, prepared_as=data.prepared.key, cache_gb=request.most_cached
-        )
-        parts.setup()
-        model = build_module(recipe, plan, parts).model
-        seconds = timing.measure_step(
-            model, parts.micro_batch, plan, parts.plan.micro_batches, recipe.optim.name, _TIMED
-        )
-        saved = checkpoint_bytes(planned.memory)
-        pace = Pace(seconds.step / _step_tokens(recipe), beside_steps(seconds, _batches(parts, plan), saved))
+        seconds, batches = _timed(recipe, planned.plan, data, request)
+        beside = beside_steps(seconds, batches, checkpoint_bytes(planned.memory))
+        pace = Pace(seconds.step / _step_tokens(recipe), beside)
         say(f"budget: {recipe.model.name} does {1 / pace.token:,.0f} tokens/s here")
         return pace
 
     return time_it
 
 
-def assumed_on(machine: Machine, request: MachineRequest) -> Callable[[Recipe], Pace]:
+def _timed(
+    recipe: Recipe, plan: MachinePlan, data: LLMDataModule, request: MachineRequest
+) -> tuple[StepTime, int]:
+    """A recipe's step, with a smaller plan for as long as memory runs out, and the micro-batches of a validation."""
+    while True:
+        parts = build_data(
+            recipe, plan.micro_batch, prepared_as=data.prepared.key, cache_gb=request.most_cached
+        )
+        parts.setup()
+        try:
+            model = build_module(recipe, plan, parts).model
+            return measured(recipe, plan, parts, model, _TIMED), validation_batches(parts, plan)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            let_go(error)
+            plan = smaller(plan, -(-int(recipe.data.global_batch_size) // (plan.devices * plan.nodes)))
+
+
+def assumed_on(machine: Machine, request: MachineRequest, data: LLMDataModule) -> Callable[[Recipe], Pace]:
     """The same of a computer that is not here: operations over the assumed share of its peak."""
     devices = machine.count if request.devices == "auto" else request.devices
 
     def time_it(recipe: Recipe) -> Pace:
-        flops = model_cost(load_config(recipe.model.name)).flops_per_token(_BLOCK)
+        flops = model_cost(config_of(recipe, data)).flops_per_token(data.block)
         return Pace(flops / (devices * machine.gpu.peak * ASSUMED_SHARE), 1e-9)
 
     return time_it
@@ -249,10 +297,6 @@ def assumed_on(machine: Machine, request: MachineRequest) -> Callable[[Recipe], 
 
 def _step_tokens(recipe: Recipe) -> int:
     return int(recipe.data.global_batch_size) * int(recipe.data.block)
-
-
-def _batches(data: LLMDataModule, plan: MachinePlan) -> int:
-    return len(data.validation.rows(plan.micro_batch, 0, 1))
 
 
 # -- what to expect --------------------------------------------------------------------------------------------------
@@ -282,7 +326,7 @@ def expected(recipe: Recipe, data: LLMDataModule) -> str:
     distinct = data.prepared.train.num_tokens
     assert recipe.budget.steps is not None
     tokens = recipe.budget.steps * _step_tokens(recipe)
-    loss = LAW.loss(parameters, worth(tokens, distinct))
+    loss = expected_loss(parameters, tokens, distinct)
     if not LAW.covers(parameters, tokens):
         return f"no loss is foretold: {tokens:,} tokens in {parameters:,} parameters lie beyond the law's own runs"
     low, high = loss * (1 - LAW.error), loss * (1 + LAW.error)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from babygpt import planner
+from transformers import PreTrainedModel
+
+from babygpt import planner, timing
 from babygpt.data.mixture import Stretch
 from babygpt.data.module import LLMDataModule
 from babygpt.data.store import Progress
@@ -16,7 +18,17 @@ from babygpt.recipe import Recipe
 from babygpt.training.module import BabyGPT
 from babygpt.training.spikes import Rollback
 
-__all__ = ["build_data", "build_module", "config_of", "first_words", "require_full_steps", "resolved"]
+__all__ = [
+    "build_data",
+    "build_module",
+    "config_of",
+    "first_words",
+    "measured",
+    "micro_batches",
+    "require_full_steps",
+    "resolved",
+    "validation_batches",
+]
 
 
 def build_data(
@@ -113,6 +125,37 @@ def resolved(recipe: Recipe, data: LLMDataModule, parameters: int) -> Recipe:
         parameters=parameters,
         block=data.block,
         windows=data.prepared.train.num_tokens // data.block,
+    )
+
+
+def micro_batches(recipe: Recipe, plan: MachinePlan) -> int:
+    """Of an optimiser step, one after the other."""
+    return -(-int(recipe.data.global_batch_size) // (plan.micro_batch * plan.side_by_side))
+
+
+def validation_batches(data: LLMDataModule, plan: MachinePlan) -> int:
+    """Micro-batches of a validation, one after the other."""
+    return len(data.validation.rows(plan.micro_batch, 0, plan.side_by_side))
+
+
+def measured(
+    recipe: Recipe,
+    plan: MachinePlan,
+    data: LLMDataModule,
+    model: PreTrainedModel,
+    bounds: tuple[int, int, float] = timing.MEASURED,
+) -> timing.StepTime:
+    """A few steps of a run timed on one device, as its share of them; what devices tell each other is not in it.
+
+    Args:
+        recipe: resolved.
+        plan: of this computer.
+        data: set up for the plan's micro-batch.
+        model: of the recipe, on the CPU.
+        bounds: as of `measure_step`.
+    """
+    return timing.measure_step(
+        model, data.micro_batch, plan, micro_batches(recipe, plan), recipe.optim.name, bounds
     )
 
 

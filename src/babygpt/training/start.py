@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from babygpt import budgets, planner, timing
+from babygpt import budgets, planner
 from babygpt.checkpoints import newest
 from babygpt.data import changes
 from babygpt.data.efficiency import packing_statistics
@@ -22,14 +22,22 @@ from babygpt.data.store import Progress
 from babygpt.errors import InputError, MachineError, RecipeError, SpikeSeen
 from babygpt.files import ensure_space, make_folder, write_json_atomic
 from babygpt.forecast import SAVED_COPIES, checkpoint_bytes, plan_words, start_words
-from babygpt.machine import MachinePlan, detect, installed_versions, memory_available
+from babygpt.machine import MachinePlan, detect, installed_versions
 from babygpt.recipe import Recipe, read_recipe, write_recipe
 from babygpt.settings import TrainSettings
 from babygpt.timing import StepTime
 from babygpt.training import dial
 from babygpt.training.memory import is_out_of_memory, let_go, smaller
 from babygpt.training.module import BabyGPT
-from babygpt.training.parts import build_data, build_module, config_of, require_full_steps, resolved
+from babygpt.training.parts import (
+    build_data,
+    build_module,
+    config_of,
+    measured,
+    require_full_steps,
+    resolved,
+    validation_batches,
+)
 from babygpt.training.spikes import read_rollbacks, roll_back
 from babygpt.training.weights import read_changes
 
@@ -100,6 +108,12 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
         InputError: something given is wrong; nothing has been written.
     """
     out = _new_folder(settings.out)
+    if settings.machine.nodes > 1 and budgets.needs_measuring(settings.recipe.budget):
+        raise RecipeError(
+            "a budget in minutes is timed by each of several computers for itself, and they would not agree",
+            where="budget.minutes",
+            hint="Give budget.steps, budget.tokens, budget.epochs or budget.flops",
+        )
     facts = detect()
     recipe = dial.provisional(settings.recipe)
     data = build_data(recipe, batch_size=1, progress=progress, cache_gb=settings.machine.most_cached)
@@ -108,10 +122,8 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
     if data.sources:
         say(f"mixture: {in_words(data.sources, recipe.data.weights)}")
     since, request = time.monotonic(), settings.machine
-    room = planner.SHARE_OF_MEMORY * memory_available(facts.device_for(request.device))
-    recipe = dial.with_size(
-        settings.recipe, data, dial.timed_here(request, facts, data, say), room, say, since
-    )
+    pace, fits = dial.timed_here(request, facts, data, say), dial.fits_on(request, facts, data)
+    recipe = dial.with_size(settings.recipe, data, pace, fits, say, since)
     module_config = config_of(recipe, data)
     parameters = planner.parameters_of(module_config)
     recipe = resolved(recipe, data, parameters)
@@ -125,7 +137,7 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
     recipe, plan, built, seconds = _fitting(
         recipe, planned.plan, prepared.key, request.most_cached, say, since, saved
     )
-    batches = len(built[0].validation.rows(plan.micro_batch, 0, 1))
+    batches = validation_batches(built[0], plan)
     say(f"plan: {start_words(recipe, seconds, batches, planned.memory)}")
     say(f"expected: {dial.expected(recipe, data)}")
     if recipe.data.packing != "stream":
@@ -242,10 +254,8 @@ def _with_steps(
         minutes = budgets.minutes_of(recipe.budget)
         why = ", since none was given" if recipe.budget.minutes is None else ""
         say(f"budget: {minutes:g} minutes{why}; timing a few steps")
-        seconds = timing.measure_step(
-            module.model, data.micro_batch, plan, data.plan.micro_batches, recipe.optim.name
-        )
-    batches = len(data.validation.rows(plan.micro_batch, 0, 1))
+        seconds = measured(recipe, plan, data, module.model)
+    batches = validation_batches(data, plan)
     flops = budgets.step_flops(recipe, module.model.config)
     spent = time.monotonic() - since
     recipe = budgets.resolve_steps(recipe, data.plan, batches, seconds, flops, spent, saved)
