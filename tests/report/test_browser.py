@@ -167,6 +167,48 @@ def test_a_live_page_shows_new_points_without_a_reload(browser: Browser, tmp_pat
     assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 23)"
 
 
+def test_new_points_take_no_stretch_out_of_the_hand(browser: Browser, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", planned=200)
+    every = list(lines(200))
+    write_lines(run / "metrics.jsonl", iter(every[:40]))
+    with bound(LiveRuns([run], 1000), None) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        browser.open(f"http://127.0.0.1:{server.server_address[1]}/")
+        browser.evaluate("document.addEventListener('newcurves', () => { window.came = 'yes'; })")
+        x, y, width = browser.evaluate(
+            "(() => { const r = document.querySelector('.u-over').getBoundingClientRect();"
+            " return [r.x, r.y + r.height / 2, r.width]; })()"
+        )
+        browser.mouse("mouseMoved", x + 0.25 * width, y)
+        browser.mouse("mousePressed", x + 0.25 * width, y)
+        browser.mouse("mouseMoved", x + 0.4 * width, y)
+        write_lines(run / "metrics.jsonl", iter(every))
+        waited_for(browser, "window.came", "yes")
+        browser.mouse("mouseMoved", x + 0.5 * width, y)
+        browser.mouse("mouseReleased", x + 0.5 * width, y)
+        drawn = "+document.querySelector('figure[data-kind=loss] .chart').dataset.points > 100"
+        waited_for(browser, drawn, "True")
+        browser.mouse("mouseMoved", x + 0.9 * width, y)
+        shown = "document.querySelector('figure[data-kind=loss] .readout').textContent"
+        step = int(browser.evaluate(shown).removeprefix("step ").split("training")[0])
+        # From 9 to 18 of 36 steps; it would end at 14, where the pointer was as the new points came.
+        assert 16 <= step <= 18, "the stretch is the one that was dragged across"
+        server.shutdown()
+
+
+def test_another_page_at_the_same_port_is_shown_as_itself(browser: Browser, tmp_path: Path) -> None:
+    one, other = make_run(tmp_path / "one"), make_run(tmp_path / "other")
+    with bound(LiveRuns([one], 1000), None) as server:
+        port = server.server_address[1]
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        browser.open(f"http://127.0.0.1:{port}/")
+        server.shutdown()
+    with bound(LiveRuns([other], 1000), port) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        waited_for(browser, "document.querySelector('h1').textContent", "other")
+        server.shutdown()
+
+
 def waited_for(browser: Browser, code: str, text: str) -> None:
     until = time.monotonic() + 20
     while text not in str(found := browser.evaluate(code)):

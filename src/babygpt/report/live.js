@@ -22,8 +22,16 @@
     });
   }
 
+  // At a port that is taken again another page may be served: its runs are not shown under the names of these.
+  const names = (runs) => JSON.stringify(runs.map((run) => run.name));
+  const ours = names(JSON.parse(document.getElementById("data").textContent).runs);
+
   const shown = {};
   function take(news) {
+    if (names(news.runs) !== ours) {
+      location.reload();
+      return;
+    }
     for (const [name, html] of Object.entries(news.parts)) {
       const part = document.getElementById("part-" + name);
       if (part && shown[name] !== html) {

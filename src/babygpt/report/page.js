@@ -312,9 +312,22 @@
   }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 
+  // Drawn anew under the pointer, a chart would lose the stretch that is being dragged across: that is waited for.
+  let isHeld = false, waits = false;
+  const newcurves = () => {
+    waits = isHeld;
+    if (!isHeld) redraw();
+  };
+  for (const c of charts) c.box.addEventListener("pointerdown", (event) => { isHeld = event.button === 0; });
+  for (const end of ["pointerup", "pointercancel"]) {
+    addEventListener(end, () => {
+      isHeld = false;
+      if (waits) setTimeout(newcurves, 0);  // once the chart has taken what was dragged
+    });
+  }
   document.addEventListener("newcurves", (event) => {
     runs = event.detail;
-    redraw();
+    newcurves();
   });
 
   let width = 0;
