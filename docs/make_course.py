@@ -79,11 +79,11 @@ def compact(results: Result) -> dict[str, Any]:
 
 
 def _mean_curve(runs: Sequence[Result], arm: str, name: str) -> list[list[float]]:
-    """Point by point over an arm's runs, each stretch of points drawn together to its mean."""
-    lines = [run["curves"][name] for run in runs if run["arm"] == arm]
-    shortest = min(map(len, lines))
+    """Point by point over an arm's runs that gave it, each stretch of points drawn together to its mean."""
+    lines = [run["curves"][name] for run in runs if run["arm"] == arm and name in run["curves"]]
+    shortest = min(map(len, lines), default=0)
     points = [[_mean(line[n][axis] for line in lines) for axis in (0, 1)] for n in range(shortest)]
-    together = math.ceil(shortest / _POINTS)
+    together = max(1, math.ceil(shortest / _POINTS))
     parts = [points[n : n + together] for n in range(0, shortest, together)]
     return [[_rounded(_mean(p[axis] for p in part), _OF_CURVES) for axis in (0, 1)] for part in parts]
 

@@ -127,6 +127,20 @@ def test_what_is_kept_is_little_and_gives_the_same_numbers() -> None:
     assert kept["runs"][4]["outcomes"]["val_loss"] == 5.0012346
 
 
+def test_a_run_that_broke_down_has_no_curve_to_draw() -> None:
+    raw = raw_results()
+    for run in raw["runs"]:
+        if run["arm"] == "double" or (run["arm"], run["number"]) == ("unshifted", 1):
+            run.update(outcomes={"val_loss": None, "train_loss": None}, curves={}, tables={})
+    kept = make_course.compact(raw)
+    assert kept["curves"]["train_loss"]["double"] == []
+    assert kept["curves"]["train_loss"]["unshifted"][0] == [2.0, 8.0]  # of the other run
+    results = {"labels": kept}
+    place = "It <!--is verdict labels val_loss double right--><!--/-->."
+    assert "breaks down in 2 of 2 runs" in make_course.filled(place, results)
+    assert "<polyline" in make_course.to_file(make_course.drawn(kept, "figure", "train_loss"))
+
+
 def test_places_by_hand() -> None:
     results = {"labels": make_course.compact(raw_results())}
     for what, wanted in {

@@ -7,7 +7,6 @@ targets that the whole step has.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,7 +43,7 @@ def run(setting: Setting) -> Measured:
         still.data.setup()
         epoch = still.data.steps_per_epoch
         gradients = still.fit(steps=epoch, grad_clip=0.0)
-    with trial(replace(setting, steps=setting.steps), kind) as made:
+    with trial(setting, kind) as made:
         found = measured(made.fit())
     curve = curves_of(gradients, "grad_norm")
     return Measured({**found.outcomes, "last_step": curve["grad_norm"][-1][1]}, {**found.curves, **curve})
@@ -56,8 +55,8 @@ LAB = Lab(
     question="What does dividing every micro-batch alike do to an epoch's last step, and to the loss?",
     protocol=(
         "A step is 8 micro-batches, and the text is so short that an epoch has few steps; its last one is not"
-        " full. At no"
-        " learning rate the gradient of each step of an epoch is compared on the same weights; then both are trained."
+        " full. At no learning rate the gradient of each step of an epoch is compared on the same weights; then every"
+        " arm is trained."
     ),
     arms=(
         Arm("exact", "summed loss divided by the step's true targets", {"variant": "exact"}),
