@@ -121,7 +121,7 @@ def test_a_guess_is_said_once_for_a_folder(tmp_path: Path) -> None:
     said: list[str] = []
     assert len(list(read_documents([str(tmp_path)], say=said.append))) == 9
     assert said == [
-        f"{tmp_path}: the text is column 'body' (the only column of strings; data.field names another)"
+        f"{tmp_path}: the text is column 'body' (the only column of strings; not read: id; data.field names another)"
     ]
 
 

@@ -232,14 +232,23 @@ def test_read_in_pieces_is_read_at_once(tmp_path: Path) -> None:
 
 def test_the_command_serves_until_ctrl_c(run: Path) -> None:
     words = [sys.executable, "-m", "babygpt", "report", str(run), "--live"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    said = process.stderr.readline()
-    assert said.startswith("page: http://127.0.0.1:")
-    client = Client(int(said.partition("127.0.0.1:")[2].partition("/")[0]))
-    assert client.data()["runs"][0]["name"] == "a"
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    # Where a shell has put the tests into the background, it has them ignore the signal, and what they start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
+        try:
+            assert process.stderr is not None
+            said = process.stderr.readline()
+            assert said.startswith("page: http://127.0.0.1:")
+            client = Client(int(said.partition("127.0.0.1:")[2].partition("/")[0]))
+            assert client.data()["runs"][0]["name"] == "a"
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert (process.returncode, out, err) == (130, "", "babygpt report: interrupted\n")
     assert not (run / "report.html").exists()
 

@@ -52,10 +52,10 @@ __all__ = [
 _SHAPES = (
     (64, 2), (96, 3), (128, 4), (192, 4), (256, 4), (320, 5), (384, 6), (512, 8), (640, 10), (768, 12), (1024, 16)
 )  # fmt: skip
-# Where timing begins: small, so that it costs little.
-_FIRST = 2
-# Of the operations, which the seconds of a larger size are taken to be where only one has been timed.
-_POWER = 0.75
+# What is timed first beside the smallest: small, so that it costs little.
+_SECOND = 2
+# Sizes that timing goes on by at most.
+_AT_ONCE = 2
 # Of the runs that the law was fitted on.
 _BLOCK = 128
 # A size is timed for a step or two, and the one that is taken again, longer.
@@ -196,15 +196,17 @@ def search(
         bought: tokens that the budget buys at a pace.
         distinct: tokens of the text.
     """
-    timed: dict[int, Pace] = {}
-    at = min(_FIRST, len(sizes) - 1)
+    # Two, since one does not tell whether operations hold a size up or something else.
+    timed = {at: time_it(sizes[at]) for at in sorted({0, min(_SECOND, len(sizes) - 1)})}
     while True:
-        timed[at] = time_it(sizes[at])
         paces = {sizes[n].flops_per_token: pace for n, pace in timed.items()}
         choice = best_size(sizes, _bought_at(paces, bought), distinct)
         at = sizes.index(choice.size)
         if at in timed:
             return choice
+        # What is much larger than all that was timed may be far slower than it is hoped to be, and long to time.
+        at = min(at, max(timed) + _AT_ONCE)
+        timed[at] = time_it(sizes[at])
 
 
 def _bought_at(paces: Mapping[int, Pace], bought: Callable[[Pace], float]) -> Callable[[Size], float]:
@@ -212,10 +214,12 @@ def _bought_at(paces: Mapping[int, Pace], bought: Callable[[Pace], float]) -> Ca
 
 
 def pace_of(size: Size, timed: Mapping[int, Pace]) -> Pace:
-    """What a size would take, as seconds that are a power of the operations between two timed sizes.
+    """What a size would take: between two timed sizes on the line that joins them across their operations.
 
-    Beyond them it errs on the hopeful side, so that a size that might be better is timed before it is passed over:
-    above the largest it goes on as between the last two, below the smallest in proportion.
+    It errs on the hopeful side, so that a size that might be better is timed before it is passed over. The line is
+    right where each token has a fixed cost, and hopeful where operations become faster with size. Above the largest
+    that line goes on, or the power of the operations that joins them, whichever promises more; below the smallest
+    seconds are in proportion.
 
     Args:
         size: in question.
@@ -223,17 +227,16 @@ def pace_of(size: Size, timed: Mapping[int, Pace]) -> Pace:
     """
     known, flops = sorted(timed), size.flops_per_token
     above = min(bisect.bisect_left(known, flops), len(known) - 1)
-    if flops < known[0]:
-        return _scaled(timed[known[0]], flops / known[0])
     if above == 0:
-        return _scaled(timed[known[0]], math.pow(flops / known[0], _POWER))
+        return _scaled(timed[known[0]], flops / known[0])
     low, high = known[above - 1], known[above]
-    power = math.log(timed[high].token / timed[low].token) / math.log(high / low)
-    if flops > high:
-        return _scaled(timed[high], math.pow(flops / high, min(1.0, max(0.0, power))))
-    way = math.log(flops / low) / math.log(high / low)
-    beside = math.pow(timed[low].beside, 1 - way) * math.pow(timed[high].beside, way)
-    return Pace(timed[low].token * math.pow(flops / low, power), beside)
+    less, more = timed[low], timed[high]
+    way = (flops - low) / (high - low)
+    token = less.token + way * (more.token - less.token)
+    if flops <= high:
+        return Pace(token, less.beside + way * (more.beside - less.beside))
+    power = math.log(more.token / less.token) / math.log(high / low)
+    return _scaled(more, max(1.0, min(token / more.token, math.pow(flops / high, power))))
 
 
 def _scaled(pace: Pace, factor: float) -> Pace:
