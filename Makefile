@@ -53,7 +53,7 @@ test-distributed: $(VENV)/.test
 
 # One thread each: the labs' models are too small for more.
 test-lab: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m lab --numprocesses 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m lab -o faulthandler_timeout=900 --numprocesses 2 $(ARGS)
 
 test-browser: $(VENV)/.test $(VENV)/.browser
 	BABYGPT_AXE=$(VENV)/browser/node_modules/axe-core/axe.min.js $(PY) -m pytest -m browser $(ARGS)
