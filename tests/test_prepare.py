@@ -164,6 +164,7 @@ def test_bad_input_is_one_message(tmp_path: Path, cache: Path, capsys: pytest.Ca
 @pytest.mark.parametrize("terminal", [False, True])
 def test_preparing_the_data_shows_each_stage(terminal: bool) -> None:
     out = io.StringIO()
+    out.isatty = lambda: terminal  # type: ignore[method-assign]
     console = Console(file=out, force_terminal=terminal, width=100, color_system=None, legacy_windows=False)
     with PreparationView(console) as view:
         for done in (1, 2, 3):

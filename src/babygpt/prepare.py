@@ -21,6 +21,7 @@ from babygpt.data.store import PreparedData, TokenStore, prepare
 from babygpt.errors import DataError, RecipeError
 from babygpt.presets import provisional_model
 from babygpt.settings import PrepareSettings
+from babygpt.terminal import stays_in_place
 from babygpt.untrusted import redacted, shown
 
 __all__ = ["PreparationView", "PrepareResult", "Side", "prepare_data"]
@@ -199,7 +200,7 @@ class PreparationView:
         if stage != self._stage:
             self._close()
             self._stage, self._shown_at = stage, 0.0
-            if self._console.is_terminal:
+            if stays_in_place(self._console):
                 columns = (TextColumn("data: {task.description}"), BarColumn(), MofNCompleteColumn())
                 self._bar = Progress(*columns, console=self._console, transient=True)
                 self._task = self._bar.add_task(stage, total=total or None)

@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from textwrap import wrap
 
 from rich.cells import cell_len
+from rich.console import Console
 from rich.text import Text
 
 from babygpt.data.view import Piece, WindowView
 from babygpt.untrusted import shown
 
-__all__ = ["LEGEND", "SYMBOLS", "aligned", "visible", "window_lines"]
+__all__ = ["LEGEND", "SYMBOLS", "aligned", "stays_in_place", "visible", "window_lines"]
 
 SYMBOLS = {"bos": "⊢", "eos": "⊣", "newline": "↵", "tab": "⇥", "space": "␣"}
 LEGEND = (
@@ -112,6 +113,14 @@ def _line(cells: list[_Cell]) -> list[Text]:
         return [line]
     below = "".join(cell.mark * cell_len(cell.text) for cell in cells)
     return [line, Text(f"  {below}", style="dim")]
+
+
+def stays_in_place(console: Console) -> bool:
+    """Whether lines can be drawn over: on a real terminal that can move its cursor.
+
+    rich takes a pipe for a terminal where `FORCE_COLOR` asks for colours, as services that run tests do.
+    """
+    return console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
 
 
 def aligned(rows: Iterable[tuple[str, str]], *, names: int = 14) -> list[str]:

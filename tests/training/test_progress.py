@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from babygpt.health import Finding
+from babygpt.terminal import stays_in_place
 from babygpt.training.progress import ProgressView
 
 
@@ -32,6 +33,11 @@ class Files:
         self.listeners.append(listener)
 
 
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def view_on(
     files: Any,
     *,
@@ -40,12 +46,18 @@ def view_on(
     found: tuple[Finding, ...] = (),
     flops: float | None = None,
 ) -> tuple[ProgressView, io.StringIO]:
-    out = io.StringIO()
+    out = Screen() if terminal else io.StringIO()
     console = Console(
         file=out, force_terminal=terminal, width=100, height=40, color_system=None, legacy_windows=False
     )
     health: Any = SimpleNamespace(found=found)
     return ProgressView(total, console, files, health, flops), out
+
+
+def test_colours_asked_for_make_no_terminal_of_a_pipe() -> None:
+    assert not stays_in_place(Console(file=io.StringIO(), force_terminal=True))
+    assert stays_in_place(Console(file=Screen(), force_terminal=True, legacy_windows=False))
+    assert not stays_in_place(Console(file=Screen(), force_terminal=False))
 
 
 def test_plain_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from rich.segment import ControlType
 
 from babygpt.machine import memory_total, peak_memory_bytes
 from babygpt.run_folder import losses_of_sources
+from babygpt.terminal import stays_in_place
 from babygpt.training.callbacks import RunFiles
 from babygpt.training.dashboard import Status, Trace, clock, lines
 from babygpt.training.health_watch import HealthWatch
@@ -73,7 +74,7 @@ class ProgressView(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Starts the view, which measures the device first."""
         del pl_module
-        if trainer.is_global_zero and self._console.is_terminal and not self._console.is_dumb_terminal:
+        if trainer.is_global_zero and stays_in_place(self._console):
             self._device = trainer.strategy.root_device
             if self._step_flops is not None:
                 self._peak = trainer.world_size * matrix_peak(self._device, trainer.precision)
