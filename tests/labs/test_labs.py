@@ -73,7 +73,8 @@ def _quiet():
         yield
 
 
-@pytest.mark.parametrize("name", NAMES)
+# The longest first, so that of several processes none ends alone with it.
+@pytest.mark.parametrize("name", sorted(NAMES, key=lambda name: name != "scaling"))
 def test_a_lab_sees_what_is_there(name: str, tmp_path: Path) -> None:
     lab = load(name)
     run_lab(lab, SMALL, tmp_path, PAIRS if lab.fits < 5 else 2)
