@@ -2,7 +2,8 @@
 
 Commands and code of a page run in the order they stand there, in one folder that holds what they name: some text,
 conversations, a small pretrained model. Only their size is changed, by `quick`; sizes that need a network or minutes
-have tests of their own. So have the labs of the course; its other commands and its code run in `make test-lab`.
+have tests of their own. So have the labs of the course; its other commands and its code run in `make test-lab`, and so
+do those of the guide to labs.
 """
 
 from __future__ import annotations
@@ -46,10 +47,15 @@ _TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<|endoftext|>{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
+
+
+def is_about_labs(page: Path) -> bool:
+    """Whether running what stands there takes experiments."""
+    return page.parent.name == "course" or page.name == "labs.md"
+
+
 RUN = [
-    pytest.param(
-        page, marks=pytest.mark.lab if page.parent.name == "course" else (), id=str(page.relative_to(ROOT))
-    )
+    pytest.param(page, marks=pytest.mark.lab if is_about_labs(page) else (), id=str(page.relative_to(ROOT)))
     for page in PAGES
     if page.parent.name != "benchmarks" and _BLOCK.search(page.read_text(encoding="utf-8"))
 ]
