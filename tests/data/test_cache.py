@@ -46,6 +46,16 @@ def test_old_leftovers_go_and_what_was_replaced_comes_back(folder: Path) -> None
     assert names(folder) == ["two", "whole"]
 
 
+def test_what_was_published_leaves_nothing_to_go_on_with(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    for name in ("abc", ".building-abc", ".building-def"):
+        (folder / name / "whole").mkdir(parents=True)
+    for name in (".building-abc.lock", ".building-def.lock"):
+        (folder / name).touch()
+    clear_leftovers(folder)
+    assert sorted(p.name for p in folder.iterdir()) == [".building-def", ".building-def.lock", "abc"]
+
+
 def test_young_leftovers_stay(folder: Path) -> None:
     os.utime(folder / ".partial-one-00000000" / "train" / "file")
     clear_leftovers(folder)

@@ -81,14 +81,15 @@ def building(parent: Path, name: str, waits: Callable[[], None]) -> Iterator[Pat
 def clear_leftovers(parent: Path) -> None:
     """Removes what killed processes left half-written in a folder; nothing while somebody publishes there.
 
-    What another process could go on with stays for a week. Never fails: leftovers cost only space.
+    What another process could go on with stays for a week, unless it was published since. Never fails: leftovers
+    cost only space.
     """
     try:
         now = time.time()
         names = os.listdir(parent)
         left = [str(parent / name) for name in names if name.startswith(_LEFT)]
         old = [str(parent / name) for name in names if name.startswith(_BUILDING)]
-        old = [path for path in old if _newest([path]) < now - _RESUMABLE_SECONDS]
+        old = [p for p in old if _is_published(p) or _newest([p]) < now - _RESUMABLE_SECONDS]
         if left and _newest(left) > now - _UNTOUCHED_SECONDS:
             left = []
         if not left and not old:
@@ -108,6 +109,12 @@ def clear_leftovers(parent: Path) -> None:
             os.close(lock)
     except (OSError, InputError):
         return
+
+
+def _is_published(path: str) -> bool:
+    """Whether what was built in a folder, or under its lock, is there: its process was killed as it cleared up."""
+    parent, name = os.path.split(path)
+    return os.path.isdir(os.path.join(parent, name.removeprefix(_BUILDING).removesuffix(".lock")))
 
 
 def _newest(paths: list[str]) -> float:
