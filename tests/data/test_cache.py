@@ -46,6 +46,7 @@ def test_old_leftovers_go_and_what_was_replaced_comes_back(folder: Path) -> None
     assert names(folder) == ["two", "whole"]
 
 
+@needs_locks
 def test_what_was_published_leaves_nothing_to_go_on_with(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     for name in ("abc", ".building-abc", ".building-def"):
