@@ -46,7 +46,7 @@ check: $(VENV)/.dev
 	if [ -n "$$long" ]; then echo "$$long"; exit 1; fi
 
 test-pretrained: $(VENV)/.pretrained
-	$(PY) -m pytest -m pretrained $(ARGS)
+	$(PY) -m pytest -m pretrained -o faulthandler_timeout=900 $(ARGS)
 
 test-distributed: $(VENV)/.test
 	$(PY) -m pytest -m distributed $(ARGS)
