@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from results_file import append, lines_of
+
 RESULTS = Path(__file__).parent / "results" / "dial.jsonl"
 GRID = ("auto", *(f"preset:llama-{each}" for each in ("64x2", "96x3", "128x4", "192x4", "256x4")))
 
@@ -61,11 +63,6 @@ def run(model: str, minutes: float) -> dict[str, Any]:
     }
 
 
-def lines_of(path: Path) -> list[dict[str, Any]]:
-    """What has been measured."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def table(lines: list[dict[str, Any]]) -> str:
     """Rows of runs, those of the same minutes together, the loss beside the best of them."""
     rows = [
@@ -104,8 +101,7 @@ def main() -> None:
     missing = [model for model in asked.models if (model, asked.minutes) not in done]
     for model in missing[: asked.most]:
         line = run(model, asked.minutes)
-        with asked.results.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append(asked.results, line)
         print(table([line]).splitlines()[-1], flush=True)
 
 

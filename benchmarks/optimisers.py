@@ -21,7 +21,6 @@ import argparse
 import fcntl
 import hashlib
 import json
-import os
 import sys
 import tempfile
 import time
@@ -34,6 +33,7 @@ from typing import Any
 import torch
 from arms import ARMS, CONFIRMED, Arm
 from paired import table
+from results_file import append, lines_of
 from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.utils import logging as transformers_logging
 
@@ -259,26 +259,6 @@ def _decay_cautiously(optimizer: torch.optim.Optimizer) -> None:
 
 
 # -- the results file ----------------------------------------------------------------------------------------------
-
-
-def lines_of(path: Path) -> list[dict[str, Any]]:
-    """The whole lines; the torn last one of a killed process is none."""
-    found = []
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
-
-
-def append(path: Path, line: dict[str, Any]) -> None:
-    """Adds a line, flushed to the disk; a torn one before it is ended."""
-    torn = path.exists() and not path.read_bytes().endswith(b"\n")
-    with path.open("ab") as file:
-        file.write(b"\n" * torn + json.dumps(line).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 @contextmanager

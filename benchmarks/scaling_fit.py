@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
-import os
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -26,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from results_file import append, lines_of
 
 from babygpt import BabyGPT, LLMDataModule, fit
 from babygpt.machine import installed_versions, keep_freed_memory
@@ -172,29 +171,6 @@ def report(lines: list[dict[str, Any]]) -> str:
             f" tokens=({lengths.min()}, {lengths.max()}))",
         ]
     )
-
-
-# -- the results file ----------------------------------------------------------------------------------------------
-
-
-def lines_of(path: Path) -> list[dict[str, Any]]:
-    """The whole lines; the torn last one of a killed process is none."""
-    found = []
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
-
-
-def append(path: Path, line: dict[str, Any]) -> None:
-    """Adds a line, flushed to the disk; a torn one before it is ended."""
-    torn = path.exists() and not path.read_bytes().endswith(b"\n")
-    with path.open("ab") as file:
-        file.write(b"\n" * torn + json.dumps(line).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def main() -> None:
