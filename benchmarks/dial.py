@@ -4,9 +4,9 @@
     python benchmarks/dial.py --minutes 5 --models auto         the dial alone
     python benchmarks/dial.py --table                           the table, from the results file
 
-Each run is a command of its own on a machine that should do nothing else. Its time is that from the moment when its
-data are prepared, which is what the dial counts, to the end of the process; the whole command's stands beside it. A
-run that is done is one line of the results file and is not done again, so that a grid can be run in pieces.
+Each run is a command of its own on a machine that should do nothing else; its time is that of the whole process. Data
+are prepared beforehand (`babygpt data prepare`). A run that is done is one line of the results file and is not done
+again, so that a grid can be run in pieces.
 """
 
 from __future__ import annotations
@@ -33,27 +33,19 @@ def run(model: str, minutes: float) -> dict[str, Any]:
         out = Path(place) / "run"
         words = ["--model.name", model, "--budget.minutes", str(minutes), "--out", str(out), "--json"]
         command = [sys.executable, "-m", "babygpt", "train", *words]
-        begun, prepared, said = time.monotonic(), None, []
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stderr is not None
-            assert process.stdout is not None
-            for line in process.stderr:
-                said.append(line.rstrip())
-                # The first thing that is said once the data are there.
-                if prepared is None and line.startswith(("budget:", "model:")):
-                    prepared = time.monotonic()
-            printed = process.stdout.read()
-        ended = time.monotonic()
-        if process.returncode or prepared is None:
-            raise SystemExit("\n".join(said))
-        result = json.loads(printed)
+        begun = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        seconds = time.monotonic() - begun
+        said = done.stderr.splitlines()
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        result = json.loads(done.stdout)
         recipe = (out / "recipe.yaml").read_text()
     return {
         "asked": model,
         "model": next(line.split()[-1] for line in recipe.splitlines() if line.startswith("  name: preset:")),
         "minutes": minutes,
-        "seconds": round(ended - prepared, 1),
-        "command_seconds": round(ended - begun, 1),
+        "seconds": round(seconds, 1),
         "steps": result["steps"],
         "tokens": result["tokens"],
         "val_loss": result["val_loss"],
@@ -66,18 +58,18 @@ def run(model: str, minutes: float) -> dict[str, Any]:
 def table(lines: list[dict[str, Any]]) -> str:
     """Rows of runs, those of the same minutes together, the loss beside the best of them."""
     rows = [
-        "| minutes | asked | model | steps | tokens | time / dial | command / dial | bits a byte | above the best |",
-        "| --: | :-- | :-- | --: | --: | --: | --: | --: | --: |",
+        "| minutes | asked | model | steps | tokens | command / dial | bits a byte | above the best |",
+        "| --: | :-- | :-- | --: | --: | --: | --: | --: |",
     ]
     for minutes in sorted({line["minutes"] for line in lines}):
         group = [line for line in lines if line["minutes"] == minutes]
         best = min(line["val_bits_per_byte"] for line in group)
         for line in group:
             names = f"{line['asked'].removeprefix('preset:')} | {line['model'].removeprefix('preset:')}"
-            share, whole = (line[name] / (60 * minutes) for name in ("seconds", "command_seconds"))
+            share = line["seconds"] / (60 * minutes)
             bits = line["val_bits_per_byte"]
             rows.append(
-                f"| {minutes:g} | {names} | {line['steps']} | {line['tokens']:,} | {share:.3f} | {whole:.3f}"
+                f"| {minutes:g} | {names} | {line['steps']} | {line['tokens']:,} | {share:.3f}"
                 f" | {bits:.4f} | {bits / best - 1:.1%} |"
             )
     return "\n".join(rows)

@@ -37,7 +37,7 @@ from babygpt.recipe import Recipe
 RESULTS = Path(__file__).parent / "results" / "scaling.jsonl"
 # Width, layers, and the optimiser steps of the runs.
 GRID = {
-    (64, 2): (32, 64, 128, 256, 512),
+    (64, 2): (32, 64, 128, 256, 512, 1024),
     (96, 3): (48, 96, 192),
     (128, 4): (24, 48, 96, 192),
     (192, 4): (24, 48, 96),

@@ -1,8 +1,8 @@
 """A budget to optimiser steps, before the first of them.
 
-A budget in minutes is what the clock says between prepared data and the end of the run: choosing and timing, the
-validations and samples, the checkpoints and the page are in it. Steps are fixed beforehand, since the schedule follows
-them: what makes the computer slower later makes the run longer.
+A budget in minutes is what the clock says of the whole command, without the time in which the data are prepared:
+loading libraries, choosing and timing, the validations and samples, the checkpoints and the page are in it. Steps are
+fixed beforehand, since the schedule follows them: what makes the computer slower later makes the run longer.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def seconds_for_steps(budget: Budget, spent: float, beside: float) -> float:
 
     Args:
         budget: in minutes.
-        spent: seconds that have gone by since the data were prepared.
+        spent: seconds of the budget that have gone by.
         beside: seconds of validations and saves.
     """
     return 60 * minutes_of(budget) * _SAFETY - spent - beside

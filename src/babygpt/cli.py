@@ -15,6 +15,7 @@ import json
 import math
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
@@ -147,10 +148,13 @@ def _help() -> str:
 
 
 def _run(verb: Verb, arguments: list[str]) -> int:
+    begun = time.monotonic()  # before the imports, which take seconds
     parsed = parse(verb.syntax, arguments)
     settings: Any = parsed.settings
     if isinstance(settings, TrainSettings | DoctorSettings):
         settings = replace(settings, given=parsed.given)
+    if isinstance(settings, TrainSettings):
+        settings = replace(settings, begun=begun)
     module, _, function = verb.home.partition(":")
     result: Result = getattr(importlib.import_module(module), function)(settings)
     if isinstance(result, Judgement) or _is_first_process():

@@ -233,7 +233,7 @@ class Budget:
         steps: optimiser steps.
         tokens: target tokens.
         epochs: passes over the training text.
-        minutes: of this computer, from prepared data to the run's end; made into steps before the first one.
+        minutes: of the command on this computer, without preparing the data; made into steps before the first one.
         flops: floating-point operations of training, forward and backward.
     """
 

@@ -80,6 +80,7 @@ class TrainSettings:
         log: also send the metrics to tensorboard, wandb, mlflow or trackio, each if it is installed.
         json: print one JSON object on standard output and nothing else there.
         given: the dotted names that were set on purpose, not left at their defaults.
+        begun: `time.monotonic()` as the command began, for a budget in minutes; None: as training is called.
 
     Raises:
         RecipeError: a field is out of range, or fields contradict each other.
@@ -99,6 +100,7 @@ class TrainSettings:
     log: tuple[str, ...] = ()
     json: bool = False
     given: tuple[str, ...] = ()
+    begun: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("out", "resume"):

@@ -68,7 +68,7 @@ VERBS: dict[str, Verb] = {
         Syntax(
             "babygpt train",
             TrainSettings,
-            left_out=("given",),
+            left_out=("given", "begun"),
             one_of="budget",
             takes_config=True,
             examples=(

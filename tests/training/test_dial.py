@@ -15,6 +15,8 @@ import pytest
 
 from babygpt import planner, timing
 from babygpt.cli import main
+from babygpt.data.module import LLMDataModule
+from babygpt.machine import MachineFacts
 from babygpt.model.load import load_config
 from babygpt.recipe import Budget, Recipe, read_recipe
 from babygpt.scaling import LAW, Size, best_size
@@ -125,11 +127,24 @@ def test_a_range_where_the_law_holds(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_minutes_are_what_the_clock_says(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Choosing and timing are taken off, and the recipe that is written needs neither."""
+    """Looking at the machine, choosing and timing are taken off, preparing data is not; the recipe needs none of it."""
     clock = [0.0]
     still = SimpleNamespace(monotonic=lambda: clock[0], strftime=time.strftime)
-    for module in (dial, importlib.import_module("babygpt.training.start")):
+    start = importlib.import_module("babygpt.training.start")
+    for module in (dial, start, importlib.import_module("babygpt.cli")):
         monkeypatch.setattr(module, "time", still)
+    detect, build_data, preparing = start.detect, start.build_data, [100.0]
+
+    def detected() -> MachineFacts:
+        clock[0] += 0.5
+        return detect()
+
+    def built(*args: Any, **options: Any) -> LLMDataModule:
+        clock[0] += preparing.pop() if preparing else 0.0
+        return build_data(*args, **options)
+
+    monkeypatch.setattr(start, "detect", detected)
+    monkeypatch.setattr(start, "build_data", built)
 
     def measured(*_: Any) -> timing.StepTime:
         clock[0] += 1.0
@@ -143,6 +158,6 @@ def test_minutes_are_what_the_clock_says(
     recipe = read_recipe(tmp_path / "run" / "recipe.yaml")
     assert recipe.model.name in said
     assert recipe.model.name.startswith("preset:llama-")
-    times = clock[0]
-    assert 2 <= times <= 4, "a size or a few, and the one that was taken once more"
+    times = clock[0] - 100
+    assert 2.5 <= times <= 4.5, "a size or a few, and the one that was taken once more"
     assert recipe.budget.steps == int((0.97 * 9 - times) / 0.5)

@@ -100,7 +100,7 @@ def with_size(
         time_it: a recipe that names its model, on the computer in question.
         fits: whether a recipe that names its model does so in its memory.
         say: tells what was chosen, and why.
-        since: `time.monotonic()` when the data were prepared; None counts no time against the budget.
+        since: `time.monotonic()` from when on time counts; None counts no time against the budget.
     """
     if recipe.model.name != "auto":
         return recipe

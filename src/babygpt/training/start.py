@@ -114,14 +114,16 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
             where="budget.minutes",
             hint="Give budget.steps, budget.tokens, budget.epochs or budget.flops",
         )
-    facts = detect()
+    since = time.monotonic() if settings.begun is None else settings.begun
+    facts, preparing = detect(), time.monotonic()
     recipe = dial.provisional(settings.recipe)
     data = build_data(recipe, batch_size=1, progress=progress, cache_gb=settings.machine.most_cached)
     for note in data.notes:
         say(f"data: {note}")
     if data.sources:
         say(f"mixture: {in_words(data.sources, recipe.data.weights)}")
-    since, request = time.monotonic(), settings.machine
+    since += time.monotonic() - preparing  # what preparing takes is no part of a budget in minutes
+    request = settings.machine
     pace, fits = dial.timed_here(request, facts, data, say), dial.fits_on(request, facts, data)
     recipe = dial.with_size(settings.recipe, data, pace, fits, say, since)
     module_config = config_of(recipe, data)
