@@ -65,14 +65,14 @@ class Law:
 
 
 LAW = Law(
-    floor=0.5116,
-    of_size=43.9,
+    floor=0.5261,
+    of_size=43.94,
     alpha=0.34,
-    of_tokens=41.25,
+    of_tokens=40.8,
     beta=0.28,
-    error=0.057,
+    error=0.043,
     parameters=(624960, 13767552),
-    tokens=(65024, 2080768),
+    tokens=(65024, 4157691),
 )
 
 

@@ -142,7 +142,7 @@ class TestMemory:
         parts = memory_bytes(config, 4, 1024, checkpointing=False, bf16=False)
         assert parts.weights == parts.gradients == 4 * 124_439_808
         assert parts.optimizer == 2 * parts.weights
-        assert parts.logits == 2 * 4 * 4 * 1024 * 50257
+        assert parts.logits == 4 * (4 * 1024 + 768) * 50257  # and the gradient of the head
         assert parts.workspace == 0
         assert parts.total == 4 * parts.weights + parts.activations + parts.logits
 

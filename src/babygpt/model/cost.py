@@ -239,7 +239,8 @@ def memory_bytes(
     # Gradients that are not there: as a step's only backward pass begins, all but the head's; as it ends, a block's.
     first = 0 if accumulates else weights - table
     last = 0 if accumulates else (weights - table) // cost.layers
-    logits = _logits_bytes(tokens, cost.vocabulary, small, logits_bound, table - first)
+    apart = _own_logits(config)
+    logits = _logits_bytes(tokens, cost.vocabulary, small, logits_bound, table - first, apart)
     # What the blocks behind the last recomputed one have kept is free by the time that one runs again.
     behind = (cost.layers - 1) % checkpointing if checkpointing else 0
     others = (again - 1) * entrance + (cost.layers - again) * inside
@@ -255,20 +256,27 @@ def memory_bytes(
     return MemoryParts(weights, weights, update.state, kept, logits, workspace)
 
 
-def _logits_bytes(tokens: int, vocabulary: int, small: int, bound: int, gradient: int) -> int:
+def _logits_bytes(tokens: int, vocabulary: int, small: int, bound: int, gradient: int, apart: bool) -> int:
     """Bytes of the loss at their largest.
 
-    Forward: logits and log-probabilities in fp32, under mixed precision the logits as they come out of the product
-    too. Backward: the gradient, in place of the log-probabilities, and the head's gradient as far as it comes on top.
-    In chunks one of them at a time, made from the logits in place; under mixed precision the product and the gradient
-    that the next products take are there too.
+    Forward: the logits in fp32, which become the log-probabilities in place, under mixed precision as they come out of
+    the product too; where they are a model's own (`apart`), those and the log-probabilities. Backward: the gradient, in
+    place of the log-probabilities, and the head's gradient as far as it comes on top. In chunks one of them at a time;
+    under mixed precision the product and the gradient that the next products take are there too.
     """
     whole = 4 * tokens * vocabulary
     if whole > bound:
         piece = chunk_bytes(vocabulary, bound)
         return piece + (piece if small == 2 else 0) + gradient
     low = whole // 2 if small == 2 else 0
-    return max(2 * whole + low, whole + low + gradient)
+    return whole + low + max(gradient, whole if apart else 0)
+
+
+def _own_logits(config: PreTrainedConfig) -> bool:
+    """Whether a model's logits are more than its head's output, so that the loss takes its own (`loss.find_head`)."""
+    capped = getattr(config, "final_logit_softcapping", None) is not None
+    scaled = any(getattr(config, name, 1) not in (None, 1) for name in ("logit_scale", "logits_scaling"))
+    return capped or scaled or bool(getattr(config, "output_router_logits", False))
 
 
 def _block_bytes(cost: ModelCost, small: int) -> int:

@@ -136,25 +136,32 @@ def sum_nll(
     vocabulary = linear.weight.shape[0]
     targets = targets.to(rows.device)
     if rows.shape[0] * vocabulary * 4 <= logits_bound:
-        return _nll(linear(rows), targets)
+        # Nothing else holds these, and a linear layer's gradients do not need what came out of it.
+        return _nll(linear(rows), targets, overwrite=True)
     return _chunked_nll(rows, linear, targets, _chunk_rows(vocabulary, logits_bound))
 
 
-def _nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Summed in fp32 at least."""
-    nll: torch.Tensor = _NLL.apply(logits, targets)  # type: ignore[no-untyped-call]
+def _nll(logits: torch.Tensor, targets: torch.Tensor, *, overwrite: bool = False) -> torch.Tensor:
+    """Summed in fp32 at least; `overwrite` lets go of the logits, whose memory may then be used."""
+    nll: torch.Tensor = _NLL.apply(logits, targets, overwrite)  # type: ignore[no-untyped-call]
     return nll
 
 
 class _NLL(torch.autograd.Function):
-    """What `F.cross_entropy` computes, with one [rows, vocabulary] tensor kept where that keeps three.
+    """What `F.cross_entropy` computes, with one [rows, vocabulary] tensor where that has three.
 
-    The log-probabilities become the gradient in place, on a CPU in pieces that stay in its cache.
+    Logits become the log-probabilities in place, and those the gradient, on a CPU in pieces that stay in its cache.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        logp = torch.log_softmax(logits, dim=1, dtype=_wide(logits.dtype))
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor, overwrite: bool) -> torch.Tensor:
+        wide = _wide(logits.dtype)
+        if logits.dtype != wide and logits.device.type != "cpu":
+            logp = torch.log_softmax(logits, dim=1, dtype=wide)  # reads narrow and writes wide at once
+        else:
+            logp = logits if overwrite and logits.dtype == wide else logits.to(wide, copy=True)
+            for share in torch.split(logp, _piece_rows(logp)):
+                _to_logp(share)
         picked = logp.gather(1, targets.clamp(min=0)[:, None])[:, 0]
         ctx.save_for_backward(logp, targets)
         ctx.dtype = logits.dtype
@@ -162,13 +169,24 @@ class _NLL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         logp, targets = ctx.saved_tensors
-        on_cpu = logp.device.type == "cpu"
-        chunk = max(1, _CACHE_BYTES // (logp.element_size() * logp.shape[1])) if on_cpu else len(logp)
-        for share, wanted in zip(torch.split(logp, chunk), torch.split(targets, chunk), strict=True):
+        rows = _piece_rows(logp)
+        for share, wanted in zip(torch.split(logp, rows), torch.split(targets, rows), strict=True):
             _to_gradient(share, wanted, grad)
-        return logp.to(ctx.dtype), None
+        return logp.to(ctx.dtype), None, None
+
+
+def _piece_rows(logits: torch.Tensor) -> int:
+    """Rows that are worked on at a time."""
+    bound = _CACHE_BYTES if logits.device.type == "cpu" else _CHUNK_BYTES
+    return max(1, bound // (logits.element_size() * logits.shape[1]))
+
+
+def _to_logp(logits: torch.Tensor) -> None:
+    """Logits [rows, vocabulary] to log-probabilities, in place."""
+    logits.sub_(logits.amax(dim=1, keepdim=True))
+    logits.sub_(logits.exp().sum(dim=1, keepdim=True).log_())
 
 
 def _to_gradient(logp: torch.Tensor, wanted: torch.Tensor, grad: torch.Tensor) -> None:
