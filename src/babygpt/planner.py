@@ -138,7 +138,8 @@ def memory_of(
         checkpointing=checkpointing,
         bf16=bf16,
         update=update_bytes(config, recipe.optim.name, bf16=bf16),
-        accumulates=micro_batch * world < int(recipe.data.global_batch_size),
+        # On a CPU they keep their places beside recomputed blocks (`model.gradients`).
+        accumulates=micro_batch * world < int(recipe.data.global_batch_size) or (device == "cpu" and checkpointing > 0),
     )
     if device != "cpu":
         return parts

@@ -19,12 +19,14 @@ from typing import Any, cast
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch.utils.hooks import RemovableHandle
 
 from babygpt.checks import StepContext, Verdict, check_schedule, failure, verdicts
 from babygpt.data.module import LLMDataModule
 from babygpt.errors import RecipeError
 from babygpt.model.attention import model_inputs, resolve_attention
 from babygpt.model.blocks import recompute_blocks
+from babygpt.model.gradients import keep_places
 from babygpt.model.load import adopt_special_ids, load_model
 from babygpt.model.loss import count_targets, find_head, sum_nll
 from babygpt.optim.groups import Rule, parameter_groups
@@ -119,6 +121,7 @@ class BabyGPT(L.LightningModule):
         self._interval_over = False
         self._validating_since = 0.0
         self._said: set[str] = set()
+        self._places: list[RemovableHandle] = []
 
     # -- the model -----------------------------------------------------------------------------------------------
 
@@ -149,6 +152,10 @@ class BabyGPT(L.LightningModule):
                 self.model.config, data.batch_size, data.block, self.trainer.strategy.root_device
             )
         recompute_blocks(self.model, int(on))
+        for handle in self._places:
+            handle.remove()
+        on_cpu = self.trainer.strategy.root_device.type == "cpu"
+        self._places = keep_places(self.model) if on and on_cpu else []
 
     def configure_callbacks(self) -> list[L.Callback]:
         """What goes with the module through either door."""
