@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from babygpt.run_folder import lines_of
+from babygpt.run_folder import whole_lines
 from babygpt.training.callbacks import RunFiles, Sampler, cut_after
 from babygpt.training.meter import StepMeter
 
@@ -108,7 +108,7 @@ def test_a_line_for_each_step_and_validation_in_order(tmp_path: Path, files: Run
     files.on_validation_end(trainer_at(3, sanity_checking=True), module)
     module.flush()
     files.flush()
-    lines = lines_of(tmp_path / "metrics.jsonl")
+    lines = list(whole_lines(tmp_path / "metrics.jsonl"))
     assert [line["step"] for line in lines] == [1, 2, 2, 3]
     assert lines[2] == {"step": 2, "tokens": 6, "val_loss": 2.0, "val_perplexity": pytest.approx(7.389)}
     assert [line.get("train_loss") for line in lines] == [2.0, 2.0, None, 2.0]
@@ -123,7 +123,7 @@ def test_a_step_passed_over_names_its_windows(tmp_path: Path, files: RunFiles, m
     module.did(2, nll=float("nan"))
     module.flush()
     files.flush()
-    sound, passed_over = lines_of(tmp_path / "metrics.jsonl")
+    sound, passed_over = list(whole_lines(tmp_path / "metrics.jsonl"))
     assert not {"skipped", "windows"} & set(sound)
     assert (passed_over["skipped"], passed_over["windows"]) == (True, [5, 3])
     assert passed_over["train_loss"] is None
@@ -151,7 +151,7 @@ def test_a_sample_at_each_validation(tmp_path: Path, tiny_gpt2: Path, files: Run
         sampler.on_validation_end(trainer_at(step), holder)
     sampler.on_validation_end(trainer_at(6, sanity_checking=True), holder)
     sampler.on_validation_end(trainer_at(7, is_global_zero=False), holder)
-    lines = lines_of(tmp_path / "samples.jsonl")
+    lines = list(whole_lines(tmp_path / "samples.jsonl"))
     assert [(line["step"], line["prompt"]) for line in lines] == [(0, "def "), (5, "def ")]
     assert lines[0]["text"] == lines[1]["text"] == sampler.latest, "the same weights write the same text"
     assert shown == [(line["step"], line["prompt"], line["text"]) for line in lines]
