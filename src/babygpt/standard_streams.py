@@ -36,7 +36,8 @@ def outlive_readers() -> None:
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     stream = sys.__stderr__
-    raw = getattr(getattr(stream, "buffer", None), "raw", None)
+    buffer = getattr(stream, "buffer", None)
+    raw = getattr(buffer, "raw", buffer)  # python -u has no buffer
     if sys.stderr is not stream or (stream is not None and type(raw) is not io.FileIO):
         return  # somebody's own, or a console of Windows
     sys.stderr = io.TextIOWrapper(

@@ -236,10 +236,21 @@ def is_gone(pid: int) -> bool:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Nothing of it stays behind, whatever the test found."""
+    """Nothing of it stays behind, whatever the test found; torchrun's processes have sessions of their own."""
+    for pid in descendants(process.pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def descendants(pid: int) -> list[int]:
+    try:
+        children = [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+    return [each for child in children for each in (*descendants(child), child)]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
