@@ -157,8 +157,3 @@ def test_other_numbers_than_were_started_are_refused(request_: MachineRequest, m
     with pytest.raises(MachineError, match=message):
         launched(torchrun(0, 2, 2)).asked(request_)
     assert launched(torchrun(0, 2, 2)).asked(MachineRequest(devices=2)).nodes == 1
-
-
-def test_several_computers_have_to_be_told_where_they_meet() -> None:
-    with pytest.raises(MachineError, match="nothing says where they meet"):
-        launched({"NODE_RANK": "1"}).asked(MachineRequest(nodes=2))

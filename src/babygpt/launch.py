@@ -68,17 +68,10 @@ class Launch:
         """The request with the numbers of processes and computers that were started.
 
         Raises:
-            MachineError: others are asked for, or several computers have not been told where to meet.
+            MachineError: others are asked for.
         """
         if not self.by:
-            nodes = 1 if request.nodes == "auto" else request.nodes
-            if nodes > 1 and (self.host is None or self.port is None):
-                raise MachineError(
-                    f"{nodes} computers are asked for, and nothing says where they meet",
-                    where="machine.nodes",
-                    hint="Start each with torchrun or srun, or with MASTER_ADDR, MASTER_PORT and its NODE_RANK set",
-                )
-            return replace(request, nodes=nodes)
+            return replace(request, nodes=1 if request.nodes == "auto" else request.nodes)
         devices, nodes = self.devices or 1, self.nodes or 1
         for name, started in (("devices", devices), ("nodes", nodes)):
             value = getattr(request, name)

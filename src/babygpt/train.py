@@ -28,7 +28,7 @@ from babygpt.data.remote import STANDARD_INPUT
 from babygpt.disk import plain_errors
 from babygpt.errors import CheckpointError, InputError, SpikeSeen, Stopped
 from babygpt.files import read_manifest, write_json_atomic
-from babygpt.launch import Launch, launched
+from babygpt.launch import launched
 from babygpt.logger_names import check_installed
 from babygpt.machine import keep_freed_memory, peak_memory_bytes
 from babygpt.model.cost import model_cost
@@ -154,8 +154,8 @@ def train(settings: TrainSettings) -> RunResult:
     with (
         guard.installed(),
         messages_to(say),
-        plain_errors(place),
         meeting(launch, 1 if nodes == "auto" else nodes, guard) as others,
+        plain_errors(place),
         ExitStack() as held,
     ):
         try:
@@ -166,13 +166,10 @@ def train(settings: TrainSettings) -> RunResult:
                 if launch.is_first
                 else _further(settings, others)
             )
-            if _step_of(run.checkpoint) < run.steps:
-                run = replace(run, built=pieces(run))
-            others.gather()
             under_way = False
             while True:
                 try:
-                    return _fit(run, launch, guard, say, console, under_way=under_way)
+                    return _fit(run, others, guard, say, console, under_way=under_way)
                 except SpikeSeen as spike:
                     if not launch.is_first:
                         raise
@@ -230,28 +227,29 @@ def _further(settings: TrainSettings, others: Meeting) -> Run:
 
 def _fit(
     run: Run,
-    launch: Launch,
+    others: Meeting,
     guard: SignalGuard,
     say: Callable[[str], None],
     console: Console,
     *,
     under_way: bool = False,
 ) -> RunResult:
-    done = _step_of(run.checkpoint)
-    if run.checkpoint is not None and launch.is_first:
+    done, is_first = _step_of(run.checkpoint), others.launch.is_first
+    if run.checkpoint is not None and is_first:
         settle(run.checkpoints, run.checkpoint)
     if done >= run.steps:
         return _finished(run, done)
     data, module = pieces(run)
     files = RunFiles(run.out)
-    if launch.is_first:
+    if is_first:
         cut_after(run.out / "metrics.jsonl", done if run.checkpoint else -1)
         cut_after(run.out / "samples.jsonl", done if run.checkpoint else -1)
 
-    health = HealthWatch(files, whole_lines(run.out / "metrics.jsonl"), run.steps, say)
+    before = whole_lines(run.out / "metrics.jsonl") if is_first else ()
+    health = HealthWatch(files, before, run.steps, say)
     view = ProgressView(run.steps, console, files, health, _step_flops(run, module))
     sampler = Sampler(run.out, data.tokenizer, first_words(data), view.sample)
-    log = run.settings.log if launch.is_first else ()
+    log = run.settings.log if is_first else ()
     loggers = Loggers(log, run.out, run.recipe, done, say, under_way=under_way)
     loggers.listen(files)
     writer = BackgroundWriter()
@@ -271,6 +269,7 @@ def _fit(
     watchdog = Watchdog(None if minutes is None else 60 * minutes)
     plan, recipe = run.plan, run.recipe
     accumulate = -(-int(recipe.data.global_batch_size) // (plan.micro_batch * plan.devices * plan.nodes))
+    others.gather()
     trainer = L.Trainer(
         accelerator={"cuda": "gpu"}.get(plan.device, plan.device),
         devices=plan.devices,

@@ -179,6 +179,16 @@ def test_a_port_that_is_taken_is_refused() -> None:
             pass
 
 
+@pytest.mark.parametrize("launch", [Launch(), Launch(rank=1, local_rank=1), Launch(rank=1, node=1)])
+def test_several_that_do_not_know_where_they_meet_are_refused(launch: Launch) -> None:
+    nodes = 2 if launch.is_first else 1
+    with (
+        pytest.raises(BabyGPTError, match="nothing says where they meet"),
+        meeting(launch, nodes, SignalGuard()),
+    ):
+        pass
+
+
 def test_one_process_meets_nobody() -> None:
     with meeting(Launch(), 1, SignalGuard()) as others:
         assert not others.is_open

@@ -25,7 +25,7 @@ from babygpt.launch import Launch
 from babygpt.training.guards import SignalGuard
 
 if TYPE_CHECKING:
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 __all__ = ["Meeting", "Told", "meeting", "told_of"]
 
@@ -55,42 +55,47 @@ class Meeting:
     """The processes of a run, seen by one of them.
 
     Args:
-        launch: of this process.
+        launch: of this process, kept as an attribute.
         guard: whose signals end the waiting.
         count: processes that wait for one another.
     """
 
     def __init__(self, launch: Launch, guard: SignalGuard, count: int) -> None:
-        self._launch, self._guard, self._count = launch, guard, count
-        self._store: TCPStore | None = None
+        self.launch, self._guard, self._count = launch, guard, count
+        self._store: Store | None = None
         self._together = launch.is_child
         self._name = secrets.token_hex(8)
 
-    def open(self, host: str, port: int) -> None:
+    def open(self, host: str, port: int) -> int:
         """Comes to the store; the first process opens it, unless torchrun has.
+
+        Returns:
+            The port, where 0 is given for any that is free.
 
         Raises:
             MachineError: it cannot be reached, or not be opened.
         """
-        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+        from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-        is_host = self._launch.is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        is_host = self.launch.is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         if not is_host:
             self._await_host(host, port)
         try:
-            self._store = TCPStore(host, port, None, is_host, wait_for_workers=False, multi_tenant=is_host)
+            store = TCPStore(host, port, None, is_host, wait_for_workers=False, multi_tenant=is_host)
         except RuntimeError as error:
             raise MachineError(
                 f"the processes of the run cannot meet at {host}:{port} ({str(error).splitlines()[0]})",
                 where="environment",
                 hint="Set MASTER_ADDR to the first process's computer and MASTER_PORT to a port that is free there",
             ) from error
+        # torchrun's may outlive this start of the processes, and holds more than this.
+        self._store = PrefixStore(f"babygpt/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        return int(store.port)
 
     def open_here(self) -> None:
         """Opens the store for the processes that Lightning will start on this computer, and leaves word where."""
-        self.open("127.0.0.1", 0)
-        assert self._store is not None
-        os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = "127.0.0.1", str(self._store.port)
+        os.environ["MASTER_PORT"] = str(self.open("127.0.0.1", 0))
+        os.environ["MASTER_ADDR"] = "127.0.0.1"
 
     @property
     def is_open(self) -> bool:
@@ -149,7 +154,7 @@ class Meeting:
             self._guard.raise_if_asked()
             time.sleep(_POLL_SECONDS)
         raise MachineError(
-            f"process {self._launch.rank} has not reached the first one at {host}:{port} in {_JOIN_SECONDS:.0f} s",
+            f"process {self.launch.rank} has not reached the first one at {host}:{port} in {_JOIN_SECONDS:.0f} s",
             where="environment",
             hint="See whether that runs, and whether MASTER_ADDR and MASTER_PORT are reachable from every computer",
         )
@@ -164,12 +169,12 @@ class Meeting:
         """
         if self._store is None or isinstance(error, Ended):
             return
-        first = self._launch.is_first
+        first = self.launch.is_first
         # While all wait for one another the first process speaks for any; while they train each for itself.
         left_to_first = not first and not self._together and isinstance(error, BabyGPTError)
         value = {
             "name": self._name,
-            "rank": self._launch.rank,
+            "rank": self.launch.rank,
             "code": exit_code(error),
             "message": str(error) if left_to_first else "",
         }
@@ -192,20 +197,20 @@ class Meeting:
         with suppress(RuntimeError):
             self._store.add("left", 1)
             # In training they hear of a failure by the end of the process, which is not to be put off.
-            if self._launch.is_first and not (failed and self._together):
+            if self.launch.is_first and not (failed and self._together):
                 until = time.monotonic() + _LINGER_SECONDS
                 while self._store.add("left", 0) < self._count and time.monotonic() < until:
                     time.sleep(_POLL_SECONDS / 4)
 
     def _ended(self, value: dict[str, object]) -> Ended:
         said = f"process {value['rank']}: {value['message']}" if value["message"] else ""
-        return Ended(int(str(value["code"])), said if self._launch.is_first else "")
+        return Ended(int(str(value["code"])), said if self.launch.is_first else "")
 
     def _alone(self, error: BaseException) -> Ended:
         why = str(error).splitlines()[0][:200] if str(error) else ""
         return Ended(
             1,
-            f"process {self._launch.rank}: the first process is gone, and this one ends with it"
+            f"process {self.launch.rank}: the first process is gone, and this one ends with it"
             f" ({type(error).__name__}: {why})",
         )
 
@@ -224,10 +229,15 @@ def meeting(launch: Launch, nodes: int, guard: SignalGuard) -> Iterator[Meeting]
         Ended: another process has ended, and gives the reason.
     """
     found = Meeting(launch, guard, launch.world if launch.by else nodes)
-    if launch.world > 1 or nodes > 1 or launch.is_child:
+    if launch.world > 1 or nodes > 1 or not launch.is_first:
         os.environ.update(launch.variables())
-        assert launch.host is not None
-        assert launch.port is not None
+        if launch.host is None or launch.port is None:
+            raise MachineError(
+                "this process is one of several, and nothing says where they meet",
+                where="environment",
+                hint="Start them with torchrun or srun, or set MASTER_ADDR, MASTER_PORT and on each computer NODE_RANK;"
+                " or unset NODE_RANK and LOCAL_RANK if this one is alone",
+            )
         found.open(launch.host, launch.port)
     failed = True
     try:
