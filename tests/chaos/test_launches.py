@@ -90,6 +90,7 @@ def test_a_terminal_that_is_closed_saves_and_stops(tiny_gpt2: Path, text: Path, 
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # these tests may run under nohup
     )
     assert process.stderr is not None
     for line in process.stderr:

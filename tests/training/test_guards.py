@@ -22,22 +22,22 @@ from fits import Recorder, StopHereError, trainer_of, weights_equal
 ALONE: Any = SimpleNamespace(world_size=1, global_step=1)
 
 
-def test_a_hangup_that_is_ignored_stays_ignored() -> None:
-    """nohup does so."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.mark.parametrize(("handler", "stop"), [(signal.SIG_DFL, signal.SIGHUP), (signal.SIG_IGN, 0)])
+def test_a_hangup_stops_unless_it_is_ignored(handler: signal.Handlers, stop: int) -> None:
+    """nohup has it ignored."""
+    before = signal.signal(signal.SIGHUP, handler)
     try:
         guard = SignalGuard()
         with guard.installed():
-            os.kill(os.getpid(), signal.SIGHUP)
             guard.on_train_start(ALONE, ALONE)
             os.kill(os.getpid(), signal.SIGHUP)
-            assert guard.asked(ALONE) == Asked(0, False)
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert guard.asked(ALONE) == Asked(stop, False)
+        assert signal.getsignal(signal.SIGHUP) is handler
     finally:
         signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_only_raises_a_flag(signum: signal.Signals) -> None:
     before = signal.getsignal(signum)
     guard = SignalGuard()
