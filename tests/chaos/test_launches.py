@@ -85,7 +85,11 @@ def test_a_reader_that_goes_away_ends_no_run(
 
 def test_a_terminal_that_is_closed_saves_and_stops(tiny_gpt2: Path, text: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, *COMMAND, *arguments(tiny_gpt2, text, budget__steps=100_000, out=tmp_path / "run")],
+        [
+            sys.executable,
+            *COMMAND,
+            *arguments(tiny_gpt2, text, budget__steps=100_000, validate__every_steps=5, out=tmp_path / "run"),
+        ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -94,7 +98,7 @@ def test_a_terminal_that_is_closed_saves_and_stops(tiny_gpt2: Path, text: Path, 
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("validation at step       0"):
+        if line.startswith("validation at step       5"):
             break
     process.stderr.close()
     os.kill(process.pid, signal.SIGHUP)
@@ -102,4 +106,5 @@ def test_a_terminal_that_is_closed_saves_and_stops(tiny_gpt2: Path, text: Path, 
     steps = [
         line["step"] for line in runs.lines_of(tmp_path / "run" / "metrics.jsonl") if "train_loss" in line
     ]
+    assert len(steps) >= 5
     assert (tmp_path / "run" / "checkpoints" / f"step-{len(steps):06}").is_dir()

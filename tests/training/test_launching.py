@@ -54,10 +54,8 @@ def test_a_refusal_ends_all_tasks_of_srun_at_once_and_is_said_once(tiny_gpt2: Pa
             )
         )
     # The first waits for imports; when it has ended, so has the other.
-    ended = [
-        (*task.communicate(timeout=timeout), task.returncode)
-        for task, timeout in zip(tasks, (200, 20), strict=True)
-    ]
+    limits = (200, 20)
+    ended = [(*t.communicate(timeout=limit), t.returncode) for t, limit in zip(tasks, limits, strict=True)]
     assert [code for *_, code in ended] == [2, 2], ended
     assert ended[0][1] == (
         "babygpt train: machine.devices: 3 asked for, but srun started 1 process on each of 2 computers."
