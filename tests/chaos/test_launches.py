@@ -1,4 +1,4 @@
-"""Runs that torchrun starts, and runs whose reader goes away. Cost: 20 to 55 s each beside other work, most of it imports."""
+"""Runs that torchrun starts, and runs whose reader goes away. Cost: 20 to 55 s each beside other work."""
 
 from __future__ import annotations
 
