@@ -3,6 +3,7 @@
     python benchmarks/resume_at_scale.py
     python benchmarks/resume_at_scale.py --tokens 2e9 --files 100000
     python benchmarks/resume_at_scale.py --masked --packing isolated
+    python benchmarks/resume_at_scale.py --tokens 1e7 --files 10 --steps 1e6
 
 1. A short run on many small files, in an empty cache.
 2. Its training store is exchanged for one of the asked size, whose ids are holes in the file, and its last checkpoint
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=float, default=1e9)
     parser.add_argument("--files", type=int, default=10_000, help="data files of the run")
     parser.add_argument("--document", type=int, default=1000, help="tokens of a document of the store")
+    parser.add_argument("--steps", type=float, default=0, help="more steps that the run's metrics tell of")
     parser.add_argument("--packing", default="stream", choices=["stream", "isolated", "padded"])
     parser.add_argument(
         "--masked", action="store_true", help="half of the tokens are no targets; takes --tokens bytes"
@@ -113,11 +115,13 @@ def measure(asked: argparse.Namespace, folder: Path) -> None:
         "tokens": int(asked.tokens),
         "files": asked.files,
         "packing": asked.packing,
+        "steps": int(asked.steps),
         "store_gb": round(size / 1e9, 2),
     }
     for number in ("first", "second"):
         copy = folder / f"run-{number}"
         shutil.copytree(out, copy, symlinks=True)
+        lengthen(copy / "metrics.jsonl", int(asked.steps))
         begun = time.monotonic()
         found = subprocess.run(
             [sys.executable, "-c", _WATCHED, "train", "--resume", str(copy)],
@@ -138,6 +142,15 @@ def measure(asked: argparse.Namespace, folder: Path) -> None:
                 }
             )
         )
+
+
+def lengthen(metrics: Path, steps: int) -> None:
+    """Puts the line of step 1 before the others, so many times."""
+    lines = metrics.read_text().splitlines(keepends=True)
+    (first,) = (line for line in lines if '"train_loss"' in line and json.loads(line)["step"] == 1)
+    with metrics.open("w") as file:
+        file.writelines(first for _ in range(steps))
+        file.writelines(lines)
 
 
 if __name__ == "__main__":

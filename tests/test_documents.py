@@ -20,8 +20,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from babygpt.arguments import parse
 from babygpt.cli import main
 from babygpt.data.sources import read_documents
+from babygpt.verbs import VERBS
 from modules import module_at
 
 ROOT = Path(__file__).parents[1]
@@ -110,6 +112,11 @@ def run_command(line: str, capfd: pytest.CaptureFixture[str]) -> None:
     """Runs a line of a shell block; what is no command of ours is left to the build."""
     line, _, target = line.split("  #")[0].partition(" > ")
     words = shlex.split(line)
+    if words[:1] == [
+        "torchrun"
+    ]:  # tests/training/test_launching.py starts it; here its arguments are looked at
+        parse(VERBS["train"].syntax, words[words.index("train") + 1 :])
+        return
     if words[:1] != ["babygpt"]:
         assert words[0] in ("make", "source", "python"), f"what is {words[0]}?"
         return

@@ -39,7 +39,7 @@ def test_one_line_for_people() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "least"),
     [("micro_batch", 0, 1), ("workers", -1, 0), ("devices", 0, 1), ("nodes", 0, 1), ("micro_batch", 1.5, 1),
-     ("devices", True, 1), ("nodes", "auto", 1)],
+     ("devices", True, 1), ("nodes", "two", 1)],
 )  # fmt: skip
 def test_numbers_out_of_range(name: str, value: object, least: int) -> None:
     with pytest.raises(MachineError) as caught:

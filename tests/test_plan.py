@@ -107,6 +107,26 @@ def test_what_does_not_fit_is_shown_beside_what_would(
     assert len(table) == sum(each.fits for each in found.alternatives)
 
 
+@pytest.mark.parametrize(
+    ("micro_batch", "message"),
+    [
+        (8, "machine.micro_batch: memory ran out while steps of .* with micro-batch 8 of 32 tokens were timed .*"
+            " Plan with --machine.micro_batch 4; a run would go on with that"),
+        (1, "with micro-batch 1 of 32 .* Plan with --machine.activation_checkpointing true"),
+    ],
+)  # fmt: skip
+def test_steps_that_do_not_fit_are_named(
+    settings: PlanSettings, monkeypatch: pytest.MonkeyPatch, micro_batch: int, message: str
+) -> None:
+    def full(*args: object) -> StepTime:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] . DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(timing, "measure_step", full)
+    with pytest.raises(MachineError, match=message) as raised:
+        plan(replace(settings, machine=PlanMachine(micro_batch=micro_batch)))
+    assert raised.value.exit_code == 2
+
+
 def test_an_unknown_machine() -> None:
     with pytest.raises(MachineError, match="Did you mean h100x8"):
         PlanMachine(preset="h100x9")

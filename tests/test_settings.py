@@ -62,7 +62,7 @@ def test_empty_names():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("micro_batch", 0), ("workers", -1), ("devices", 0), ("nodes", 0), ("nodes", "auto")]
+    ("field", "value"), [("micro_batch", 0), ("workers", -1), ("devices", 0), ("nodes", 0), ("nodes", "two")]
 )
 def test_machine_ranges(field, value):
     with pytest.raises(MachineError) as error:

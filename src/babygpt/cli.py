@@ -17,15 +17,18 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from babygpt import __version__
 from babygpt.arguments import parse
-from babygpt.errors import InputError, NotFiniteError, RecipeError, SpikeSeen, Stopped
+from babygpt.errors import BabyGPTError, Ended, InputError, RecipeError, exit_code
+from babygpt.launch import is_first_here, is_first_process
 from babygpt.machine_settings import DoctorSettings
 from babygpt.settings import TrainSettings
+from babygpt.standard_streams import outlive_readers
 from babygpt.untrusted import shown
 from babygpt.verbs import OTHER_VERBS, VERBS, Verb
 
@@ -64,27 +67,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code; nothing is raised.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    outlive_readers()
     for stream in (sys.stdout, sys.stderr):
         # A model may write what the terminal cannot show.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     prog = "babygpt"
     try:
-        name, rest = _choose(arguments)
+        with _said_once():
+            name, rest = _choose(arguments)
         if name is None:
             return 0
         prog = VERBS[name].syntax.prog
         return _run(VERBS[name], rest)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-    except InputError as error:
-        return _say(prog, str(error), 2)
-    except Stopped as error:
-        return _say(prog, str(error), 128 + error.signum)
-    except (NotFiniteError, SpikeSeen) as error:
-        return _say(prog, str(error), 1)
-    except KeyboardInterrupt:
-        return _say(prog, "interrupted", 130)
+    except BabyGPTError as error:
+        # Of several processes of a run, one gives the reason.
+        return _say(prog, str(error), error.exit_code) if str(error) else error.exit_code
+    except KeyboardInterrupt as error:
+        return _say(prog, "interrupted", exit_code(error))
     except BrokenPipeError:
         # Whoever read our output has gone; the interpreter would complain once more when it flushes.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
@@ -92,6 +94,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         print(shown(traceback.format_exc()), end="", file=sys.stderr)
         return _say(prog, f"failed: {type(error).__name__}: {error}", 1)
+
+
+@contextmanager
+def _said_once() -> Iterator[None]:
+    """What is wrong with a command line that several processes were given is said by one on each computer."""
+    try:
+        yield
+    except InputError as error:
+        if is_first_here():
+            raise
+        raise Ended(error.exit_code) from error
 
 
 def _say(prog: str, message: str, code: int) -> int:
@@ -149,7 +162,8 @@ def _help() -> str:
 
 def _run(verb: Verb, arguments: list[str]) -> int:
     begun = time.monotonic()  # before the imports, which take seconds
-    parsed = parse(verb.syntax, arguments)
+    with _said_once():
+        parsed = parse(verb.syntax, arguments)
     settings: Any = parsed.settings
     if isinstance(settings, TrainSettings | DoctorSettings):
         settings = replace(settings, given=parsed.given)
@@ -157,14 +171,9 @@ def _run(verb: Verb, arguments: list[str]) -> int:
         settings = replace(settings, begun=begun)
     module, _, function = verb.home.partition(":")
     result: Result = getattr(importlib.import_module(module), function)(settings)
-    if isinstance(result, Judgement) or _is_first_process():
+    if isinstance(result, Judgement) or is_first_process():
         _print(result, as_json=settings.json)
     return result.exit_code if isinstance(result, Judgement) else 0
-
-
-def _is_first_process() -> bool:
-    """Whether this process speaks for all that do the same run."""
-    return all(os.environ.get(n, "0") == "0" for n in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 def _print(result: Result, *, as_json: bool) -> None:

@@ -12,6 +12,7 @@
     │   └── CheckError                   a self-check that failed on the very model and batch
     ├── NotFiniteError                   gradients that are no numbers, many steps in a row
     ├── SpikeSeen                        a loss leapt in a run that goes back when one does
+    ├── Ended                            another process of the run has ended, and this one with it
     └── Stopped                          a signal asked the run to stop, and it has saved
 
 Every message says what was wrong, where, and what to do. Anything else that escapes is a bug of ours.
@@ -26,6 +27,7 @@ __all__ = [
     "CheckError",
     "CheckpointError",
     "DataError",
+    "Ended",
     "InputError",
     "MachineError",
     "ModelError",
@@ -35,6 +37,7 @@ __all__ = [
     "SpikeSeen",
     "Stopped",
     "TokenizerError",
+    "exit_code",
 ]
 
 
@@ -42,7 +45,9 @@ _LONGEST = 4000  # characters of each part of a message
 
 
 class BabyGPTError(Exception):
-    """Everything this package raises on purpose."""
+    """Everything this package raises on purpose; `exit_code` is the command's."""
+
+    exit_code = 1
 
 
 class InputError(BabyGPTError, ValueError):
@@ -56,6 +61,8 @@ class InputError(BabyGPTError, ValueError):
     What and where often quote what others wrote: the message is one line without control characters, and without
     the credentials and queries of addresses.
     """
+
+    exit_code = 2
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
         self.what, self.where, self.hint = _line(what), where and _line(where), hint and _line(hint)
@@ -126,6 +133,27 @@ class Stopped(BabyGPTError):
 
     def __init__(self, signum: int, *, at_once: bool = False) -> None:
         self.signum, self.at_once = signum, at_once
+        self.exit_code = 128 + signum
         super().__init__(
             f"stopped by signal {signum}{' at once; nothing was saved since' if at_once else ''}"
         )
+
+
+class Ended(BabyGPTError):
+    """Another process of the run has ended, and this one with it.
+
+    Args:
+        code: the exit code, of both.
+        message: the reason; empty where the other one has given it.
+    """
+
+    def __init__(self, code: int, message: str = "") -> None:
+        self.exit_code = code
+        super().__init__(message)
+
+
+def exit_code(error: BaseException) -> int:
+    """The command's exit code for an exception that ends it."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return error.exit_code if isinstance(error, BabyGPTError) else 1

@@ -16,7 +16,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -83,15 +83,18 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Writes a file, so that the path holds the old bytes or the new; may raise SpaceError, InputError."""
+def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Writes a file, so that the path holds the old bytes or the new; may raise SpaceError, InputError.
+
+    Bytes that come in pieces may be read from the old file.
+    """
     partial = _beside(path, _PARTIAL)
     with plain_errors(path.parent):
         if is_endless(path):  # to rename over /dev/null would take it from everybody
             raise InputError("is no regular file", where=str(path), hint="Give the name of a file")
         try:
             with open(partial, "xb") as file:
-                file.write(data)
+                file.writelines([data] if isinstance(data, bytes) else data)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)

@@ -18,7 +18,8 @@ Cost: a few passes over the losses, a millisecond for 10,000 steps.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,17 +81,29 @@ class Finding:
 
 
 def curves_of(
-    lines: Sequence[dict[str, Any]], total_steps: int | None = None, waiting: float | None = None
+    lines: Iterable[dict[str, Any]], total_steps: int | None = None, waiting: float | None = None
 ) -> Curves:
-    """The curves in the lines of a run's `metrics.jsonl`; what is no number in them is left out."""
-    whole = [line for line in lines if type(line.get("step")) is int and 0 <= line["step"] < 2**63]
-    steps = [line for line in whole if "train_loss" in line]
-    validations = [(line["step"], _number(line.get("val_loss"))) for line in whole if "val_loss" in line]
+    """The curves in the lines of a run's `metrics.jsonl`; what is no number in them is left out.
+
+    24 bytes are kept of each step, while the lines go by.
+    """
+    steps, losses, rates = array("q"), array("d"), array("d")
+    validations = []
+    for line in lines:
+        step = line.get("step")
+        if type(step) is not int or not 0 <= step < 2**63:
+            continue
+        if "train_loss" in line:
+            steps.append(step)
+            losses.append(_number(line["train_loss"]))
+            rates.append(_number(line.get("lr")))
+        if "val_loss" in line and math.isfinite(loss := _number(line["val_loss"])):
+            validations.append((step, loss))
     return Curves(
-        steps=np.array([line["step"] for line in steps], dtype=np.int64),
-        losses=np.array([_number(line["train_loss"]) for line in steps], dtype=np.float64),
-        rates=np.array([_number(line.get("lr")) for line in steps], dtype=np.float64),
-        validations=tuple((step, loss) for step, loss in validations if math.isfinite(loss)),
+        steps=np.array(steps, dtype=np.int64),
+        losses=np.array(losses, dtype=np.float64),
+        rates=np.array(rates, dtype=np.float64),
+        validations=tuple(validations),
         total_steps=total_steps,
         waiting=waiting,
     )

@@ -50,8 +50,9 @@ class MachineRequest:
             only as much as memory demands.
         compile: compile the model's blocks with torch.compile.
         workers: loader processes of each device.
-        devices: how many devices of this computer work together; auto takes all GPUs.
-        nodes: how many computers work together.
+        devices: how many devices of each computer work together; auto takes as many as torchrun or srun started
+            processes for, else all GPUs.
+        nodes: how many computers work together; auto takes those that torchrun or srun started, else this one.
         strategy: how devices share the work; ddp gives each the whole model.
         stall_minutes: a run in which nothing moves for so long shows where it hangs and ends; null never ends it.
         cache_gb: gigabytes of the disk that pieces of a corpus elsewhere may take; auto takes a tenth of what is free,
@@ -68,7 +69,7 @@ class MachineRequest:
     compile: bool | Literal["auto"] = "auto"
     workers: int | Literal["auto"] = "auto"
     devices: int | Literal["auto"] = "auto"
-    nodes: int = 1
+    nodes: int | Literal["auto"] = "auto"
     strategy: Literal["auto", "ddp"] = "auto"
     stall_minutes: float | None = 30.0
     cache_gb: float | Literal["auto"] = "auto"
@@ -86,7 +87,7 @@ class MachineRequest:
             )
         for name, least in (("micro_batch", 1), ("workers", 0), ("devices", 1), ("nodes", 1)):
             value = getattr(self, name)
-            if value == "auto" and name != "nodes":
+            if value == "auto":
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise MachineError(

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from babygpt import budgets, planner
 from babygpt.data.module import LLMDataModule
+from babygpt.errors import MachineError
 from babygpt.forecast import (
     SAVED_COPIES,
     Duration,
@@ -39,6 +40,7 @@ from babygpt.recipe import Recipe
 from babygpt.terminal import aligned
 from babygpt.timing import StepTime
 from babygpt.training import dial
+from babygpt.training.memory import is_out_of_memory, let_go, smaller
 from babygpt.training.parts import (
     build_data,
     build_module,
@@ -190,7 +192,7 @@ def plan(settings: PlanSettings) -> PlanResult:
     data.setup()
     require_full_steps(data)
     seconds = (
-        measured(recipe, planned.plan, data, build_module(recipe, planned.plan, data).model)
+        _timed(recipe, planned, data)
         if other is None
         else _assumed(flops * tokens, planned.plan, micro_batches(recipe, planned.plan), other)
     )
@@ -225,6 +227,34 @@ def plan(settings: PlanSettings) -> PlanResult:
         assumptions=tuple(_assumptions(other)),
         alternatives=tuple(_alternatives(planned, recipe, config)),
     )
+
+
+def _timed(recipe: Recipe, planned: planner.Planned, data: LLMDataModule) -> StepTime:
+    """A few steps, here.
+
+    Raises:
+        MachineError: they do not fit into the memory.
+    """
+    plan = planned.plan
+    try:
+        return measured(recipe, plan, data, build_module(recipe, plan, data).model)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        let_go(error)
+        less = smaller(plan, -(-int(recipe.data.global_batch_size) // (plan.devices * plan.nodes)))
+        tried = f"micro-batch {plan.micro_batch} of {recipe.data.block} tokens"
+        smaller_words = (
+            f"--machine.micro_batch {less.micro_batch}"
+            if less.micro_batch < plan.micro_batch
+            else "--machine.activation_checkpointing true"
+        )
+        raise MachineError(
+            f"memory ran out while steps of {recipe.model.name} with {tried} were timed"
+            f" ({memory_words(planned)})",
+            where="machine.micro_batch",
+            hint=f"Plan with {smaller_words}; a run would go on with that of its own accord",
+        ) from error
 
 
 def _assumed(flops: int, plan: MachinePlan, micro_batches: int, other: Machine) -> StepTime:

@@ -139,7 +139,8 @@ def memory_of(
         bf16=bf16,
         update=update_bytes(config, recipe.optim.name, bf16=bf16),
         # On a CPU they keep their places beside recomputed blocks (`model.gradients`).
-        accumulates=micro_batch * world < int(recipe.data.global_batch_size) or (device == "cpu" and checkpointing > 0),
+        accumulates=micro_batch * world < int(recipe.data.global_batch_size)
+        or (device == "cpu" and checkpointing > 0),
     )
     if device != "cpu":
         return parts
@@ -192,7 +193,8 @@ def resolve_plan(
     precision, why = _precision(request.precision, device, facts)
     reasons.append(f"precision {precision}: {why}")
     block, size = int(recipe.data.block), int(recipe.data.global_batch_size)
-    world = devices * request.nodes
+    nodes = 1 if request.nodes == "auto" else request.nodes
+    world = devices * nodes
     per_rank = -(-size // world)
     free = available(device)
 
@@ -211,7 +213,7 @@ def resolve_plan(
         compile=request.compile is True,
         workers=(2 if device == "cuda" else 0) if request.workers == "auto" else request.workers,
         devices=devices,
-        nodes=request.nodes,
+        nodes=nodes,
         strategy="ddp" if world > 1 else "auto",
     )
     return Planned(plan, tuple(reasons), memory(micro, checkpointing), free)

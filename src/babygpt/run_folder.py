@@ -31,7 +31,6 @@ __all__ = [
     "checkpoint_at",
     "checkpoint_folders",
     "discover",
-    "lines_of",
     "losses_of_sources",
     "read_rollbacks",
     "recipe_of",
@@ -133,11 +132,6 @@ class GrowingLines:
                 self._offset, self._tail = self._offset + len(line), (self._tail + line)[-_TAIL:]
                 if step < math.inf:
                     yield value
-
-
-def lines_of(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a `.jsonl` file of a run; none if there is no such file."""
-    return list(whole_lines(path))
 
 
 def losses_of_sources(values: dict[str, Any]) -> dict[str, float]:

@@ -4,43 +4,46 @@
 2. Step 0 is validated, then Lightning's trainer runs to the budget's end.
 3. The result says what was reached and where everything is.
 
-Processes that Lightning starts for further devices come through here too: they read what the first one has written.
+Further processes of the same run, started by Lightning, torchrun or srun, come through here too: the first one tells
+them which run it is, and they read what it has written.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from rich.console import Console
 
 from babygpt.checkpoints import best
+from babygpt.data.remote import STANDARD_INPUT
 from babygpt.disk import plain_errors
 from babygpt.errors import CheckpointError, InputError, SpikeSeen, Stopped
 from babygpt.files import read_manifest, write_json_atomic
+from babygpt.launch import launched
 from babygpt.logger_names import check_installed
 from babygpt.machine import keep_freed_memory, peak_memory_bytes
 from babygpt.model.cost import model_cost
 from babygpt.prepare import PreparationView
 from babygpt.report.verb import report
-from babygpt.run_folder import lines_of, losses_of_sources
+from babygpt.run_folder import losses_of_sources, whole_lines
 from babygpt.settings import ReportSettings, TrainSettings
 from babygpt.training.alive import alone_in, noted
 from babygpt.training.callbacks import RunFiles, Sampler, cut_after
 from babygpt.training.checkpoint_io import FolderCheckpointIO
-from babygpt.training.fit import quiet
-from babygpt.training.guards import SignalGuard, requeue, slurm_job
+from babygpt.training.fit import messages_to, quiet
+from babygpt.training.guards import SAVE, SignalGuard, requeue, slurm_job
 from babygpt.training.health_watch import HealthWatch
 from babygpt.training.loggers import Loggers
+from babygpt.training.meeting import Meeting, meeting, told_of
 from babygpt.training.memory import is_out_of_memory
 from babygpt.training.module import BabyGPT
 from babygpt.training.parts import first_words
@@ -56,8 +59,6 @@ from babygpt.untrusted import shown
 
 __all__ = ["RunResult", "train"]
 
-# How a process started for a further device learns which run it belongs to.
-_RUN, _FROM = "BABYGPT_RUN", "BABYGPT_RESUME_FROM"
 # What a state of the wrong form makes of Lightning's and torch's own restoring.
 _RESTORING = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
@@ -137,91 +138,118 @@ def train(settings: TrainSettings) -> RunResult:
         InputError: something given is wrong; nothing is left half-written.
         Stopped: a signal asked to stop, and the run has saved.
     """
-    check_installed(settings.log)
     quiet()
     keep_freed_memory()
     console = Console(stderr=True)
     guard = SignalGuard()
 
+    launch = launched()
+    nodes = settings.machine.nodes
+
     def say(message: str) -> None:
-        console.print(shown(message), markup=False, highlight=False, soft_wrap=True)
+        if launch.is_first:
+            console.print(shown(message), markup=False, highlight=False, soft_wrap=True)
 
     place = Path(settings.out or settings.resume or "runs")
-    with guard.installed(), _messages_to(say), plain_errors(place), ExitStack() as held:
+    with (
+        guard.installed(),
+        messages_to(say),
+        meeting(launch, 1 if nodes == "auto" else nodes, guard) as others,
+        plain_errors(place),
+        ExitStack() as held,
+    ):
         try:
-            child = _child_of()
-            if child is not None:
-                return _fit(reopen(child, settings, _resumed_from()), guard, console)
-            if settings.resume:
-                _hold(held, place, settings)
-                run = resume(settings, say)
-            else:
-                with PreparationView(console) as preparation:
-                    run = begin(settings, say, preparation)
-                _hold(held, run.out, settings)
-            if _step_of(run.checkpoint) < run.steps:
-                held.enter_context(noted(run.out, run.plan.micro_batch, say))
-            os.environ[_RUN], os.environ[_FROM] = str(run.out), str(run.checkpoint or "")
+            check_installed(settings.log)
+            settings = replace(settings, machine=launch.asked(settings.machine))
+            run = (
+                _first(settings, others, held, guard, console, say)
+                if launch.is_first
+                else _further(settings, others)
+            )
             under_way = False
             while True:
                 try:
-                    return _fit(run, guard, console, under_way=under_way)
+                    return _fit(run, others, guard, say, console, under_way=under_way)
                 except SpikeSeen as spike:
+                    if not launch.is_first:
+                        raise
                     run = go_back(run, spike, say)
                 except Exception as error:
-                    if not is_out_of_memory(error):
+                    if not is_out_of_memory(error) or not launch.is_first:
                         raise
                     run = shrink(run, error, say)
                 under_way = True
         except Stopped as stopped:
             job = slurm_job()
-            if job and stopped.signum not in (signal.SIGTERM, signal.SIGINT) and _child_of() is None:
+            if job and stopped.signum == SAVE and launch.is_first:
                 requeue(job, say)
             raise
-        finally:
-            os.environ.pop(_RUN, None)
-            os.environ.pop(_FROM, None)
 
 
-def _hold(held: ExitStack, out: Path, settings: TrainSettings) -> None:
-    """Keeps other processes out; several computers work in one folder together."""
-    if settings.machine.nodes == 1:
-        held.enter_context(alone_in(out))
+def _first(
+    settings: TrainSettings,
+    others: Meeting,
+    held: ExitStack,
+    guard: SignalGuard,
+    console: Console,
+    say: Callable[[str], None],
+) -> Run:
+    """Begins or resumes the run, keeps other commands out of its folder, and tells the others which it is."""
+    if settings.resume:
+        held.enter_context(alone_in(Path(settings.resume)))
+        run = resume(settings, say)
+    else:
+        with PreparationView(console) as preparation:
+
+            def progress(stage: str, done: int, total: int) -> None:
+                guard.raise_if_asked()
+                preparation(stage, done, total)
+
+            run = begin(settings, say, progress)
+        held.enter_context(alone_in(run.out))
+    if _step_of(run.checkpoint) < run.steps:
+        held.enter_context(noted(run.out, run.plan.micro_batch, say))
+        if run.plan.devices > 1 and not others.is_open:
+            others.open_here()
+    others.tell(told_of(run.out, run.checkpoint))
+    return run
 
 
-def _child_of() -> Path | None:
-    """The run folder of the process that started this one for a further device."""
-    out = os.environ.get(_RUN)
-    return Path(out) if out and os.environ.get("LOCAL_RANK", "0") != "0" else None
-
-
-def _resumed_from() -> Path | None:
-    path = os.environ.get(_FROM)
-    return Path(path) if path else None
+def _further(settings: TrainSettings, others: Meeting) -> Run:
+    """The run that the first process tells of."""
+    told = others.hear()
+    os.environ[STANDARD_INPUT] = told.standard_input
+    return reopen(Path(told.out), settings, None if told.checkpoint is None else Path(told.checkpoint))
 
 
 # -- the fit ---------------------------------------------------------------------------------------------------------
 
 
-def _fit(run: Run, guard: SignalGuard, console: Console, *, under_way: bool = False) -> RunResult:
-    done = _step_of(run.checkpoint)
-    if run.checkpoint is not None and _child_of() is None:
+def _fit(
+    run: Run,
+    others: Meeting,
+    guard: SignalGuard,
+    say: Callable[[str], None],
+    console: Console,
+    *,
+    under_way: bool = False,
+) -> RunResult:
+    done, is_first = _step_of(run.checkpoint), others.launch.is_first
+    if run.checkpoint is not None and is_first:
         settle(run.checkpoints, run.checkpoint)
     if done >= run.steps:
         return _finished(run, done)
     data, module = pieces(run)
     files = RunFiles(run.out)
-    if _child_of() is None:
+    if is_first:
         cut_after(run.out / "metrics.jsonl", done if run.checkpoint else -1)
         cut_after(run.out / "samples.jsonl", done if run.checkpoint else -1)
 
-    def say(message: str) -> None:
-        console.print(shown(message), markup=False, highlight=False, soft_wrap=True)
-
-    health = HealthWatch(files, lines_of(run.out / "metrics.jsonl"), run.steps, say)
+    before = whole_lines(run.out / "metrics.jsonl") if is_first else ()
+    health = HealthWatch(files, before, run.steps, say)
     view = ProgressView(run.steps, console, files, health, _step_flops(run, module))
     sampler = Sampler(run.out, data.tokenizer, first_words(data), view.sample)
-    log = run.settings.log if _child_of() is None else ()
+    log = run.settings.log if is_first else ()
     loggers = Loggers(log, run.out, run.recipe, done, say, under_way=under_way)
     loggers.listen(files)
     writer = BackgroundWriter()
@@ -241,6 +269,7 @@ def _fit(run: Run, guard: SignalGuard, console: Console, *, under_way: bool = Fa
     watchdog = Watchdog(None if minutes is None else 60 * minutes)
     plan, recipe = run.plan, run.recipe
     accumulate = -(-int(recipe.data.global_batch_size) // (plan.micro_batch * plan.devices * plan.nodes))
+    others.gather()
     trainer = L.Trainer(
         accelerator={"cuda": "gpu"}.get(plan.device, plan.device),
         devices=plan.devices,
@@ -261,7 +290,8 @@ def _fit(run: Run, guard: SignalGuard, console: Console, *, under_way: bool = Fa
         log_every_n_steps=10,
         use_distributed_sampler=False,
         callbacks=[Together(guard, watchdog, files, view, sampler, health, saving, loggers)],
-        plugins=[FolderCheckpointIO(writer, run.recipe)],
+        # Its own choice would go by whatever a cluster leaves in the environment.
+        plugins=[FolderCheckpointIO(writer, run.recipe), LightningEnvironment()],
     )
     begun = time.monotonic()
     try:
@@ -327,8 +357,9 @@ def _result(
 
 def _finished(run: Run, steps: int) -> RunResult:
     found = best(run.checkpoints)
-    lines = lines_of(run.out / "metrics.jsonl")
-    last: dict[str, Any] = next((line for line in reversed(lines) if "val_loss" in line), {})
+    last: dict[str, Any] = {}
+    for line in whole_lines(run.out / "metrics.jsonl"):
+        last = line if "val_loss" in line else last
     return RunResult(
         out=str(run.out),
         steps=steps,
@@ -361,30 +392,3 @@ def _save_plan(run: Run) -> SavePlan:
         keep=run.settings.checkpoint.keep,
         roll_back=run.recipe.optim.on_spike == "rollback" and len(read_rollbacks(run.out)) < MOST_ROLLBACKS,
     )
-
-
-# -- what people see -------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _messages_to(say: Callable[[str], None]) -> Iterator[None]:
-    """Sends the module's own messages to the console while a run lasts."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch.babygpt", "babygpt")]
-
-    class _Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            say(record.getMessage())
-
-    handler = _Handler()
-    before = [(logger.level, logger.propagate) for logger in loggers]
-    for logger in loggers:
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-    try:
-        yield
-    finally:
-        for logger, (level, propagate) in zip(loggers, before, strict=True):
-            logger.removeHandler(handler)
-            logger.setLevel(level)
-            logger.propagate = propagate

@@ -154,10 +154,10 @@ def test_skipped_steps_are_the_same_after_a_kill_between_the_skip_and_the_save(
 
 
 class TwoRanks:
-    """A run on two processes by the command's own door, written down by rows.py."""
+    """A run on two processes, started by the command itself or by torchrun, written down by rows.py."""
 
-    def __init__(self, model: Path, text: Path, folder: Path) -> None:
-        self._model, self._text, self.folder = model, text, folder
+    def __init__(self, model: Path, text: Path, folder: Path, *, torchrun: bool = False) -> None:
+        self._model, self._text, self.folder, self.torchrun = model, text, folder, torchrun
         self.out = folder / "run"
         self._number = 0
 
@@ -174,11 +174,14 @@ class TwoRanks:
             fields["out"] = self.out
         fields |= ONE_BY_ONE | {"machine.devices": devices, "checkpoint.every_steps": 3}
         fields |= {name.replace("__", "."): value for name, value in more.items()}
-        program = Path(__file__).with_name("rows.py")
+        program: list[str | Path] = [sys.executable, Path(__file__).with_name("rows.py")]
+        if self.torchrun and devices > 1:
+            del fields["machine.devices"]
+            program[1:1] = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(devices)]
         self.output = self.folder / f"{self._number}.txt"
         with self.output.open("wb") as output:
             return subprocess.Popen(
-                [sys.executable, program, self.folder / f"rows-{self._number}", *runs.arguments(fields)],
+                [*program, self.folder / f"rows-{self._number}", *runs.arguments(fields)],
                 env={
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join(sys.path),
@@ -233,10 +236,21 @@ def is_gone(pid: int) -> bool:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Nothing of it stays behind, whatever the test found."""
+    """Nothing of it stays behind, whatever the test found; torchrun's processes have sessions of their own."""
+    for pid in descendants(process.pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def descendants(pid: int) -> list[int]:
+    try:
+        children = [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+    return [each for child in children for each in (*descendants(child), child)]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -262,6 +276,23 @@ def test_sigterm_to_one_of_two_ranks(two: TwoRanks, rank: int, figures: list[str
     assert metrics == list(range(1, step + 1))
 
 
+def test_sigterm_to_torchrun(two: TwoRanks, figures: list[str]) -> None:
+    two.torchrun = True
+    process = two.start(steps=100_000)
+    try:
+        two.wait_until(two.saved, process)
+        began = time.monotonic()
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(NOTICED) == 1, two.output.read_text()
+        figures.append(f"SIGTERM to torchrun: over after {time.monotonic() - began:.1f} s")
+    finally:
+        end(process)
+    assert two.output.read_text().count("stopped by signal 15\n") == 1
+    step = step_of(two.out)
+    assert step
+    assert len(two.rows(1, 2, MICRO_BATCHES // 2)) == step * 4, "both ended with the step that was saved"
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_sigkill_to_one_of_two_ranks(two: TwoRanks, rank: int, figures: list[str]) -> None:
     process = two.start(steps=100_000)
@@ -282,10 +313,11 @@ def test_sigkill_to_one_of_two_ranks(two: TwoRanks, rank: int, figures: list[str
     verify(VerifySettings(str(two.out)))
 
 
+@pytest.mark.parametrize("torchrun", [False, True])
 def test_on_two_then_one_then_two_the_windows_are_those_of_an_uninterrupted_run(
-    two: TwoRanks, tiny_gpt2: Path, text: Path, tmp_path: Path
+    two: TwoRanks, tiny_gpt2: Path, text: Path, tmp_path: Path, torchrun: bool
 ) -> None:
-    steps = 60
+    steps, two.torchrun = 60, torchrun
     (tmp_path / "reference").mkdir()
     reference = TwoRanks(tiny_gpt2, text, tmp_path / "reference")
     process = reference.start(1, steps=steps)
@@ -298,7 +330,9 @@ def test_on_two_then_one_then_two_the_windows_are_those_of_an_uninterrupted_run(
         stop_in = 5 * MICRO_BATCHES // devices + 2 if number < 3 else 0
         process = two.start(devices, steps=steps, stop_in=stop_in)
         try:
-            assert process.wait(120) == (143 if number < 3 else 0), two.output.read_text()
+            stopped = 1 if torchrun and devices > 1 else 143  # torchrun has one code for all that goes wrong
+            assert process.wait(120) == (stopped if number < 3 else 0), two.output.read_text()
+            assert two.output.read_text().count("stopped by signal 15\n") == (number < 3), "it is said once"
             assert (step_of(two.out) or 0) < steps or number == 3, "it was not stopped on the way"
         finally:
             end(process)

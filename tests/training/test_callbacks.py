@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from babygpt.run_folder import lines_of
+from babygpt.health import curves_of
+from babygpt.run_folder import step_in, whole_lines
 from babygpt.training.callbacks import RunFiles, Sampler, cut_after
 from babygpt.training.meter import StepMeter
 
@@ -108,7 +110,7 @@ def test_a_line_for_each_step_and_validation_in_order(tmp_path: Path, files: Run
     files.on_validation_end(trainer_at(3, sanity_checking=True), module)
     module.flush()
     files.flush()
-    lines = lines_of(tmp_path / "metrics.jsonl")
+    lines = list(whole_lines(tmp_path / "metrics.jsonl"))
     assert [line["step"] for line in lines] == [1, 2, 2, 3]
     assert lines[2] == {"step": 2, "tokens": 6, "val_loss": 2.0, "val_perplexity": pytest.approx(7.389)}
     assert [line.get("train_loss") for line in lines] == [2.0, 2.0, None, 2.0]
@@ -123,7 +125,7 @@ def test_a_step_passed_over_names_its_windows(tmp_path: Path, files: RunFiles, m
     module.did(2, nll=float("nan"))
     module.flush()
     files.flush()
-    sound, passed_over = lines_of(tmp_path / "metrics.jsonl")
+    sound, passed_over = list(whole_lines(tmp_path / "metrics.jsonl"))
     assert not {"skipped", "windows"} & set(sound)
     assert (passed_over["skipped"], passed_over["windows"]) == (True, [5, 3])
     assert passed_over["train_loss"] is None
@@ -151,8 +153,55 @@ def test_a_sample_at_each_validation(tmp_path: Path, tiny_gpt2: Path, files: Run
         sampler.on_validation_end(trainer_at(step), holder)
     sampler.on_validation_end(trainer_at(6, sanity_checking=True), holder)
     sampler.on_validation_end(trainer_at(7, is_global_zero=False), holder)
-    lines = lines_of(tmp_path / "samples.jsonl")
+    lines = list(whole_lines(tmp_path / "samples.jsonl"))
     assert [(line["step"], line["prompt"]) for line in lines] == [(0, "def "), (5, "def ")]
     assert lines[0]["text"] == lines[1]["text"] == sampler.latest, "the same weights write the same text"
     assert shown == [(line["step"], line["prompt"], line["text"]) for line in lines]
     assert model.training
+
+
+# -- a run that goes on --------------------------------------------------------------------------------------
+
+
+def cut_in_memory(content: bytes, step: int) -> bytes:
+    """What `cut_after` leaves, by its definition."""
+    return b"".join(line + b"\n" for line in content.split(b"\n") if step_in(line) <= step)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        b'{"step": 1}\n{"step": 2}\n{"step": 3}\n',
+        b'{"step": 1}\n{"step": 2}',
+        b'{"step": 1}\n{"step": 3}\n{"ste',
+        b'{"step": 3}\n{"step": 1}\n\xff torn \xc3\n{"step": 2}\r\n\n{"step": 4}\n{"step": 0}',
+        b"".join(b'{"step": %d, "text": "%s"}\n' % (n % 5, b"x" * 40_000) for n in range(100)),
+    ],
+)
+@pytest.mark.parametrize("step", [-1, 2, 9])
+def test_lines_after_a_step_are_dropped(tmp_path: Path, content: bytes, step: int) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(content)
+    before = path.stat()
+    cut_after(path, step)
+    assert path.read_bytes() == cut_in_memory(content, step)
+    if content == cut_in_memory(content, step):
+        assert path.stat().st_ino == before.st_ino, "nothing was written"
+
+
+def test_what_a_long_run_did_is_read_as_a_stream(tmp_path: Path) -> None:
+    """24 bytes a step are kept, twice while a curve becomes an array; the lines themselves take 600 each."""
+    path, steps = tmp_path / "metrics.jsonl", 20_000
+    line = '{"step": %d, "train_loss": 3.25, "lr": 0.001, "grad_norm": 1.5, "tokens_per_second": 1000.0}\n'
+    path.write_text("".join(line % n for n in range(1, steps + 11)))
+    tracemalloc.start()
+    try:
+        cut_after(path, steps)
+        curves = curves_of(whole_lines(path))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert curves.steps[-1] == len(curves.steps) == steps
+    assert peak < 2**20 + 60 * steps

@@ -22,6 +22,21 @@ from fits import Recorder, StopHereError, trainer_of, weights_equal
 ALONE: Any = SimpleNamespace(world_size=1, global_step=1)
 
 
+@pytest.mark.parametrize(("handler", "stop"), [(signal.SIG_DFL, signal.SIGHUP), (signal.SIG_IGN, 0)])
+def test_a_hangup_stops_unless_it_is_ignored(handler: signal.Handlers, stop: int) -> None:
+    """nohup has it ignored."""
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        guard = SignalGuard()
+        with guard.installed():
+            guard.on_train_start(ALONE, ALONE)
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert guard.asked(ALONE) == Asked(stop, False)
+        assert signal.getsignal(signal.SIGHUP) is handler
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_only_raises_a_flag(signum: signal.Signals) -> None:
     before = signal.getsignal(signum)

@@ -20,7 +20,7 @@ from babygpt.cli import main
 from babygpt.errors import InputError, RecipeError, Stopped
 from babygpt.logger_names import check_installed, check_names
 from babygpt.recipe import DataRecipe, Recipe
-from babygpt.run_folder import lines_of
+from babygpt.run_folder import whole_lines
 from babygpt.training import loggers
 from babygpt.training.loggers import Loggers
 
@@ -107,7 +107,7 @@ def test_a_run_sends_what_it_writes_and_goes_on_in_the_same_place(
     (first, ids, done), (second, ids_then, done_then) = made
     assert (ids, done, ids_then, done_then) == ({}, 0, {"wandb": "run-7"}, 4)
     assert json.loads((out / "loggers.json").read_text()) == {"wandb": "run-7"}
-    written = [(line.pop("step"), line) for line in lines_of(out / "metrics.jsonl")]
+    written = [(line.pop("step"), line) for line in whole_lines(out / "metrics.jsonl")]
     kept = [(step, {k: v for k, v in values.items() if v is not None}) for step, values in written]
     assert [*first.sent, *second.sent] == kept
     assert {"train_loss", "val_loss"} <= {name for _, values in kept for name in values}

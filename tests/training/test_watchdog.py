@@ -65,6 +65,28 @@ def test_progress_of_any_kind_keeps_it_quiet_and_its_end_ends_it() -> None:
     assert done.stdout == "alive\n"
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("reader", [True, False])
+def test_the_end_shows_a_terminals_cursor_and_needs_no_reader(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, reader: bool
+) -> None:
+    written, ended = [], []
+
+    def write(descriptor: int, data: bytes) -> int:
+        if not reader:
+            raise BrokenPipeError
+        written.append(data)
+        return len(data)
+
+    monkeypatch.setattr(os, "isatty", lambda descriptor: terminal)
+    monkeypatch.setattr(os, "write", write)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr("faulthandler.dump_traceback", lambda *args, **kwargs: None)
+    Watchdog(1.0)._end(1.0)
+    assert ended == [1]
+    assert [data.startswith(b"\x1b[?25h") for data in written] == ([terminal] if reader else [])
+
+
 def test_without_a_time_it_never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("threading.Thread", pytest.fail)
     with Watchdog(None).watching():

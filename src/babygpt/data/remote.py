@@ -31,14 +31,14 @@ from babygpt.disk import fsync_dir, plain_errors
 from babygpt.errors import DataError
 from babygpt.files import write_json_atomic
 from babygpt.hub import reachable
+from babygpt.launch import is_first_process
 from babygpt.untrusted import read_json, redacted
 
-__all__ = ["Located", "beside", "damaged", "is_remote", "kept_input", "localise"]
+__all__ = ["STANDARD_INPUT", "Located", "beside", "damaged", "is_remote", "kept_input", "localise"]
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|[a-z][a-z0-9+.-]+::", re.IGNORECASE)
-_SPOOLED = (
-    "BABYGPT_STANDARD_INPUT"  # process and file: of further processes of a run, only the first can read it
-)
+# A variable with process and file of what came there: of the processes of a run, only the first can read it.
+STANDARD_INPUT = "BABYGPT_STANDARD_INPUT"
 _INPUT = r"stdin-[0-9a-f]{32}\.(txt|jsonl)"
 _BLOCK = 2**20
 _NAME = 80  # characters of a name that are kept
@@ -200,9 +200,10 @@ def _partial(parent: Path) -> Iterator[Path]:
 
 
 def _standard_input(parent: Path) -> Located:
-    owner, _, name = os.environ.get(_SPOOLED, "").partition(":")
-    is_further = any(os.environ.get(rank, "0") != "0" for rank in ("RANK", "LOCAL_RANK", "NODE_RANK"))
-    if re.fullmatch(_INPUT, name) and (is_further or owner == str(os.getpid())):
+    owner, _, name = os.environ.get(STANDARD_INPUT, "").partition(":")
+    is_further = not is_first_process()
+    known = re.fullmatch(_INPUT, name) is not None and (parent / name).is_file()
+    if known and (is_further or owner == str(os.getpid())):
         return _spooled(parent / name)
     if is_further:
         raise DataError(
@@ -234,7 +235,7 @@ def _standard_input(parent: Path) -> Located:
         file = parent / f"stdin-{digest.hexdigest()[:32]}.{kind}"
         os.replace(partial, file)
     fsync_dir(parent)
-    os.environ[_SPOOLED] = f"{os.getpid()}:{file.name}"
+    os.environ[STANDARD_INPUT] = f"{os.getpid()}:{file.name}"
     return _spooled(file)
 
 

@@ -109,7 +109,7 @@ def _contradictions(environ: Mapping[str, str]) -> Iterator[Finding]:
         said = ", ".join(f"{name}={environ[name]}" for name in launched)
         yield fault(
             _ABOUT,
-            f"{said} without MASTER_ADDR: a run takes itself for one process of several and waits for the others",
+            f"{said} without MASTER_ADDR: a run takes itself for one process of several and does not find the others",
             f"unset {' '.join(name for name in _LAUNCHED if name in environ)}",
         )
 

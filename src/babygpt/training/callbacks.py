@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import lightning as L
 from transformers import PreTrainedTokenizerBase
@@ -27,11 +28,28 @@ def cut_after(path: Path, step: int) -> None:
     """Drops the lines of a `.jsonl` file that lie after a step: what a killed run wrote past its last checkpoint."""
     if not path.exists():
         return
+    kept: list[list[int]] = []  # from where to where
+    at, last = 0, b"\n"
     # As bytes: a torn line may end inside a character, and text may hold other line ends than ours.
-    before = path.read_bytes()
-    kept = b"".join(line + b"\n" for line in before.split(b"\n") if step_in(line) <= step)
-    if kept != before:
-        write_atomic(path, kept)
+    with path.open("rb") as file:
+        for line in file:
+            if step_in(line) <= step:
+                if not kept or kept[-1][1] != at:
+                    kept.append([at, at])
+                kept[-1][1], last = at + len(line), line[-1:]
+            at += len(line)
+        if at and (kept != [[0, at]] or last != b"\n"):
+            write_atomic(path, chain(_pieces(file, kept), [] if last == b"\n" else [b"\n"]))
+
+
+def _pieces(file: BinaryIO, ranges: Sequence[Sequence[int]]) -> Iterator[bytes]:
+    """The bytes of these ranges, a megabyte at most at a time."""
+    for start, end in ranges:
+        file.seek(start)
+        while start < end:
+            piece = file.read(min(2**20, end - start))
+            start += len(piece)
+            yield piece
 
 
 class _Lines:

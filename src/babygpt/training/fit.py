@@ -23,7 +23,7 @@ from babygpt.data.module import LLMDataModule
 from babygpt.errors import Stopped
 from babygpt.training.module import BabyGPT
 
-__all__ = ["Fitted", "Probe", "fit", "quiet", "validate"]
+__all__ = ["Fitted", "Probe", "fit", "messages_to", "quiet", "validate"]
 
 Probe = Callable[[Any], Mapping[str, float]]
 
@@ -130,9 +130,34 @@ def quiet() -> None:
     """Lightning's and transformers' own chatter gives way to ours."""
     warnings.filterwarnings("ignore", module="lightning")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def messages_to(say: Callable[[str], None]) -> Iterator[None]:
+    """Gives the package's own messages to `say` for a while."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch.babygpt", "babygpt")]
+
+    class _Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(record.getMessage())
+
+    handler = _Handler()
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate
 
 
 @contextmanager

@@ -24,10 +24,12 @@ import torch
 
 from babygpt.errors import NotFiniteError, Stopped
 
-__all__ = ["Asked", "SignalGuard", "SkippedSteps", "requeue", "slurm_job"]
+__all__ = ["SAVE", "Asked", "SignalGuard", "SkippedSteps", "requeue", "slurm_job"]
 
-_SAVE = getattr(signal, "SIGUSR1", None)  # Windows has none
-_HANDLED = (signal.SIGTERM, signal.SIGINT, *([_SAVE] if _SAVE is not None else []))
+# Windows has neither.
+SAVE = getattr(signal, "SIGUSR1", None)
+_HANGUP = getattr(signal, "SIGHUP", None)
+_HANDLED = (signal.SIGTERM, signal.SIGINT, *(s for s in (SAVE, _HANGUP) if s is not None))
 _AGREE_SECONDS = 1.0
 _MOST_IN_A_ROW = 10
 
@@ -73,6 +75,8 @@ class Asked:
 
 class SignalGuard(L.Callback):
     """SIGTERM and Ctrl-C save and stop at the step's end, SIGUSR1 saves and goes on; a second Ctrl-C stops at once.
+
+    SIGHUP, of a terminal that was closed, stops like SIGTERM, unless it is ignored, as nohup has it.
 
     Under SLURM, where SIGUSR1 is how a job learns that its time is nearly over, it saves, asks for the job to be
     queued again, and stops.
@@ -134,14 +138,15 @@ class SignalGuard(L.Callback):
 
     def _take(self) -> None:
         for signum in _HANDLED:
-            signal.signal(signum, self._handle)
+            if signum != _HANGUP or signal.getsignal(signum) is not signal.SIG_IGN:
+                signal.signal(signum, self._handle)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         del frame
         if signum == signal.SIGINT and self._stop == signal.SIGINT:
             # Not KeyboardInterrupt, which Lightning would take for itself and end the process with 1.
             raise Stopped(signum, at_once=True)
-        if signum == _SAVE and not slurm_job():
+        if signum == SAVE and not slurm_job():
             self._save = True
         else:
             self._stop = signum

@@ -8,7 +8,7 @@ the lines of `metrics.jsonl` finds the same in them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import lightning as L
@@ -37,7 +37,7 @@ class HealthWatch(L.Callback):
     def __init__(
         self,
         files: RunFiles,
-        before: Sequence[dict[str, Any]],
+        before: Iterable[dict[str, Any]],
         total_steps: int,
         say: Callable[[str], None],
     ) -> None:

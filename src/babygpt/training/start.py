@@ -19,7 +19,7 @@ from babygpt.data.efficiency import packing_statistics
 from babygpt.data.mixture import in_words
 from babygpt.data.module import LLMDataModule
 from babygpt.data.store import Progress
-from babygpt.errors import InputError, MachineError, RecipeError, SpikeSeen
+from babygpt.errors import CheckpointError, InputError, MachineError, RecipeError, SpikeSeen
 from babygpt.files import ensure_space, make_folder, write_json_atomic
 from babygpt.forecast import SAVED_COPIES, checkpoint_bytes, plan_words, start_words
 from babygpt.machine import MachinePlan, detect, installed_versions
@@ -53,6 +53,8 @@ __all__ = [
 ]
 
 Say = Callable[[str], None]
+# A network file system shows a new folder to other computers only after a while.
+_SEEN_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,20 @@ class Run:
 
 
 def reopen(out: Path, settings: TrainSettings, checkpoint: Path | None) -> Run:
-    """The run that another process has begun or resumed, as it wrote it down."""
+    """The run that another process has begun or resumed, as it wrote it down.
+
+    Raises:
+        CheckpointError: its folder is not to be seen from here.
+    """
+    until = time.monotonic() + _SEEN_SECONDS
+    while not (out / "recipe.yaml").is_file() or not (checkpoint is None or checkpoint.is_dir()):
+        if time.monotonic() > until:
+            raise CheckpointError(
+                "the run folder of the first process is not to be seen from this computer",
+                where=str(out),
+                hint="Give an --out on a disk that all computers of the run share",
+            )
+        time.sleep(0.2)
     plan = MachinePlan(**json.loads((out / "machine.json").read_text())["plan"])
     return Run(out, read_recipe(out / "recipe.yaml"), plan, settings, checkpoint)
 
@@ -108,12 +123,6 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
         InputError: something given is wrong; nothing has been written.
     """
     out = _new_folder(settings.out)
-    if settings.machine.nodes > 1 and budgets.needs_measuring(settings.recipe.budget):
-        raise RecipeError(
-            "a budget in minutes is timed by each of several computers for itself, and they would not agree",
-            where="budget.minutes",
-            hint="Give budget.steps, budget.tokens, budget.epochs or budget.flops",
-        )
     since = time.monotonic() if settings.begun is None else settings.begun
     facts, preparing = detect(), time.monotonic()
     recipe = dial.provisional(settings.recipe)

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import lightning as L
@@ -80,12 +80,19 @@ class Watchdog(L.Callback):
 
     def _end(self, seconds: float) -> None:
         workers = multiprocessing.active_children()
-        os.write(
-            2,
-            f"\nbabygpt train: stalled: nothing was done for {seconds:,.1f} s (machine.stall_minutes). Where each"
-            " thread was waiting stands below; go on with --resume.\n".encode(),
+        # What stays in place on a terminal has hidden its cursor, and has no time to show it again.
+        cursor = "\x1b[?25h" if os.isatty(2) else ""
+        _write(
+            f"{cursor}\nbabygpt train: stalled: nothing was done for {seconds:,.1f} s (machine.stall_minutes)."
+            " Where each thread was waiting stands below; go on with --resume.\n".encode(),
         )
         faulthandler.dump_traceback(2, all_threads=True)
         for worker in workers:
             worker.kill()
         os._exit(1)
+
+
+def _write(message: bytes) -> None:
+    """Whoever read it may have gone; the process ends all the same."""
+    with suppress(OSError):
+        os.write(2, message)

@@ -1,0 +1,259 @@
+"""What the processes of a run tell one another beside torch's process group: which run it is, and its end.
+
+1. They meet at a key-value store of torch (TCPStore): torchrun's own; else the first process's, on the port that its
+   process group then shares.
+2. The first process begins or resumes the run and tells the folder; the others wait for it, for as long as it takes.
+3. Each has its data and model before anyone trains: the group's own timeout does not run while one computer prepares.
+4. A process that fails says so there, so that the others end with the same exit code, and one of them gives the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from babygpt.data.remote import STANDARD_INPUT
+from babygpt.errors import BabyGPTError, Ended, MachineError, NotFiniteError, SpikeSeen, Stopped, exit_code
+from babygpt.launch import Launch
+from babygpt.training.guards import SignalGuard
+
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
+
+__all__ = ["Meeting", "Told", "meeting", "told_of"]
+
+_POLL_SECONDS = 0.2
+_JOIN_SECONDS = 600.0  # for the first process's computer to start
+_LINGER_SECONDS = 10.0
+# What every process of a run raises at the same step.
+_COMMON = (NotFiniteError, SpikeSeen, Stopped)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the first process tells the others.
+
+    Args:
+        out: the run folder.
+        checkpoint: where the run goes on from; None at its beginning.
+        standard_input: what was kept of it.
+    """
+
+    out: str
+    checkpoint: str | None
+    standard_input: str = ""
+
+
+class Meeting:
+    """The processes of a run, seen by one of them.
+
+    Args:
+        launch: of this process, kept as an attribute.
+        guard: whose signals end the waiting.
+        count: processes that wait for one another.
+    """
+
+    def __init__(self, launch: Launch, guard: SignalGuard, count: int) -> None:
+        self.launch, self._guard, self._count = launch, guard, count
+        self._store: Store | None = None
+        self._together = launch.is_child
+        self._name = secrets.token_hex(8)
+
+    def open(self, host: str, port: int) -> int:
+        """Comes to the store; the first process opens it, unless torchrun has.
+
+        Returns:
+            The port, where 0 is given for any that is free.
+
+        Raises:
+            MachineError: it cannot be reached, or not be opened.
+        """
+        from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+        is_host = self.launch.is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        if not is_host:
+            self._await_host(host, port)
+        try:
+            store = TCPStore(host, port, None, is_host, wait_for_workers=False, multi_tenant=is_host)
+        except RuntimeError as error:
+            raise MachineError(
+                f"the processes of the run cannot meet at {host}:{port} ({str(error).splitlines()[0]})",
+                where="environment",
+                hint="Set MASTER_ADDR to the first process's computer and MASTER_PORT to a port that is free there",
+            ) from error
+        # torchrun's may outlive this start of the processes, and holds more than this.
+        self._store = PrefixStore(f"babygpt/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        return int(store.port)
+
+    def open_here(self) -> None:
+        """Opens the store for the processes that Lightning will start on this computer, and leaves word where."""
+        os.environ["MASTER_PORT"] = str(self.open("127.0.0.1", 0))
+        os.environ["MASTER_ADDR"] = "127.0.0.1"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is anybody to tell."""
+        return self._store is not None
+
+    def tell(self, told: Told) -> None:
+        """The first process: this is the run."""
+        if self._store is not None:
+            self._store.set("run", json.dumps(asdict(told)))
+
+    def hear(self) -> Told:
+        """A further process: waits until the first one has told.
+
+        Raises:
+            Ended: a process of the run has ended instead.
+            Stopped: a signal has come.
+        """
+        store = self._store
+        assert store is not None
+        self._wait_until(lambda: store.check(["run"]))
+        return Told(**json.loads(store.get("run")))
+
+    def gather(self) -> None:
+        """Waits until all processes are as far as this one.
+
+        Raises:
+            Ended: one of them has ended instead.
+            Stopped: a signal has come.
+        """
+        store = self._store
+        if store is not None and not self._together:
+            store.add("here", 1)
+            self._wait_until(lambda: store.add("here", 0) >= self._count)
+        self._together = True
+
+    def _wait_until(self, true: Callable[[], bool]) -> None:
+        assert self._store is not None
+        while True:
+            try:
+                if true():
+                    return
+                if self._store.check(["ended"]):
+                    raise self._ended(json.loads(self._store.get("ended")))
+            except RuntimeError as error:
+                raise self._alone(error) from error
+            self._guard.raise_if_asked()
+            time.sleep(_POLL_SECONDS)
+
+    def _await_host(self, host: str, port: int) -> None:
+        """Until the first process listens; in Python, where signals are heard."""
+        until = time.monotonic() + _JOIN_SECONDS
+        while time.monotonic() < until:
+            with suppress(OSError), socket.create_connection((host, port), timeout=1):
+                return
+            self._guard.raise_if_asked()
+            time.sleep(_POLL_SECONDS)
+        raise MachineError(
+            f"process {self.launch.rank} has not reached the first one at {host}:{port} in {_JOIN_SECONDS:.0f} s",
+            where="environment",
+            hint="See whether that runs, and whether MASTER_ADDR and MASTER_PORT are reachable from every computer",
+        )
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def report(self, error: BaseException) -> None:
+        """Tells the others of this process's end.
+
+        Raises:
+            Ended: another process gives the reason.
+        """
+        if self._store is None or isinstance(error, Ended):
+            return
+        first = self.launch.is_first
+        # While all wait for one another the first process speaks for any; while they train each for itself.
+        left_to_first = not first and not self._together and isinstance(error, BabyGPTError)
+        value = {
+            "name": self._name,
+            "rank": self.launch.rank,
+            "code": exit_code(error),
+            "message": str(error) if left_to_first else "",
+        }
+        try:
+            found = json.loads(self._store.compare_set("ended", "", json.dumps(value)))
+        except RuntimeError:
+            raise self._alone(error) from error
+        if isinstance(error, _COMMON) and self._together:
+            if not first:
+                raise Ended(exit_code(error)) from error
+        elif found["name"] != self._name:
+            raise self._ended(found) from error
+        elif left_to_first:
+            raise Ended(exit_code(error)) from error
+
+    def leave(self, *, failed: bool) -> None:
+        """The last that a process does; the first waits a while for those that still have to hear from it."""
+        if self._store is None:
+            return
+        with suppress(RuntimeError):
+            self._store.add("left", 1)
+            # In training they hear of a failure by the end of the process, which is not to be put off.
+            if self.launch.is_first and not (failed and self._together):
+                until = time.monotonic() + _LINGER_SECONDS
+                while self._store.add("left", 0) < self._count and time.monotonic() < until:
+                    time.sleep(_POLL_SECONDS / 4)
+
+    def _ended(self, value: dict[str, object]) -> Ended:
+        said = f"process {value['rank']}: {value['message']}" if value["message"] else ""
+        return Ended(int(str(value["code"])), said if self.launch.is_first else "")
+
+    def _alone(self, error: BaseException) -> Ended:
+        why = str(error).splitlines()[0][:200] if str(error) else ""
+        return Ended(
+            1,
+            f"process {self.launch.rank}: the first process is gone, and this one ends with it"
+            f" ({type(error).__name__}: {why})",
+        )
+
+
+@contextmanager
+def meeting(launch: Launch, nodes: int, guard: SignalGuard) -> Iterator[Meeting]:
+    """The processes of a run, for as long as it lasts.
+
+    Args:
+        launch: of this process.
+        nodes: computers that are asked for.
+        guard: whose signals end the waiting.
+
+    Raises:
+        MachineError: they cannot meet.
+        Ended: another process has ended, and gives the reason.
+    """
+    found = Meeting(launch, guard, launch.world if launch.by else nodes)
+    if launch.world > 1 or nodes > 1 or not launch.is_first:
+        os.environ.update(launch.variables())
+        if launch.host is None or launch.port is None:
+            raise MachineError(
+                "this process is one of several, and nothing says where they meet",
+                where="environment",
+                hint="Start them with torchrun or srun, or set MASTER_ADDR, MASTER_PORT and on each computer NODE_RANK;"
+                " or unset NODE_RANK and LOCAL_RANK if this one is alone",
+            )
+        found.open(launch.host, launch.port)
+    failed = True
+    try:
+        yield found
+        failed = False
+    except BaseException as error:
+        found.report(error)
+        raise
+    finally:
+        found.leave(failed=failed)
+
+
+def told_of(out: object, checkpoint: object) -> Told:
+    """What there is to tell of a run, its paths whole."""
+    return Told(
+        os.path.abspath(str(out)),
+        None if checkpoint is None else os.path.abspath(str(checkpoint)),
+        os.environ.get(STANDARD_INPUT, ""),
+    )
