@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import datetime
+import decimal
 import json
 import socket
 import sys
@@ -7,7 +9,9 @@ import time
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from babygpt.data.cache import default_cache
 from babygpt.data.identity import survey
@@ -91,6 +95,14 @@ def test_a_saved_data_set(tmp_path: Path) -> None:
     assert "no split named train; it has: a, b" in refusal(tmp_path / "odd")
     (tmp_path / "one" / "data-00000-of-00001.arrow").write_bytes(b"nonsense")
     assert "cannot be read" in refusal(tmp_path / "one")
+
+
+def test_dates_and_bytes_beside_a_message_do_no_harm(tmp_path: Path) -> None:
+    date = datetime.datetime(2024, 1, 2)
+    said = {"role": "user", "content": "q", "date": date, "cost": decimal.Decimal("1.5"), "blob": b"b"}
+    parquet.write_table(pa.table({"conversation": [[said], [said | {"date": None}]]}), tmp_path / "a.parquet")
+    (first, second) = read(tmp_path / "a.parquet")
+    assert content_hash(first) != content_hash(second)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,8 @@ def content_hash(document: Document) -> int:
         content = b"s" + json.dumps(parts).encode()
     else:
         asked = document.messages if document.tools is None else [document.messages, document.tools]
-        content = b"m" + json.dumps(asked, sort_keys=True).encode()
+        # A table's messages may have dates and bytes beside their content.
+        content = b"m" + json.dumps(asked, sort_keys=True, default=str).encode()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
 
 

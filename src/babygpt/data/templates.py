@@ -131,7 +131,7 @@ def _takes(messages: Messages, template: Template, without: str | None = None) -
 
 
 def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _as_probe(value: Any) -> str:
