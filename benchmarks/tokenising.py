@@ -2,15 +2,22 @@
 
     python benchmarks/tokenising.py
     python benchmarks/tokenising.py --characters 500 --rounds 9
-    python benchmarks/tokenising.py --chat
+    python benchmarks/tokenising.py --chat chatml
+    python benchmarks/tokenising.py --chat marks
+    python benchmarks/tokenising.py --chat sentencepiece
 
 Both get the same documents, from memory, in the same batches, and give their ids; the library's as the lists that it
 makes. BabyGPT's `encode` gives arrays with end-of-text and targets, and the hash of each document's content. Rounds are
-interleaved; medians of wall and processor seconds are printed with the ratio of each, library / BabyGPT, as one JSON
-object. The text is the standard library of the Python that runs.
+interleaved; medians of wall and processor seconds are printed as one JSON object, with the ratio library / BabyGPT of
+each: the rounds' median, least and largest. The text is the standard library of the Python that runs.
 
 With `--chat` the documents are conversations of four turns, and the library is given their rendered text: what remains
-is the price of the template and of finding the turns.
+is the price of the template and of finding the turns. `render_share` is the template's part of BabyGPT's processor
+time. The tokenizer and template are
+
+    chatml         byte-level BPE, ChatML without generation marks: a rendering for each border of a turn
+    marks          the same with generation marks: one rendering
+    sentencepiece  BPE with a mark for spaces and bytes for the unknown, [INST] for turns, as Llama 2's
 """
 
 from __future__ import annotations
@@ -26,11 +33,27 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
+from transformers import PreTrainedTokenizerFast  # noqa: E402
+
+from babygpt.data.chat import Specials, render_all  # noqa: E402
 from babygpt.data.encoding import encode  # noqa: E402
 from babygpt.data.sources import Document, read_documents  # noqa: E402
 from babygpt.data.tokenizers import train_tokenizer  # noqa: E402
 
 _BATCH = 2_000_000  # characters given to the library at once
+
+MARKS = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+INST = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{{ '[INST] ' + message['content'] + ' [/INST]' }}{% else %}{{ ' ' + message['content'] + eos_token }}"
+    "{% endif %}{% endfor %}"
+)
 
 
 def main() -> None:
@@ -38,10 +61,10 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=8)
     parser.add_argument("--characters", type=int, default=2000, help="of a document; 0 takes whole files")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--chat", action="store_true")
+    parser.add_argument("--chat", choices=("chatml", "marks", "sentencepiece"))
     asked = parser.parse_args()
     texts = documents_of(asked.megabytes * 1e6, asked.characters)
-    tokenizer = train_tokenizer(texts[::3], 8192, chat=asked.chat)
+    tokenizer = tokenizer_for(asked.chat, texts[::3])
     documents = [Document(str(n), text=text) for n, text in enumerate(texts)]
     if asked.chat:
         documents = [Document(d.id, messages=talk(d.text or "")) for d in documents]
@@ -59,27 +82,55 @@ def main() -> None:
     def ours() -> int:
         return sum(len(encoded.ids) for encoded in encode(documents, tokenizer))
 
-    times: dict[str, list[tuple[float, float]]] = {"library": [], "babygpt": []}
+    def rendering() -> int:
+        return len(render_all(documents, tokenizer, Specials(tokenizer)))
+
+    runs = {"library": library, "babygpt": ours, **({"rendering": rendering} if asked.chat else {})}
     tokens = {"library": library(), "babygpt": ours()}  # once before it counts
-    for _ in range(asked.rounds):
-        for name, run in (("library", library), ("babygpt", ours)):
-            times[name].append(timed(run))
-    medians = {
-        name: [statistics.median(column) for column in zip(*found, strict=True)]
-        for name, found in times.items()
+    rounds = [{name: timed(run) for name, run in runs.items()} for _ in range(asked.rounds)]
+    seconds = {name: [statistics.median(each[name][n] for each in rounds) for n in (0, 1)] for name in runs}
+    said: dict[str, object] = {
+        "documents": len(documents),
+        "megabytes": round(sum(len(text.encode()) for text in texts) / 1e6, 1),
+        "tokens": tokens,
+        **{f"{name}_s": [round(value, 2) for value in found] for name, found in seconds.items()},
+        "wall_ratio": spread([each["library"][0] / each["babygpt"][0] for each in rounds]),
+        "cpu_ratio": spread([each["library"][1] / each["babygpt"][1] for each in rounds]),
     }
-    print(
-        json.dumps(
-            {
-                "documents": len(documents),
-                "megabytes": round(sum(len(text.encode()) for text in texts) / 1e6, 1),
-                "tokens": tokens,
-                **{f"{name}_s": [round(value, 2) for value in found] for name, found in medians.items()},
-                "wall_ratio": round(medians["library"][0] / medians["babygpt"][0], 3),
-                "cpu_ratio": round(medians["library"][1] / medians["babygpt"][1], 3),
-            }
-        )
+    if asked.chat:
+        said["render_share"] = round(seconds["rendering"][1] / seconds["babygpt"][1], 3)
+    print(json.dumps(said))
+
+
+def spread(ratios: list[float]) -> list[float]:
+    """Their median, least and largest."""
+    return [round(value, 3) for value in (statistics.median(ratios), min(ratios), max(ratios))]
+
+
+def tokenizer_for(chat: str | None, texts: list[str]) -> PreTrainedTokenizerFast:
+    if chat != "sentencepiece":
+        tokenizer = train_tokenizer(texts, 8192, chat=chat is not None)
+        if chat == "marks":
+            tokenizer.chat_template = MARKS
+        return tokenizer
+    backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     )
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(
+        vocab_size=8192, special_tokens=special, limit_alphabet=500, show_progress=False
+    )
+    backend.train_from_iterator(texts, trainer=trainer)
+    state = json.loads(backend.to_str())  # bytes are ordinary entries
+    state["added_tokens"] = [token for token in state["added_tokens"] if token["id"] < 3]
+    backend = Tokenizer.from_str(json.dumps(state))
+    made: PreTrainedTokenizerFast = PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
+    made.chat_template = INST
+    return made
 
 
 def documents_of(size: float, characters: int) -> list[str]:

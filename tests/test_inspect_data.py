@@ -197,6 +197,10 @@ def test_what_train_takes_of_its_own_accord(records: Path) -> None:
     assert (found.model, found.packing.block) == ("preset:gpt2-1m", 128)
     # No step is larger than the text, which a run would refuse.
     assert 0 < found.step_windows <= found.packing.windows
+    assert not any("model.name" in note for note in found.notes)
+    found = inspect_data(InspectSettings(ModelRecipe("auto"), asked))
+    assert found.notes[0].startswith("model.name auto: ")
+    assert found.notes[0].endswith(f" of {found.model}")
 
 
 # -- the counts ----------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ from babygpt.prepare import PreparationView
 from babygpt.recipe import DataRecipe, Recipe
 from babygpt.run_folder import recipe_of
 from babygpt.settings import InspectSettings
-from babygpt.training.dial import provisional
+from babygpt.training.dial import note_on_size, provisional
 from babygpt.training.parts import build_data, config_of, resolved
 from babygpt.training.spikes import is_undone, read_rollbacks
 from babygpt.training.weights import read_changes
@@ -104,7 +104,8 @@ def _module_of(settings: InspectSettings, progress: Progress) -> tuple[LLMDataMo
         raise
     step = step if settings.step is None else settings.step
     said = module.prepared.notes if notes is None else notes
-    return module, step, (*said, *module.notes_on_length)
+    shown = note_on_size(settings.recipe) if settings.resume is None else ()
+    return module, step, (*shown, *said, *module.notes_on_length)
 
 
 def _resolved(recipe: Recipe, progress: Progress) -> tuple[Recipe, PreparedData]:

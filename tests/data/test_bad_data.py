@@ -65,6 +65,7 @@ def lines(*records: Any) -> bytes:
 ROWS = lines(*({"text": f"row {n} " + "x" * n} for n in range(400)))
 TABLE = pa.table({"text": [f"row {n}" for n in range(3000)]})
 USER = {"role": "user", "content": "a"}
+SAID = {"role": "assistant", "content": "a"}
 PICTURE = {"role": "user", "content": [{"type": "image", "url": "a.png"}, {"type": "text", "text": "a"}]}
 NULL_IN_A_LIST = [{"role": "user", "content": "a"}, None]
 
@@ -126,7 +127,11 @@ FILES: list[tuple[str, bytes, str]] = [
     ("mixed.jsonl", lines({"text": "a"}, {"body": "b"}), "mixed.jsonl:2: no field 'text', which the first record ha"),
     ("kinds.jsonl", lines({"text": "a"}, {"text": ["b"]}), "kinds.jsonl:2: field 'text' holds a list, not a string"),
     ("nested.jsonl", lines({"text": {"body": "b"}}), "nested.jsonl:1: field 'text' holds an object, not a string"),
-    ("null.jsonl", lines({"text": "a"}, {"text": None}), "null.jsonl:2: field 'text' holds null, not a string"),
+    ("null.jsonl", lines({"text": None, "prompt": "a"}), "null.jsonl:1: field 'text' holds null, not a string. Leave"),
+    ("unanswered.jsonl", lines({"prompt": "a", "completion": None}), "field 'completion' holds null, not a string"),
+    ("label.jsonl", lines({"prompt": "a", "completion": True}), "not a string. Write it in quotes, as the model is to"),
+    ("answers.jsonl", lines({"question": "a", "answer": 3}), "field 'answer' holds a number, not a string. Write it"),
+    ("two.jsonl", lines({"instruction": "a", "output": "b", "response": "c"}), "ame the two that are meant prompt and"),
     ("several.jsonl", lines({"title": "a", "body": "b"}), "several columns hold strings: title, body; it has: title"),
     ("both.jsonl", lines({"question": "a", "answer": "b", "content": "c"}), "could be meant: question + answer, or "),
     ("half.jsonl", lines({"prompt": "a"}), "none of the fields text, prompt + completion, messages; it has: prompt"),
@@ -135,7 +140,7 @@ FILES: list[tuple[str, bytes, str]] = [
     ("from.jsonl", lines({"conversations": [{"from": "martian", "value": "a"}]}), "is from 'martian', which is no k"),
     ("roles.jsonl", lines({"messages": [{"content": "a"}]}), "message 0 of field 'messages' has no role"),
     ("hole.jsonl", lines({"messages": NULL_IN_A_LIST}), "message 1 of field 'messages' has no role: 'None'"),
-    ("silent.jsonl", lines({"messages": []}), "field 'messages' holds an empty list, not a list of messages"),
+    ("silent.jsonl", lines({"messages": [], "text": "a"}), "field 'messages' holds an empty list, not a list of me"),
     ("texts-in-a-list.jsonl", lines({"text": ["a", "b"]}), "holds a list, not a string. Write a record for each of"),
     ("columns.json", b'{"text": ["a", "b"]}', "columns.json:1: field 'text' holds a list, not a string. Write a recor"),
     ("inside.json", b'{"data": [{"text": "a"}]}', "it has: data. Are the records those inside of 'data'? Make each o"),
@@ -149,7 +154,7 @@ FILES: list[tuple[str, bytes, str]] = [
     ("halves.jsonl", lines({"conversations": [{"human": "a", "bot": "b"}]}), "message 0 of field 'conversations' has "),
     ("table.jsonl", lines({"messages": {"role": ["user"], "content": ["a"]}}), "holds an object, not a list of messag"),
     ("prose.csv", b"messages\nhello\n", "prose.csv:2: field 'messages' holds a string that is not JSON: 'hello'"),
-    ("weight.jsonl", lines({"messages": [USER | {"weight": 0.5}]}), "message 0 of field 'messages' has the weight '0."),
+    ("weight.jsonl", lines({"messages": [SAID | {"weight": 0.5}]}), "message 0 of field 'messages' has the weight '0."),
     ("call.jsonl", lines({"messages": [{"role": "assistant", "tool_calls": "[3]"}]}), "holds no call of a tool: '[3]'"),
     ("system.jsonl", lines({"messages": [USER | {"role": "system"}], "system": "b"}), "a system turn stands in field "),
     # CSV
@@ -169,7 +174,7 @@ FILES: list[tuple[str, bytes, str]] = [
     ("nothing.parquet", b"", "nothing.parquet: cannot be read as its name says"),
     ("binary.parquet", parquet_bytes(text=[b"a"]), "binary.parquet:1: field 'text' holds a bytes, not a string"),
     ("struct.parquet", parquet_bytes(text=[{"body": "b"}]), "struct.parquet:1: field 'text' holds an object, not a "),
-    ("null.parquet", parquet_bytes(text=["a", None]), "null.parquet:2: field 'text' holds null, not a string"),
+    ("null.parquet", parquet_bytes(text=["a", None], content=["", "b"]), "null.parquet:2: field 'text' holds null"),
     ("short.arrow", arrow(TABLE)[:-2000], "short.arrow: cannot be read as its name says (Expected to be able to read"),
     ("unfinished.arrow", arrow(TABLE)[:-8], "unfinished.arrow: the Arrow file is cut off"),
     ("short-file.arrow", arrow(TABLE, stream=False)[:20_000], "short-file.arrow: cannot be read as its name says"),

@@ -85,7 +85,7 @@ def test_given_validation_data_are_last(tmp_path: Path) -> None:
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
     recipe = DataRecipe(path=(str(tmp_path / "a.jsonl"),), val_path=(str(tmp_path / "b.jsonl"),))
     notes: list[str] = []
-    found = choose_documents(recipe, Texts("auto"), lambda *_: None, notes.append)
+    found = choose_documents(recipe, Texts("auto"), lambda *_: None, notes.append, tmp_path)
     assert list(found.is_val) == [False, False, False, True, True]
     assert (found.size, found.train_size, found.in_tail) == (5, 3, False)
     assert not any(found.left_out)

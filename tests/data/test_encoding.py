@@ -145,6 +145,22 @@ def test_conversations_are_encoded_ahead_and_come_in_order(prose, monkeypatch) -
                 assert each.is_target.tolist() == by_itself.is_target.tolist()
 
 
+def test_what_is_long_is_not_encoded_beside_a_template(prose, monkeypatch) -> None:
+    chat = train_tokenizer([prose], 300, chat=True)
+    talk = Document("t", messages=({"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}))
+    here, threads = encoding.SpanEncoder.encode, []
+
+    def noted(self, spans):
+        threads.append(threading.current_thread())
+        return here(self, spans)
+
+    monkeypatch.setattr(encoding.SpanEncoder, "encode", noted)
+    for most in (1000, 10):
+        monkeypatch.setattr(encoding, "_BESIDE_CHARS", most)
+        assert len(list(encode([talk], chat))) == 1
+    assert [thread is threading.main_thread() for thread in threads] == [False, True]
+
+
 def test_a_bad_conversation_ends_it_and_so_does_whoever_takes_no_more(prose, monkeypatch) -> None:
     tokenizer = train_tokenizer(prose, 600, chat=True)
     monkeypatch.setattr(encoding, "_BATCH_DOCUMENTS", 2)

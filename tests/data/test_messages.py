@@ -28,6 +28,13 @@ FORMS: dict[str, tuple[Any, list[dict[str, Any]]]] = {
         ],
         [ASKED, SAID],
     ),
+    "parts of a table whose rows differ": (
+        [
+            {"role": "user", "content": [{"type": None, "text": "q", "image": None}]},
+            SAID | {"content": [{"type": "text", "text": "a"}]},
+        ],
+        [ASKED, SAID],
+    ),
     "other roles": ([{"role": "developer", "content": "d"}], [{"role": "developer", "content": "d"}]),
     "a table's nulls": ([ASKED | {"from": None, "value": None, "tool_calls": None}], [ASKED]),
     "LLaMA-Factory's call": (
@@ -52,6 +59,20 @@ FORMS: dict[str, tuple[Any, list[dict[str, Any]]]] = {
     "calls as JSON": ([CALLED | {"tool_calls": json.dumps(CALLED["tool_calls"])}], [CALLED]),
     "a call beside null": ([CALLED | {"content": None}], [CALLED | {"content": None}]),
     "an object of a tool": ([{"role": "tool", "content": {"x": 1}}], [{"role": "tool", "content": {"x": 1}}]),
+    "a tool's number": ([{"role": "tool", "content": 3}], [{"role": "tool", "content": 3}]),
+    "a tool's list": ([{"from": "observation", "value": ["a", 1]}], [{"role": "tool", "content": ["a", 1]}]),
+    "a tool's objects": (
+        [{"role": "tool", "content": [{"type": "hotel", "text": "x"}]}],
+        [{"role": "tool", "content": [{"type": "hotel", "text": "x"}]}],
+    ),
+    "a tool's text in parts": (
+        [{"role": "tool", "content": [{"type": "text", "text": "x"}, {"type": None, "text": "y"}]}],
+        [{"role": "tool", "content": "xy"}],
+    ),
+    "weights that change nothing": (
+        [{"role": "system", "content": "s", "weight": "low"}, ASKED | {"weight": 0.5}, SAID],
+        [{"role": "system", "content": "s"}, ASKED, SAID],
+    ),
     "weight": ([ASKED, SAID | {"weight": 0}, SAID | {"weight": 1}], [ASKED, SAID | {"weight": 0}, SAID]),
     "train": ([ASKED | {"train": False}, SAID | {"train": False}], [ASKED, SAID | {"weight": 0}]),
 }
@@ -66,13 +87,15 @@ def test_all_forms_come_to_one(value: Any, wanted: list[dict[str, Any]]) -> None
 def test_a_system_column_is_the_first_turn() -> None:
     system = {"role": "system", "content": "be"}
     assert conversation([ASKED], "messages", "w", "be") == (system, ASKED)
-    for again in ("", "be"):
+    for again in ("", "be", "be\n", [{"type": "text", "text": "be"}]):
         assert conversation([system, ASKED], "messages", "w", again) == (system, ASKED)
+    named = system | {"name": "n"}
+    assert conversation([named, ASKED], "messages", "w", "be") == (named, ASKED)
     with pytest.raises(
         DataError, match="w: a system turn stands in field 'messages' and another in field 'system'"
     ):
         conversation([system, ASKED], "messages", "w", "be not")
-    with pytest.raises(DataError, match=r"w: field 'system' holds a number, not a string"):
+    with pytest.raises(DataError, match=r"w: field 'system' holds a number, not a string. It is read as the"):
         conversation([ASKED], "messages", "w", 3)
 
 

@@ -14,10 +14,14 @@ def test_what_has_no_text_is_told_once_for_all(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("b")
     (tmp_path / "c.jsonl").write_text('{"text": ""}\n{"text": "c"}\n{"text": ""}\n')
     (tmp_path / "d.jsonl").write_text("\n")
+    (tmp_path / "d1.jsonl").write_text('{"text": null, "url": "u"}\n{"text": "d"}\n')
+    (tmp_path / "d2.jsonl").write_text(
+        '{"messages": []}\n{"messages": [{"role": "assistant", "content": "a"}]}\n'
+    )
     paths = [tmp_path / name for name in ("b.txt", "c.jsonl")]
     said: list[str] = []
-    assert len(list(Texts("auto").seen([str(tmp_path / "[a-d].*")], said.append))) == 2
-    assert said == [f"passed over, since without text: 4 documents, such as {tmp_path / 'a.txt'}"]
+    assert len(list(Texts("auto").seen([str(tmp_path / "[a-d]*.*")], said.append))) == 4
+    assert said == [f"passed over, since without text: 6 documents, such as {tmp_path / 'a.txt'}"]
     said.clear()
     assert len(list(Texts("auto").seen(list(map(str, paths)), said.append))) == 2
     assert said == [f"passed over, since without text: 2 documents, such as {paths[1]}:1"]
@@ -58,6 +62,14 @@ READ = [
     {"question": "q", "answer": "a", "context": ""},
     {"input": "i", "output": "o"},
     {"content": "c", "n": "1"},
+    {"question": "q", "answer": "42"},
+    {
+        "messages": [
+            {"role": "tool", "content": ["a", "b"]},
+            {"role": "tool", "content": {"x": 1}, "weight": 0.5},
+        ]
+    },
+    {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}], "system": " s"},
 ]
 
 
@@ -68,4 +80,4 @@ def test_another_reading_has_another_version(tmp_path: Path) -> None:
         path.write_text(json.dumps(row))
     seen = [str(s.content_hash) for s in Texts("auto").seen(list(map(str, paths)), lambda _: None)]
     digest = hashlib.sha256(" ".join(seen).encode()).hexdigest()
-    assert (READING_VERSION, digest[:16]) == (2, "84d33cd20d0e9bda")
+    assert (READING_VERSION, digest[:16]) == (3, "075f20a6d7b11c2d")

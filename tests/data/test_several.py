@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -10,7 +11,7 @@ from babygpt.data import several
 from babygpt.data.joined import parts_of
 from babygpt.data.several import names_of, prepare_several
 from babygpt.data.store import PreparedData, prepare
-from babygpt.errors import RecipeError
+from babygpt.errors import RecipeError, SpaceError
 from babygpt.recipe import DataRecipe
 
 PRESET = "preset:gpt2-1m"
@@ -69,6 +70,29 @@ def test_the_tokenizer_is_trained_on_all_sources_without_what_is_held_out(prepar
     assert any("code" in entry for entry in entries)
     assert any("book" in entry for entry in entries)
     assert not any("Zy" in entry for entry in entries), "the tail of the single text is held out"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+def test_what_is_known_of_documents_lies_in_the_cache_and_a_full_disk_is_told(
+    prepared, tmp_path, monkeypatch
+) -> None:
+    places: list[Path] = []
+
+    def full(dir: Path) -> IO[bytes]:
+        places.append(dir)
+        return open("/dev/full", "w+b")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("babygpt.data.choosing.tempfile.TemporaryFile", full)
+        with pytest.raises(SpaceError, match=r"no space left on the device: .* Free some space"):
+            prepared()
+    tokenizers = tmp_path / "cache" / "tokenizers"
+    assert [place.parent.parent for place in places] == [tokenizers]
+    assert list(tokenizers.iterdir()) == []
+    data = prepared()
+    (folder,) = tokenizers.iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "tokenizer"]
+    assert data.tokenizer.get_vocab()
 
 
 def test_other_weights_and_a_source_more_tokenise_nothing_again(

@@ -221,7 +221,7 @@ def test_progress_is_told(corpus: Path, tmp_path: Path) -> None:
 
 def test_a_failure_leaves_nothing_behind(corpus: Path, tmp_path: Path) -> None:
     bad = corpus / "zz.jsonl"
-    bad.write_text('{"messages": [{"role": "tool", "content": {"not": "text"}}]}\n')
+    bad.write_text('{"messages": [{"role": "assistant", "tool_calls": [3]}]}\n')
     with pytest.raises(DataError, match=r"zz\.jsonl:1: .*refuses the conversation"):
         build(tmp_path / "cache", corpus)
     assert list((tmp_path / "cache" / "data").iterdir()) == []

@@ -1,4 +1,10 @@
-"""Bounds for what others' programs may take: seconds, where the system has timers, and memory, where it has limits."""
+"""Bounds for what others' programs may take: seconds, where the system has timers, and memory, where it has limits.
+
+The system limits a process and not a thread. So the limit is half of the memory that is free, at least 2 GB, on top of
+what is in use: others' programs cannot take the computer down, and whoever works beside them in this process has to do
+with that, too. It counts what can be written to, not addresses: these are reserved by the gigabyte, as by each thread
+that allocates for the first time.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +14,21 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["bounded"]
+from babygpt.machine import cpu_memory_available
+
+__all__ = ["LEAST_BYTES", "bounded"]
+
+LEAST_BYTES = 2 << 30
 
 
 @contextmanager
-def bounded(spare: int) -> Iterator[Callable[[float], None]]:
+def bounded() -> Iterator[Callable[[float], None]]:
     """Bounds memory, and gives what ends whatever takes more than some seconds from then on; 0 takes it back.
 
     A thread other than the main one has no timer, and a system without limits no bound of memory.
-
-    Args:
-        spare: bytes of address space that may be added to what is in use.
     """
     timed = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
-    with _limited_memory(spare):
+    with _limited_memory():
         if not timed:
             yield lambda seconds: None
             return
@@ -45,18 +52,19 @@ def bounded(spare: int) -> Iterator[Callable[[float], None]]:
 
 
 @contextmanager
-def _limited_memory(spare: int) -> Iterator[None]:
+def _limited_memory() -> Iterator[None]:
     if sys.platform != "linux":
         yield
         return
     import resource
 
     with open("/proc/self/statm", "rb") as file:
-        size = int(file.read().split()[0]) * resource.getpagesize()
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        size = int(file.read().split()[5]) * resource.getpagesize()  # of what can be written to
+    spare = max(LEAST_BYTES, cpu_memory_available() // 2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     least = min(limit for limit in (size + spare, soft, hard) if limit != resource.RLIM_INFINITY)
-    resource.setrlimit(resource.RLIMIT_AS, (least, hard))
+    resource.setrlimit(resource.RLIMIT_DATA, (least, hard))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

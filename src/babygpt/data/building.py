@@ -129,7 +129,7 @@ class Builder:
         self.notes.append(text)
         self._say(text)
 
-    def _choose(self, work: Path | None = None) -> Chosen:
+    def _choose(self, work: Path) -> Chosen:
         return choose_documents(self._recipe, self._origin, self._progress, self._note, work)
 
     # -- the tokenizer -------------------------------------------------------------------------------------------
@@ -159,9 +159,9 @@ class Builder:
         )
         return tokenizer
 
-    def text_to_train_on(self) -> TrainingText:
-        """The documents that are not held out."""
-        return self._text_to_train_on(self._choose())
+    def text_to_train_on(self, work: Path) -> TrainingText:
+        """The documents that are not held out; a folder for what is known of them meanwhile."""
+        return self._text_to_train_on(self._choose(work))
 
     def _text_to_train_on(self, chosen: Chosen) -> TrainingText:
         total = chosen.train_size

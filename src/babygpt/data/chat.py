@@ -10,33 +10,29 @@ the tools answer is not.
 Cost: for a template with marks one rendering a conversation, else two for each turn of the assistant.
 
 A template is a program in a sandbox, which keeps it from files, the network and Python's objects. It is given
-20 seconds a conversation and 2 GB, the first where the system has timers, the second where it has limits.
+20 seconds a conversation, where the system has timers, and memory as `bounds` says.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from babygpt.data.bounds import bounded
 from babygpt.data.sources import Document, Span
+from babygpt.data.templates import Messages, Template, as_wanted
 from babygpt.errors import DataError
 from babygpt.untrusted import shown
 
 __all__ = ["Rendered", "Specials", "render", "render_all"]
 
-_SECONDS, _BYTES = 20.0, 2 << 30
-_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_SECONDS = 20.0
 _OTHER_WORDS = "\ue000\ue001"  # private characters, which no content and no template begins or ends with
-
-Messages = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -117,7 +113,7 @@ def render_all(
     """
     if not any(document.messages is not None for document in documents):
         return [_plain(document, train_on_prompts) for document in documents]
-    with bounded(_BYTES) as alarm:
+    with bounded() as alarm:
         return [
             _plain(document, train_on_prompts)
             if document.messages is None
@@ -148,16 +144,17 @@ def _conversation(
             hint="Use the tokenizer of a chat model, or prompt and completion instead of messages",
         )
     tools = _tools(document)
-    template = _Template(tokenizer.get_chat_template(tools=tools), tools, specials.named)
+    template = Template(tokenizer.get_chat_template(tools=tools), tools, specials.named)
     given, learned = _without_weights(document.messages or ())
     try:
         alarm(_SECONDS)
         try:
-            messages = _arguments_as_wanted(_without_nulls(given), template)
-            if _has_marks(template.source):
+            messages = as_wanted(given, template)
+            if template.has_marks:
                 text, turns = _marked_turns(messages, template, specials)
             else:
                 text, turns = _located_turns(document, messages, template, specials)
+            text.encode()  # half a surrogate pair may stand in what is no content
         finally:
             alarm(0)
     except DataError:
@@ -216,41 +213,6 @@ def _tools(document: Document) -> list[Any] | None:
     return tools or None
 
 
-def _without_nulls(messages: Messages) -> Messages:
-    """As `apply_chat_template` gives them: a value that is none may be rendered as the word."""
-    return [{k: v for k, v in m.items() if v is not None} for m in messages]
-
-
-def _arguments_as_wanted(messages: Messages, template: _Template) -> Messages:
-    """The messages, the arguments of calls as objects where the template would quote their JSON text once more.
-
-    Data from chat interfaces hold arguments as text, and some templates want them so; others write whatever is
-    there as JSON.
-    """
-    texts = [
-        call["arguments"]
-        for message in messages
-        for call in _functions(message)
-        if isinstance(call.get("arguments"), str)
-    ]
-    if not texts:
-        return messages
-    rendering = template.render(messages)
-    if not any(json.dumps(text, ensure_ascii=False) in rendering for text in texts):
-        return messages
-    copy: Messages = json.loads(json.dumps(messages))
-    for message in copy:
-        for call in _functions(message):
-            if isinstance(call.get("arguments"), str):
-                call["arguments"] = json.loads(call["arguments"])
-    return copy
-
-
-def _functions(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for call in message.get("tool_calls") or ():
-        yield call.get("function", call)
-
-
 # -- turns ---------------------------------------------------------------------------------------------------
 
 
@@ -265,49 +227,13 @@ def _cut(text: str, turns: Sequence[tuple[int, int]]) -> tuple[Span, ...]:
     return (*spans, Span(rest, False)) if rest or not spans else tuple(spans)
 
 
-@dataclass(frozen=True)
-class _Template:
-    """A tokenizer's template, with the tools of one conversation and the special tokens that it may name."""
-
-    source: str
-    tools: list[Any] | None
-    named: dict[str, Any]
-
-    def render(self, messages: Messages) -> str:
-        return self.render_all([messages])[0]
-
-    def render_all(self, conversations: Sequence[Messages], *, prompt: bool = False) -> list[str]:
-        """Each conversation's text; at least one."""
-        # What `apply_chat_template` calls, without looking the template and the special tokens up each time.
-        rendered: Any = render_jinja_template(
-            conversations=[list(messages) for messages in conversations],
-            tools=self.tools,
-            chat_template=self.source,
-            add_generation_prompt=prompt,
-            **self.named,
-        )
-        return list(rendered[0])
-
-
-@functools.lru_cache(maxsize=16)
-def _has_marks(source: str) -> bool:
-    return _GENERATION.search(source) is not None
-
-
 def _marked_turns(
-    messages: Messages, template: _Template, specials: Specials
+    messages: Messages, template: Template, specials: Specials
 ) -> tuple[str, list[tuple[int, int]]]:
     """The rendering and the character ranges its generation marks name, each through its end of turn."""
-    answer: Any = render_jinja_template(
-        conversations=[list(messages)],
-        tools=template.tools,
-        chat_template=template.source,
-        return_assistant_tokens_mask=True,
-        **template.named,
-    )
-    text: str = answer[0][0]
+    text, marked = template.render_marked(messages)
     turns: list[tuple[int, int]] = []
-    for start, end in answer[1][0]:
+    for start, end in marked:
         words = text[start:end].rstrip()
         # Some templates close the mark before the end of the turn: the model would never learn to stop.
         ended = specials.is_last_of(words)
@@ -316,7 +242,7 @@ def _marked_turns(
 
 
 def _located_turns(
-    document: Document, messages: Messages, template: _Template, specials: Specials
+    document: Document, messages: Messages, template: Template, specials: Specials
 ) -> tuple[str, list[tuple[int, int]]]:
     """The rendering and the assistant's turns in it, found by rendering what comes before each."""
     asked = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
@@ -344,7 +270,7 @@ def _located_turns(
     return text, turns
 
 
-def _otherwise(messages: Messages, number: int, template: _Template) -> str:
+def _otherwise(messages: Messages, number: int, template: Template) -> str:
     """The rendering with other words in the place of a turn's."""
     other = {k: v for k, v in messages[number].items() if k != "tool_calls"} | {"content": _OTHER_WORDS}
     return template.render([*messages[:number], other, *messages[number + 1 :]])

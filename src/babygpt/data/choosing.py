@@ -95,7 +95,7 @@ def choose_documents(
     origin: Origin,
     progress: Progress,
     note: Callable[[str], None],
-    work: Path | None = None,
+    work: Path,
 ) -> Chosen:
     """Reads all documents once, and looks for `near` duplicates in a second reading.
 
@@ -104,7 +104,7 @@ def choose_documents(
         origin: what reads the paths.
         progress: called with (stage, documents done, documents in all or 0).
         note: told what a person should know of the choice.
-        work: a folder, in which the hashes of those taken are kept.
+        work: a folder, in which the hashes of those taken are kept, and what else is known of them lies meanwhile.
     """
     with tempfile.TemporaryFile(dir=work) as file:
         facts = _Facts(file)
@@ -120,8 +120,7 @@ def choose_documents(
                 taken = some[(is_val[part] == bool(side)) & ~left_out[part]]
                 size[side] += int(taken["size"].sum())
                 masked[side] |= bool(taken["masked"].any())
-    if work is not None:
-        keep_hashes(work, hashes, left_out)
+    keep_hashes(work, hashes, left_out)
     return Chosen(
         is_val=Bits.of(is_val[~left_out]),
         left_out=Bits.of(left_out),

@@ -36,6 +36,7 @@ Mask = npt.NDArray[np.bool_]
 Body = tuple[Ids, Mask]
 
 _BATCH_DOCUMENTS = 10_000
+_BESIDE_CHARS = 2 * BATCH_CHARS  # encoded while templates run
 
 
 @dataclass(frozen=True)
@@ -93,19 +94,20 @@ def encode(
             )
 
     # Conversations are encoded, without Python's lock, while the next are rendered. That is done in this thread, whose
-    # templates can be stopped by a timer.
+    # templates can be stopped by a timer. They share a bound of memory (`bounds`), and so nothing long is encoded then.
     with ThreadPoolExecutor(1) as other:
         before: tuple[list[Document], list[Rendered], Future[list[Body]]] | None = None
         for batch in _batches(documents):
             rendered = render_all(batch, tokenizer, specials, train_on_prompts=train_on_prompts)
             spans = [each.spans for each in rendered]
             bodies = before[2].result() if before else []
-            is_chat = any(each.is_chat for each in rendered)
-            now = (batch, rendered, other.submit(encoder.encode, spans)) if is_chat else None
+            size = sum(len(span.text) for each in spans for span in each)
+            beside = size <= _BESIDE_CHARS and any(each.is_chat for each in rendered)
+            now = (batch, rendered, other.submit(encoder.encode, spans)) if beside else None
             if before:
                 yield from finished(before[0], before[1], bodies)
             before = now
-            if not is_chat:
+            if not beside:
                 yield from finished(batch, rendered, encoder.encode(spans))
         if before:
             yield from finished(before[0], before[1], before[2].result())

@@ -17,6 +17,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import shutil
 import stat
 import tempfile
 import zlib
@@ -31,6 +32,7 @@ import pyarrow as pa
 
 from babygpt.data.streams import Stream, csv_rows, json_items, json_lines
 from babygpt.data.utf8 import decoded
+from babygpt.disk import plain_errors
 from babygpt.errors import DataError
 
 __all__ = [
@@ -277,9 +279,9 @@ def _seekable(stream: Stream) -> Iterator[IO[bytes]]:
         yield stream
         return
     with tempfile.TemporaryFile() as whole:
-        while block := stream.read(_BLOCK):
-            whole.write(block)
-        whole.seek(0)
+        with plain_errors(Path(tempfile.gettempdir())):
+            shutil.copyfileobj(stream, whole, _BLOCK)
+            whole.seek(0)
         yield whole
 
 

@@ -2,11 +2,12 @@
 
     role, from            who speaks; `human`, `gpt` and their like in any case become what templates know, other
                           roles stay as they are
-    content, value, text  a string; parts of text in a list are joined; null only beside something else, as a call
+    content, value, text  a string; parts of text in a list are joined; null only beside something else, as a call;
+                          of a tool also a number, a list or an object, which the template is given as JSON
     tool_calls            a list of calls, or its JSON, whose calls get `function` around them where they lack it
     from function_call    the JSON of a call, or of several: the assistant's
-    weight 0, train false nothing of the turn is learned
-    a `system` column     the first turn
+    weight 0, train false nothing of an assistant's turn is learned; of other turns, nothing is anyway
+    a `system` column     the first turn, unless the list begins with the same
 
 The list itself may be its JSON as well, which is what a column of a CSV file can hold.
 """
@@ -36,6 +37,18 @@ _CALL = "function_call"
 _FROM = {**_ROLES, "tool": "tool", "function": "tool", "observation": "tool", _CALL: "assistant"}
 _NO_CALLS = ("", "[]", "null")  # what a column of text holds where there are none
 _CONTENTS = ("content", "value", "text")
+_TOOLS = ("tool", "function", "ipython", "observation")
+_MEDIA = (
+    "image",
+    "image_url",
+    "input_image",
+    "audio",
+    "audio_url",
+    "input_audio",
+    "video",
+    "video_url",
+    "file",
+)
 _INSTEAD = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
 _FORM = 'Each message is {"role": "user", "content": "..."}'
 
@@ -57,15 +70,20 @@ def conversation(value: Any, field: str, where: str, system: Any = None) -> tupl
     if not isinstance(value, list) or not value:
         raise DataError(f"field {field!r} holds {kind_in_words(value)}, not a list of messages", where=where)
     messages = tuple(_message(each, f"message {n} of field {field!r}", where) for n, each in enumerate(value))
-    if not system or messages[0] == {"role": "system", "content": system}:
+    if not system:
         return messages
-    if messages[0]["role"] == "system":
+    hint = "It is read as the conversation's first turn; give the column another name if it is none"
+    first = _joined(system, "field 'system'", where) if isinstance(system, list) else system
+    first = string(first, "system", where, hint)
+    if messages[0]["role"] != "system":
+        return ({"role": "system", "content": first}, *messages)
+    if str(messages[0].get("content")).strip() != first.strip():
         raise DataError(
             f"a system turn stands in field {field!r} and another in field 'system'",
             where=where,
             hint="Leave one of them out",
         )
-    return ({"role": "system", "content": string(system, "system", where)}, *messages)
+    return messages
 
 
 def renamed_roles(value: Any) -> dict[str, str]:
@@ -96,12 +114,12 @@ def _message(value: Any, which: str, where: str) -> dict[str, Any]:
             message["tool_calls"] = _calls(calls, which, where)
     elif calls is not None:
         message["tool_calls"] = calls
-    learned = _weight(message, which, where)
+    learned = _weight(message, role, which, where)
     if content is None and not any(key in message for key in _INSTEAD):
         raise DataError(f"{which} has no content" + (" but null" if name else ""), where=where, hint=_FORM)
     if name is not None:
         message["content"] = content if content is None else _content(content, role, which, where)
-    return {"role": role, **message, **({} if learned or role != "assistant" else {"weight": 0})}
+    return {"role": role, **message, **({} if learned else {"weight": 0})}
 
 
 def _speaker(message: dict[str, Any], which: str, where: str) -> tuple[str | None, str]:
@@ -122,23 +140,40 @@ def _speaker(message: dict[str, Any], which: str, where: str) -> tuple[str | Non
 
 
 def _content(value: Any, role: str, which: str, where: str) -> Any:
-    """Text; of a tool also an object, which some templates write as JSON."""
-    if isinstance(value, list):
-        value = "".join(_part(each, which, where) for each in value)
-    if isinstance(value, Mapping) and role == "tool":
-        return dict(value)
+    """Text; of a tool whatever JSON can say."""
+    if isinstance(value, list) and not (role in _TOOLS and _is_data(value)):
+        value = _joined(value, which, where)
+    if role in _TOOLS and isinstance(value, (Mapping, list, int, float)):
+        return value
     if not isinstance(value, str):
         raise DataError(f"{which} holds {kind_in_words(value)} as its content, not a string", where=where)
     return string(value, f"{which}.content", where)
+
+
+def _is_data(values: list[Any]) -> bool:
+    """Whether a list that a tool returns is no list of parts of a message."""
+    return not any(
+        _is_text(each) or (isinstance(each, Mapping) and each.get("type") in _MEDIA) for each in values
+    )
+
+
+def _is_text(value: Any) -> bool:
+    held = {k for k, v in value.items() if v is not None} if isinstance(value, Mapping) else set()
+    return held in ({"text"}, {"type", "text"}) and value.get("type") in (None, "text")
+
+
+def _joined(parts: list[Any], which: str, where: str) -> str:
+    return "".join(_part(each, which, where) for each in parts)
 
 
 def _part(value: Any, which: str, where: str) -> str:
     if isinstance(value, str):
         return value
     part = value if isinstance(value, Mapping) else {}
-    if part.get("type", "text") == "text" and isinstance(part.get("text"), str):
+    kind = part.get("type") or "text"  # null where the rows of a table differ
+    if kind == "text" and isinstance(part.get("text"), str):
         return str(part["text"])
-    what = f"a part of type {shown(str(part['type']))}" if "type" in part else kind_in_words(value)
+    what = f"a part of type {shown(str(kind))}" if "type" in part else kind_in_words(value)
     raise DataError(
         f"{which} holds {what}, and only text is read", where=where, hint="Leave such records or parts out"
     )
@@ -164,9 +199,11 @@ def _calls(value: Any, which: str, where: str) -> list[dict[str, Any]]:
     ]
 
 
-def _weight(message: dict[str, Any], which: str, where: str) -> bool:
-    """Takes out whether the turn is learned."""
+def _weight(message: dict[str, Any], role: str, which: str, where: str) -> bool:
+    """Takes out whether a turn of the assistant is learned; on others it would change nothing."""
     given = [message.pop(name) for name in ("weight", "train") if name in message]
+    if role != "assistant":
+        return True
     if any(each not in (0, 1) for each in given):
         raise DataError(
             f"{which} has the weight {shown(str(given[0]))}",
@@ -189,15 +226,15 @@ def _parsed(text: str, field: str, where: str) -> Any:
         ) from None
 
 
-def string(value: Any, field: str, where: str) -> str:
-    """A string that can be written as UTF-8.
+def string(value: Any, field: str, where: str, hint: str | None = None) -> str:
+    """A string that can be written as UTF-8; `hint` goes with the message when it is something else.
 
     Raises:
         DataError: it is something else.
     """
     if not isinstance(value, str):
-        hint = "Write a record for each of them" if isinstance(value, list) and value else None
-        raise DataError(f"field {field!r} holds {kind_in_words(value)}, not a string", where=where, hint=hint)
+        what = f"field {field!r} holds {kind_in_words(value)}, not a string"
+        raise DataError(what, where=where, hint=hint or _as_string(value))
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -206,6 +243,15 @@ def string(value: Any, field: str, where: str) -> str:
             f"field {field!r} holds half a surrogate pair ({lone}) at character {error.start}", where=where
         ) from None
     return value
+
+
+def _as_string(value: Any) -> str | None:
+    """What to do about a value that is none."""
+    if value is None:
+        return "Leave such records out, or write an empty string"
+    if isinstance(value, (int, float)):
+        return f"Write it in quotes, as the model is to read it, such as {json.dumps(json.dumps(value))}"
+    return "Write a record for each of them" if isinstance(value, list) and value else None
 
 
 def kind_in_words(value: Any) -> str:

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 # How records become documents, and conversations text: raised where the same data come to others, so that no store
 # and no tokenizer in a cache is taken for what would be made today.
-READING_VERSION = 2
+READING_VERSION = 3
 
 
 @dataclass(frozen=True)

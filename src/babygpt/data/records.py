@@ -42,6 +42,7 @@ _PAIRS = (
 )
 _CHATS = ("conversations", "conversation")
 _HALVES = frozenset(name for pair in _PAIRS for name in pair) | {"prompt", "completion"}
+_KNOWN = _HALVES | {"messages", *_CHATS, "text", "content"}
 _OPTIONAL, _TOOLS, _SYSTEM = ("input", "context"), "tools", "system"
 _NAMED = 12  # columns that a message names
 _HINT = "Name the text's column with data.field"
@@ -91,7 +92,8 @@ def content_hash(document: Document) -> int:
         content = b"s" + json.dumps(parts).encode()
     else:
         asked = document.messages if document.tools is None else [document.messages, document.tools]
-        content = b"m" + json.dumps(asked, sort_keys=True).encode()
+        # A table's messages may have dates and bytes beside their content.
+        content = b"m" + json.dumps(asked, sort_keys=True, default=str).encode()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
 
 
@@ -116,8 +118,13 @@ class Columns:
 
     @property
     def read(self) -> tuple[str, ...]:
-        """All columns that are looked at; the last two of a conversation's need not be there."""
+        """All columns that a document is made of; the last two of a conversation's need not be there."""
         return (*self.names, _TOOLS, _SYSTEM) if self.kind == "chat" else self.names
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """These, and those that need not be there but tell whether a record without text is an empty one."""
+        return self.read if self.kind == "pair" else (*self.read, *sorted(_KNOWN - {*self.read}))
 
 
 # -- choosing ------------------------------------------------------------------------------------------------
@@ -200,7 +207,9 @@ def _undecided(
         )
     if len(guesses) > 1:
         several = ", or ".join(" + ".join(columns.names) for columns in guesses)
-        return _lacks(record, f"several columns could be meant: {several}", where, _HINT)
+        pairs = all(columns.kind == "pair" for columns in guesses)
+        hint = "Name the two that are meant prompt and completion" if pairs else _HINT
+        return _lacks(record, f"several columns could be meant: {several}", where, hint)
     if len(strings) > 1:
         return _lacks(record, f"several columns hold strings: {', '.join(strings[:_NAMED])}", where, _HINT)
     inside = next((name for name, value in record.items() if _holds_records(value)), None)
@@ -227,8 +236,16 @@ def _chats(record: Mapping[str, Any]) -> list[str]:
 
 
 def _pairs(record: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The columns that are prompts and completions by their names; of those that share columns, the longest."""
-    found = [pair for pair in _PAIRS if all(_may_be_text(record.get(name, 0)) for name in pair)]
+    """The columns that are prompts and completions by their names; of those that share columns, the longest.
+
+    An answer may be a number: that it is no string is said when it is read.
+    """
+    found = [
+        (*prompt, completion)
+        for *prompt, completion in _PAIRS
+        if all(_may_be_text(record.get(name, 0)) for name in prompt)
+        and isinstance(record.get(completion, ()), (str, int, float, type(None)))
+    ]
     return [pair for pair in found if not any(set(pair) < set(other) for other in found)]
 
 
@@ -277,7 +294,7 @@ def _in_words(columns: Columns) -> str:
 
 
 def document_of(record: Any, columns: Columns, where: str) -> Document | None:
-    """The document of one record; None when its text is empty.
+    """The document of one record; None when its text is empty, or there is none.
 
     Args:
         record: of the same file as the one that `columns` was chosen from.
@@ -292,6 +309,8 @@ def document_of(record: Any, columns: Columns, where: str) -> Document | None:
         if name not in found and name not in columns.optional:
             hint = "All records of a file have the same columns; put others into a file of their own"
             raise _lacks(found, f"no field {name!r}, which the first record has", where, hint)
+    if _is_void(found, columns):
+        return None
     if columns.kind == "chat":
         return Document(where, messages=_messages(found, columns, where), tools=found.get(_TOOLS))
     if columns.kind == "text":
@@ -302,6 +321,13 @@ def document_of(record: Any, columns: Columns, where: str) -> Document | None:
     *prompt, completion = (string(found[name], name, where) for name in names)
     joined = "".join(f"{part}\n\n" for part in prompt) if columns.guess else "".join(prompt)
     return Document(where, spans=(Span(joined, False), Span(completion, True)))
+
+
+def _is_void(record: Mapping[str, Any], columns: Columns) -> bool:
+    """Whether a record holds neither text nor messages: null or an empty list, in all columns that may have some."""
+    if columns.kind == "pair" or any(record[name] not in (None, []) for name in columns.names):
+        return False
+    return all(record[name] in (None, [], "") for name in _KNOWN & record.keys())
 
 
 def _messages(record: Mapping[str, Any], columns: Columns, where: str) -> tuple[dict[str, Any], ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -194,10 +195,12 @@ def _common_tokenizer(
     if any(each.taken_on_trust for each in sources):
         sources = [look(recipe, home, trust=False) for recipe in recipes]
         key = _key(recipes, sources, wanted)
-    texts = [text_to_train_on(r, s, progress) for r, s in zip(recipes, sources, strict=True)]
     facts: dict[str, str] = {}
 
     def fill(folder: Path) -> None:
+        work = folder / "work"
+        work.mkdir()
+        texts = [text_to_train_on(r, s, progress, work) for r, s in zip(recipes, sources, strict=True)]
         chat = any(text.has_chats for text in texts)
         tokenizer = train_tokenizer(_sample(texts), wanted.vocab_size, kind=wanted.kind, chat=chat)
         tokenizer.save_pretrained(folder / "tokenizer")
@@ -206,6 +209,7 @@ def _common_tokenizer(
             f"tokenizer: {len(tokenizer)} entries from the {size:.1f} MB of training text of all sources"
             f"{', with ChatML as its template for conversations' if chat else ''}"
         )
+        shutil.rmtree(work)
 
     damaged = (parent / key).exists()
     with publishing(parent):

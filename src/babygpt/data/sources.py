@@ -240,7 +240,7 @@ class _Reader:
                 self._empty(str(file))
                 return
             columns = self._choose(first[1], first[0], path)
-            for where, record in read_records(file, form, columns.read):
+            for where, record in read_records(file, form, columns.needed):
                 yield self._document(record, columns, where)
             return
         try:
@@ -267,7 +267,7 @@ class _Reader:
         if first is not None:
             columns = self._choose(first, f"{path}:0", path)
             # Pictures and the like in other columns would be decoded.
-            taken = dataset.select_columns([name for name in columns.read if name in first])
+            taken = dataset.select_columns([name for name in columns.needed if name in first])
             for number, row in enumerate(taken):
                 if (document := self._document(row, columns, f"{path}:{number}")) is not None:
                     any_text = True

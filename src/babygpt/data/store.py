@@ -316,10 +316,10 @@ def open_prepared(cache: Path, key: str) -> PreparedData | None:
     return _open(cache / "data" / check_name(key))
 
 
-def text_to_train_on(recipe: DataRecipe, sources: Sources, progress: Progress) -> TrainingText:
-    """The documents that are not held out, for a tokenizer to be trained on."""
+def text_to_train_on(recipe: DataRecipe, sources: Sources, progress: Progress, work: Path) -> TrainingText:
+    """The documents that are not held out, for a tokenizer to be trained on; `work` holds what is known of them."""
     origin, recipe = _texts(recipe), _read_from(recipe, sources)
-    return Builder(recipe, origin, None, None, progress, lambda note: None).text_to_train_on()
+    return Builder(recipe, origin, None, None, progress, lambda note: None).text_to_train_on(work)
 
 
 def look(recipe: DataRecipe, cache: Path, *, trust: bool = True) -> Sources:

@@ -25,7 +25,7 @@ from babygpt.model.cost import model_cost
 from babygpt.optim.schedules import multiplier
 from babygpt.prepare import PreparationView
 from babygpt.recipe import Recipe
-from babygpt.training.dial import provisional
+from babygpt.training.dial import note_on_size, provisional
 from babygpt.training.module import BabyGPT
 from babygpt.training.parts import build_data, build_module, config_of, require_full_steps, resolved
 
@@ -102,6 +102,7 @@ def _planned(
         found = [fault("plan", said, mend)]
     else:
         found = [ok("plan", f"{plan.precision} on {plan.device}, micro-batch {plan.micro_batch}: {said}")]
+    found += [ok("plan", note) for note in note_on_size(settings.recipe)]
     if plan.compile and plan.device == "mps":
         found.append(warning("plan", "torch.compile is not reliable on MPS", "Leave machine.compile at auto"))
     room = SAVED_COPIES * checkpoint_bytes(planned.memory)

@@ -41,6 +41,7 @@ __all__ = [
     "assumed_on",
     "expected",
     "fits_on",
+    "note_on_size",
     "pace_of",
     "provisional",
     "search",
@@ -82,6 +83,16 @@ class Pace:
 def provisional(recipe: Recipe) -> Recipe:
     """The recipe with a model to prepare its data for, where it leaves the model to us."""
     return _named(recipe, provisional_model(recipe.model.name))
+
+
+def note_on_size(recipe: Recipe) -> tuple[str, ...]:
+    """What is to be said where `provisional(recipe)` is shown; nothing where the recipe names its model."""
+    if recipe.model.name != "auto":
+        return ()
+    stand_in = provisional_model(recipe.model.name)
+    return (
+        f"model.name auto: a run takes its size as it begins (`babygpt plan` says which); this is of {stand_in}",
+    )
 
 
 def with_size(
