@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from babygpt import BabyGPT
-from babygpt.labs.checkpointing import Weighed, timed_and_weighed
+from babygpt.labs.checkpointing import Weighed, timed_and_weighed, trainings
 from babygpt.labs.framework import Arm, Claim, Contrast, Lab, Measured, Outcome, Setting
 
 __all__ = ["LAB"]
@@ -72,4 +72,5 @@ LAB = Lab(
         ),
     ),
     run=run,
+    trainings=trainings,
 )

@@ -91,7 +91,7 @@ def _made(lab: Lab, setting: Setting, number: int) -> dict[str, Any]:
     return {
         "arm": setting.arm,
         "number": number,
-        "setting": asdict(setting),
+        "setting": _plain(setting),
         "seconds": round(time.perf_counter() - begun, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),
         "outcomes": {name: float(value) for name, value in found.outcomes.items()},
@@ -126,6 +126,11 @@ def _file(out: Path, setting: Setting, number: int) -> Path:
     return out / "runs" / f"{setting.arm}-{number}.json"
 
 
+def _plain(setting: Setting) -> dict[str, Any]:
+    """As it is read again: JSON has no tuples."""
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(setting).items()}
+
+
 def _read(lab: Lab, path: Path, setting: Setting, number: int) -> dict[str, Any] | None:
     """A run that was made before; None where there is none."""
     if not path.exists():
@@ -145,7 +150,7 @@ def _read(lab: Lab, path: Path, setting: Setting, number: int) -> dict[str, Any]
     if missing:
         what = f"has no {missing[0]}: another version of the lab made it"
         raise InputError(what, where=str(path), hint="Take it away, or give another --out")
-    wanted = asdict(setting)
+    wanted = _plain(setting)
     other = [name for name in wanted if made_by.get(name) != wanted[name]]
     if other:
         name = other[0]

@@ -71,7 +71,7 @@ class LabList:
             runs = next(iter(each["cost"].values()))["runs"]
             work = ", ".join(f"{scale} {_short(cost['tflop'])}" for scale, cost in each["cost"].items())
             lines += [f"{each['name']:<{width}}  {runs} runs; TFLOP: {work}", f"  {each['line']}", ""]
-        return [*lines, "TFLOP: what all runs of a scale take, 6 x parameters x tokens. Small: minutes."]
+        return [*lines, "TFLOP: of all trainings and validations of a scale, about. Small: minutes."]
 
 
 def _short(value: float) -> str:
