@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -16,12 +17,13 @@ import torch
 
 from babygpt.cli import main
 from babygpt.errors import InputError, NotFiniteError, RecipeError
-from babygpt.labs import learning_rate, trials
+from babygpt.labs import learning_rate, precision, trials
 from babygpt.labs.catalog import NAMES, check_name, load
 from babygpt.labs.framework import NULL, SCALES, Arm, Claim, Contrast, Lab, Measured, Outcome, Setting
 from babygpt.labs.page import describe
 from babygpt.labs.plots import Interval, Line, curves, intervals, to_file, to_html
 from babygpt.labs.runner import run_lab
+from babygpt.labs.verb import LabResult
 from babygpt.labs.verdicts import judge
 from babygpt.training.fit import Fitted
 
@@ -295,6 +297,18 @@ def test_the_vertex_of_a_parabola():
     assert learning_rate.vertex(rates, [4, 2, math.inf, math.inf]) == 10
 
 
+def test_a_processor_without_bf16_is_said_everywhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda: False)
+    lab, said = dataclasses.replace(made_up(), notice=precision.notice), []
+    results = run_lab(lab, SMALL, tmp_path, 2, said.append)
+    assert "no instructions for bf16" in results["notice"]
+    assert said[0] == results["notice"]
+    assert results["notice"] in (tmp_path / "index.html").read_text()
+    assert results["notice"] in LabResult(results, (), "out").lines()
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda: True)
+    assert run_lab(lab, SMALL, tmp_path, 2)["notice"] == ""
+
+
 def test_labs_use_public_verbs_only():
     import ast
 
@@ -302,8 +316,8 @@ def test_labs_use_public_verbs_only():
 
     folder = Path(babygpt.__file__).parent / "labs"
     lab_files = [folder / f"{name.replace('-', '_')}.py" for name in NAMES]
-    # The table of rules is what `BabyGPT(rules=...)` takes; an error is what a verb raises.
-    allowed = {"babygpt", "babygpt.optim.groups", "babygpt.errors"}
+    # The table of rules is what `BabyGPT(rules=...)` takes; an error is what a verb raises; the machine is asked, not set.
+    allowed = {"babygpt", "babygpt.optim.groups", "babygpt.errors", "babygpt.machine"}
     for file in lab_files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("babygpt"):

@@ -242,6 +242,7 @@ class Lab:
         plotted: curves of the page, each (name, label of x, label of y).
         trainings: what a run trains by; of runs that train by the same, one does it for all.
         seeds: pairs, unless told otherwise.
+        notice: what has to be known of this computer to read the results rightly; empty if nothing.
     """
 
     name: str
@@ -257,6 +258,7 @@ class Lab:
     plotted: tuple[tuple[str, str, str], ...] = (("train_loss", "step", "nats a token"),)
     trainings: Callable[[Setting], tuple[Setting, ...]] = Setting.searched
     seeds: int = 6
+    notice: Callable[[], str] = lambda: ""
 
     def __post_init__(self) -> None:
         arms, outcomes = {a.name for a in self.arms}, {o.name for o in self.outcomes}

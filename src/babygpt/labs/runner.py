@@ -62,6 +62,8 @@ def run_lab(
     each = len(plan) // pairs
     done = {n: _read(lab, _file(out, s, n // each), s, n // each) for n, s in enumerate(plan)}
     make_folder(out / "runs")
+    if lab.notice():
+        say(lab.notice())
     begun = time.monotonic()
     runs = []
     with _quiet():
@@ -106,6 +108,7 @@ def _finish(lab: Lab, scale: Scale, pairs: int, runs: list[dict[str, Any]], out:
         "lab": lab.name,
         "question": lab.question,
         "protocol": lab.protocol,
+        "notice": lab.notice(),
         "scale": scale.name,
         "seeds": pairs,
         "versions": installed_versions(),

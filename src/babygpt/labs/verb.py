@@ -42,6 +42,7 @@ class LabResult:
             "",
             self.results["protocol"],
             "",
+            *([self.results["notice"], ""] if self.results["notice"] else []),
             *(f"  {line}" for line in self.lines_of_verdicts),
             "",
             f"{self.results['seeds']} pairs, {self.results['cpu_seconds']:,.0f} CPU seconds;"
