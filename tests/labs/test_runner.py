@@ -316,7 +316,8 @@ def test_labs_use_public_verbs_only():
 
     folder = Path(babygpt.__file__).parent / "labs"
     lab_files = [folder / f"{name.replace('-', '_')}.py" for name in NAMES]
-    # The table of rules is what `BabyGPT(rules=...)` takes; an error is what a verb raises; the machine is asked, not set.
+    # The table of rules is what `BabyGPT(rules=...)` takes; an error is what a verb raises;
+    # of the machine it is asked what it has.
     allowed = {"babygpt", "babygpt.optim.groups", "babygpt.errors", "babygpt.machine"}
     for file in lab_files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
