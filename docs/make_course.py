@@ -13,7 +13,6 @@ begins a line but with a table or figure: to Markdown, a line that begins so is 
     mean LAB OUTCOME ARM               of the arm's runs
     setting LAB FIELD                  of the baseline's first run
     made LAB                           command, cost, machine and versions
-    notice LAB                         what the lab says of the machine
     verdicts LAB                       every comparison and claim, as a table
     table LAB TITLE                    a table of the first pair
     figure LAB CURVE [ARM ...]         each arm's curve, or some arms', the mean of their runs
@@ -59,7 +58,6 @@ def compact(results: Result) -> dict[str, Any]:
         + (f" --seeds {results['seeds']}" * (results["seeds"] != lab.seeds)),
         "scale": results["scale"],
         "seeds": results["seeds"],
-        "notice": results["notice"],
         "cpu_seconds": results["cpu_seconds"],
         "machine": results["machine"],
         "versions": results["versions"],
@@ -160,7 +158,6 @@ KINDS: dict[str, Callable[..., str]] = {
     "mean": lambda result, outcome, arm: mean_of(result["runs"], arm, outcome),
     "setting": _setting,
     "made": _made,
-    "notice": lambda result: result["notice"],
     "verdicts": _verdicts,
     "table": _table,
     "figure": lambda result, *which: _picture(result, "figure", *which),

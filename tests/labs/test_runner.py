@@ -280,12 +280,12 @@ def test_a_search_of_which_nothing_is_left_breaks_down(losses, tmp_path):
 
 
 def test_a_range_test_that_breaks_down_leaves_the_sweep(losses):
-    losses.update({2.5e-4: 5.2, 1e-3: 5.0, 4e-3: 4.8})
+    losses.update({2.5e-4: 5.2, 1e-3: 5.0, 4e-3: 4.8})  # 0.016 breaks down
     found = learning_rate.run(load("learning-rate").setting("width", SMALL, 0))
     assert found.outcomes["val_loss"] == 4.8
     assert found.outcomes["best_lr"] == 4e-3, "no parabola goes through a loss that is none"
     assert math.isnan(found.outcomes["range_test_lr"])
-    assert (found.outcomes["at_end"], found.outcomes["diverged"]) == (0, 2)
+    assert (found.outcomes["at_end"], found.outcomes["diverged"]) == (0, 1)
     assert [round(10**x, 6) for x, _ in found.curves["sweep"]] == [2.5e-4, 1e-3, 4e-3]
 
 

@@ -148,6 +148,10 @@ def test_a_live_page_shows_new_points_without_a_reload(browser: Browser, tmp_pat
     with bound(LiveRuns([run], 1000), None) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}/"
+        with alone_in(run):
+            browser.open(address, width=390)
+            assert "Now" in browser.evaluate("document.getElementById('part-reached').textContent")
+            assert browser.evaluate("document.documentElement.scrollWidth") <= 390
         browser.open(address)
         browser.evaluate("window.stays = 1; document.querySelector('input[value=dark]').click()")
         assert "step 36" in readout(browser)
