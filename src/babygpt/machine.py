@@ -306,6 +306,14 @@ def cpu_memory_available() -> int:
     return available if left is None else min(available, left)
 
 
+def multiplies_bf16() -> bool:
+    """Whether this processor has instructions for products in bf16; without them each is put together from fp32."""
+    import torch
+
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in names)
+
+
 @cache
 def _bf16_pays_on_cpu() -> bool:
     """Whether a matrix product is faster in bf16, measured where the processor has instructions for it.
@@ -315,8 +323,7 @@ def _bf16_pays_on_cpu() -> bool:
     """
     import torch
 
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    if not any(getattr(torch.cpu, name, bool)() for name in names):
+    if not multiplies_bf16():
         return False
     fastest = dict.fromkeys((torch.float32, torch.bfloat16), math.inf)
     # In turns, on one thread and by that thread's own time: beside other work, the wall clock of several threads

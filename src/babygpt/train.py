@@ -10,7 +10,6 @@ them which run it is, and they read what it has written.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from babygpt.checkpoints import best
 from babygpt.data.remote import STANDARD_INPUT
 from babygpt.disk import plain_errors
 from babygpt.errors import CheckpointError, InputError, SpikeSeen, Stopped
-from babygpt.files import read_manifest, write_json_atomic
+from babygpt.files import read_manifest
 from babygpt.launch import launched
 from babygpt.logger_names import check_installed
 from babygpt.machine import keep_freed_memory, peak_memory_bytes
@@ -51,8 +50,9 @@ from babygpt.training.progress import ProgressView
 from babygpt.training.resume import resume
 from babygpt.training.saving import RunCheckpoints, SavePlan, settle
 from babygpt.training.spikes import MOST_ROLLBACKS, read_rollbacks
-from babygpt.training.start import Run, begin, go_back, pieces, reopen, shrink
+from babygpt.training.start import Run, begin, go_back, pieces, reopen, shrink, write_measured
 from babygpt.training.together import Together
+from babygpt.training.watch import fall_in_words
 from babygpt.training.watchdog import Watchdog
 from babygpt.training.writer import BackgroundWriter
 from babygpt.untrusted import shown
@@ -111,7 +111,7 @@ class RunResult:
         if self.val_perplexity is not None:
             fell = ""
             if self.first_perplexity:
-                fell = f", from {self.first_perplexity:,.1f}: {self.first_perplexity / self.val_perplexity:,.0f}x lower"
+                fell = f", {fall_in_words(self.first_perplexity, self.val_perplexity)}"
             rows.append(("perplexity", f"{self.val_perplexity:,.2f} on held-out text{fell}"))
         if self.val_losses:
             rows.append(
@@ -247,7 +247,12 @@ def _fit(
 
     before = whole_lines(run.out / "metrics.jsonl") if is_first else ()
     health = HealthWatch(files, before, run.steps, say)
-    view = ProgressView(run.steps, console, files, health, _step_flops(run, module))
+    flops = _step_flops(run, module)
+
+    def measured(peak: float) -> None:
+        write_measured(run.out, matrix_peak=peak, step_flops=flops)
+
+    view = ProgressView(run.steps, console, files, health, flops, measured)
     sampler = Sampler(run.out, data.tokenizer, first_words(data), view.sample)
     log = run.settings.log if is_first else ()
     loggers = Loggers(log, run.out, run.recipe, done, say, under_way=under_way)
@@ -322,11 +327,8 @@ def _step_flops(run: Run, module: BabyGPT) -> float:
 
 def _page(run: Run, console: Console) -> str | None:
     """Writes the most memory used into `machine.json`, and the page about the run; a run never fails for either."""
-    path = run.out / "machine.json"
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        measured = {"peak_memory_bytes": peak_memory_bytes(run.plan.device)}
-        write_json_atomic(path, {**value, "measured": measured})
+        write_measured(run.out, peak_memory_bytes=peak_memory_bytes(run.plan.device))
         return report(ReportSettings((str(run.out),))).page
     except Exception as error:
         message = f"report: the page could not be written ({type(error).__name__}: {error})"

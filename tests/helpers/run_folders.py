@@ -38,6 +38,7 @@ def lines(
             "step": step, "tokens": step * targets, "targets": targets, "train_loss": loss_at(step),
             "lr": 0.01 * (1 - step / steps), "grad_norm": 1 + 1 / step,
             "tokens_per_second": None if step <= 10 else SPEED,
+            **({"peak_memory_bytes": (step + 1000) * 2**20} if step % 10 == 0 else {}),
         }  # fmt: skip
         if step % every == 0:
             yield validation(step)
@@ -72,7 +73,7 @@ def make_run(
         "facts": {"name": "A processor", "cores": 2, "threads": 2, "memory_bytes": 2**34, "cuda_count": 0},
         "versions": {"torch": "2.13.0"},
         "predicted": {"memory_bytes": 2**30, "step_seconds": 0.08},
-        "measured": {"peak_memory_bytes": 3 * 2**29},
+        "measured": {"peak_memory_bytes": 3 * 2**29, "matrix_peak": 2e10, "step_flops": 1e9},
     }
     (out / "machine.json").write_text(json.dumps(machine))
     data = {

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from babygpt import BabyGPT
 from babygpt.labs import labels, overfit, weight_decay
@@ -77,7 +78,8 @@ def _quiet():
 @pytest.mark.parametrize("name", sorted(NAMES, key=lambda name: name != "scaling"))
 def test_a_lab_sees_what_is_there(name: str, tmp_path: Path) -> None:
     lab = load(name)
-    run_lab(lab, SMALL, tmp_path, PAIRS if lab.fits < 5 else 2)
+    searches = len(lab.trainings(lab.setting(lab.baseline.name, SMALL, 0))) >= 5
+    run_lab(lab, SMALL, tmp_path, 2 if searches else PAIRS)
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     verdicts = judge(lab, results["runs"])
     assert [v.words for v in verdicts] == [v["words"] for v in results["verdicts"]]
@@ -90,6 +92,30 @@ def test_a_lab_sees_what_is_there(name: str, tmp_path: Path) -> None:
     for run in results["runs"]:
         assert run["arm"] == NULL or set(dict.fromkeys(n for n, _, _ in lab.plotted)) <= run["curves"].keys()
     assert other_than_in_the_course(lab, results["runs"]) == []
+
+
+def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
+def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
+    return 2 * int(sdpa_flop_count(query, key, value))
+
+
+# The counter knows that of GPUs only.
+ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+
+
+def test_the_cost_of_a_lab_is_what_its_runs_compute() -> None:
+    """Counted by torch, product by product, over a pair of every arm."""
+    lab, scale = load("overfit"), dataclasses.replace(SMALL, steps=24)
+    with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
+        for setting in lab.plan(scale, 1):
+            lab.run(setting)
+    assert lab.cost(scale, 1).flops == pytest.approx(counter.get_total_flops(), rel=0.15)
 
 
 # Times are the machine's own.

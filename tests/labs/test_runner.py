@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
@@ -14,12 +17,15 @@ import torch
 
 from babygpt.cli import main
 from babygpt.errors import InputError, NotFiniteError, RecipeError
+from babygpt.labs import learning_rate, precision, trials
 from babygpt.labs.catalog import NAMES, check_name, load
 from babygpt.labs.framework import NULL, SCALES, Arm, Claim, Contrast, Lab, Measured, Outcome, Setting
 from babygpt.labs.page import describe
 from babygpt.labs.plots import Interval, Line, curves, intervals, to_file, to_html
 from babygpt.labs.runner import run_lab
+from babygpt.labs.verb import LabResult
 from babygpt.labs.verdicts import judge
+from babygpt.training.fit import Fitted
 
 SMALL = SCALES["small"]
 HOSTILE = '<script>alert("x")</script>'
@@ -176,6 +182,133 @@ def test_arms_differ_in_what_the_arm_says_and_in_nothing_else():
     assert different == {"arm", "variant", "weight_decay"}
 
 
+def test_what_an_arm_multiplies_stands_in_its_setting():
+    half, double = (load("learning-rate").setting(arm, SMALL, 0) for arm in ("half", "double"))
+    assert (half.width, double.width) == (32, 128)
+    base, larger, raised = (
+        load("batch-size").setting(arm, SMALL, 0) for arm in ("base", "four-times", "four-times-sqrt")
+    )
+    assert (larger.batch, larger.steps, larger.lr) == (4 * base.batch, base.steps // 4, base.lr)
+    assert (raised.batch, raised.steps, raised.lr) == (4 * base.batch, base.steps // 4, 2 * base.lr)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_trained_is_the_setting_that_is_recorded(name):
+    """But for the rates of a search, and runs that are made beside the one that is recorded."""
+    lab = load(name)
+    for arm in lab.arms:
+        setting = lab.setting(arm.name, SMALL, 0)
+        for each in lab.trainings(setting):
+            for field in ("width", "layers", "vocab", "block", "batch", "text", "optimizer", "packing"):
+                assert getattr(each, field) == getattr(setting, field), (arm.name, field)
+        if setting.rates:
+            assert [each.lr for each in lab.trainings(setting)][: len(setting.rates)] == list(setting.rates)
+
+
+def test_costs_by_hand():
+    resume, scaling = load("resume"), load("scaling")
+    setting = resume.setting("whole", SMALL, 0)
+    # Forward, of each of 2 blocks 2 x 12 x 64^2 and attention's 4 x 64 x 32; of the head 2 x 64 x 512.
+    forward = 2 * (2 * 12 * 64**2 + 4 * 64 * 32) + 2 * 64 * 512
+    steps = 60
+    assert setting.flops == forward * (3 * steps * 8 * 32 + 2 * 16_384)
+    halves = forward * (3 * steps * 8 * 32 + 4 * 16_384)
+    assert resume.cost(SMALL, 1).flops == pytest.approx(
+        4 * setting.flops + 2 * halves
+    )  # two arms of four runs
+    of_three_arms = {each.seed: scaling.trainings(each) for each in scaling.plan(SMALL, 1)}
+    assert len(of_three_arms) == 2, "the null comparison has a seed of its own"
+    assert scaling.cost(SMALL, 1).flops == sum(e.flops for made in of_three_arms.values() for e in made)
+
+
+# -- searches --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def losses(monkeypatch):
+    """Of each rate, without a training; where none stands it breaks down."""
+    by_rate: dict[float, float] = {}
+
+    @contextmanager
+    def trial(setting, *args, **options):
+        def fit(**options):
+            if setting.lr not in by_rate:
+                raise NotFiniteError("ten steps in a row")
+            record = {"step": 1, "lr": setting.lr, "train_loss": 5.0}
+            return Fitted((record,), ({"step": 1, "val_loss": by_rate[setting.lr]},), 1.0, 1.0)
+
+        yield SimpleNamespace(fit=fit)
+
+    monkeypatch.setattr(trials, "trial", trial)
+    monkeypatch.setattr(learning_rate, "trial", trial)
+    return by_rate
+
+
+def test_a_rate_that_diverges_is_no_best_and_the_search_stands(losses, tmp_path):
+    losses.update(
+        {2e-3: 5.0, 4e-3: 4.9, 2e-2: 4.2, 4e-2: math.nan}
+    )  # AdamW's 0.008 and Muon's 0.01 break down
+    lab = load("optimizer")
+    for _ in range(2):  # as it is made, and as it is read again
+        results = run_lab(lab, SMALL, tmp_path, 2)
+        found = {run["arm"]: run["outcomes"] for run in results["runs"]}
+        assert found["adamw"] == {"val_loss": 4.9, "best_lr": 4e-3, "at_end": 0.0, "diverged": 1.0}
+        assert found["muon"] == {"val_loss": 4.2, "best_lr": 2e-2, "at_end": 0.0, "diverged": 2.0}
+        assert [v["words"] for v in results["verdicts"]] == ["lower", "no effect seen", "holds", "holds"]
+        assert results["runs"][0]["setting"]["rates"] == [2e-3, 4e-3, 8e-3]
+
+
+def test_a_best_rate_at_an_end_is_said(losses, tmp_path):
+    losses.update({2e-3: 5.0, 4e-3: 4.9, 8e-3: 4.8, 1e-2: 4.3, 2e-2: 4.2, 4e-2: 4.4})
+    lines = [
+        describe(v) for v in judge(load("optimizer"), run_lab(load("optimizer"), SMALL, tmp_path, 2)["runs"])
+    ]
+    assert (
+        lines[-2]
+        == "adamw: the best rate lies between others that were tried: at_end 1 [1, 1]: does not hold"
+    )
+    assert lines[-1].endswith("holds")
+
+
+def test_a_search_of_which_nothing_is_left_breaks_down(losses, tmp_path):
+    losses.update({2e-2: 4.2, 4e-2: 4.4})
+    results = run_lab(load("optimizer"), SMALL, tmp_path, 2)
+    assert results["verdicts"][0]["words"] == "breaks down in 2 of 2 runs"
+    found = results["runs"][0]["outcomes"]
+    assert math.isnan(found["val_loss"])
+    assert found["diverged"] == 3
+
+
+def test_a_range_test_that_breaks_down_leaves_the_sweep(losses):
+    losses.update({2.5e-4: 5.2, 1e-3: 5.0, 4e-3: 4.8})  # 0.016 breaks down
+    found = learning_rate.run(load("learning-rate").setting("width", SMALL, 0))
+    assert found.outcomes["val_loss"] == 4.8
+    assert found.outcomes["best_lr"] == 4e-3, "no parabola goes through a loss that is none"
+    assert math.isnan(found.outcomes["range_test_lr"])
+    assert (found.outcomes["at_end"], found.outcomes["diverged"]) == (0, 1)
+    assert [round(10**x, 6) for x, _ in found.curves["sweep"]] == [2.5e-4, 1e-3, 4e-3]
+
+
+def test_the_vertex_of_a_parabola():
+    rates = [10.0**n for n in range(4)]
+    parabola = [(math.log10(r) - 1.3) ** 2 + 5 for r in rates]
+    assert learning_rate.vertex(rates, parabola) == pytest.approx(10**1.3)
+    assert learning_rate.vertex(rates, [1, 2, 3, 4]) == 1
+    assert learning_rate.vertex(rates, [4, 2, math.inf, math.inf]) == 10
+
+
+def test_a_processor_without_bf16_is_said_everywhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda: False)
+    lab, said = dataclasses.replace(made_up(), notice=precision.notice), []
+    results = run_lab(lab, SMALL, tmp_path, 2, said.append)
+    assert "no instructions for bf16" in results["notice"]
+    assert said[0] == results["notice"]
+    assert results["notice"] in (tmp_path / "index.html").read_text()
+    assert results["notice"] in LabResult(results, (), "out").lines()
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda: True)
+    assert run_lab(lab, SMALL, tmp_path, 2)["notice"] == ""
+
+
 def test_labs_use_public_verbs_only():
     import ast
 
@@ -183,7 +316,9 @@ def test_labs_use_public_verbs_only():
 
     folder = Path(babygpt.__file__).parent / "labs"
     lab_files = [folder / f"{name.replace('-', '_')}.py" for name in NAMES]
-    allowed = {"babygpt", "babygpt.optim.groups"}  # the table of rules is what `BabyGPT(rules=...)` takes
+    # The table of rules is what `BabyGPT(rules=...)` takes; an error is what a verb raises;
+    # of the machine it is asked what it has.
+    allowed = {"babygpt", "babygpt.optim.groups", "babygpt.errors", "babygpt.machine"}
     for file in lab_files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("babygpt"):

@@ -11,6 +11,7 @@ import pytest
 from babygpt.report.live import LiveRuns, bound
 from babygpt.report.verb import report
 from babygpt.settings import ReportSettings
+from babygpt.training.alive import alone_in
 from browser import Browser
 from run_folders import lines, make_run, write_lines
 
@@ -147,9 +148,18 @@ def test_a_live_page_shows_new_points_without_a_reload(browser: Browser, tmp_pat
     with bound(LiveRuns([run], 1000), None) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}/"
+        with alone_in(run):
+            browser.open(address, width=390)
+            assert "Now" in browser.evaluate("document.getElementById('part-reached').textContent")
+            assert browser.evaluate("document.documentElement.scrollWidth") <= 390
         browser.open(address)
         browser.evaluate("window.stays = 1; document.querySelector('input[value=dark]').click()")
         assert "step 36" in readout(browser)
+        with alone_in(run):
+            now = "document.getElementById('part-reached').textContent"
+            waited_for(browser, now, "1,000 tokens/s, 50% of 20 GFLOP/s (measured)")
+            assert "1.0 GiB of 16.0 GiB" in browser.evaluate(now)
+            assert browser.violations() == []
         write_lines(run / "metrics.jsonl", iter([*every, {"step": 200, "train_loss": 50.0, "spike": True}]))
         waited_for(
             browser, "document.querySelector('figure[data-kind=loss] .readout').textContent", "step 200"

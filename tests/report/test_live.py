@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from babygpt.report.curves import curves_of
 from babygpt.report.live import LiveRuns, bound
 from babygpt.report.metrics import Metrics
 from babygpt.settings import ReportSettings
+from babygpt.training.alive import alone_in
 from run_folders import lines, make_run, write_lines
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -205,6 +207,29 @@ def test_numbers_that_none_can_be_are_no_curve(client: Client, run: Path) -> Non
     wrong = [{**line, "train_loss": 9e299, "targets": 2**62} for line in sound if "lr" in line]
     write_lines(run / "metrics.jsonl", iter(wrong))
     assert set(client.data()["runs"][0]["train"]["train_loss"]) == {None}
+
+
+def test_memory_and_share_of_the_peak_are_those_of_now(run: Path, client: Client) -> None:
+    """Ten steps a second of a thousand million operations each, where twenty thousand million are the most."""
+    machine = json.loads((run / "machine.json").read_text())
+
+    def now() -> str:
+        return str(re.sub(r"<[^>]*>", " ", client.data()["parts"]["reached"]))
+
+    assert "Now" not in now(), "nobody is at work in it"
+    with alone_in(run):
+        text = now()
+        assert "1,000 tokens/s, 50% of 20 GFLOP/s (measured)" in text
+        assert "memory, at its peak (of the whole process)" in text
+        assert "1,040.0 MiB of 16.0 GiB" in text or "1.0 GiB of 16.0 GiB" in text
+        half = [{**line, "tokens_per_second": 500.0} if line["step"] > 40 else line for line in lines(60)]
+        write_lines(run / "metrics.jsonl", iter(half))
+        assert "500 tokens/s, 25% of" in now(), "of the newest steps, not of the whole run"
+        del machine["measured"]
+        (run / "machine.json").write_text(json.dumps(machine))
+        assert "500 tokens/s" in now()
+        assert "GFLOP/s" not in now(), "it was not measured"
+    assert "Now" not in now()
 
 
 def test_what_is_sent_is_bounded(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ class Module:
     """A module of which only the meter is real."""
 
     def __init__(self, **attributes: Any) -> None:
-        self.meter = StepMeter()
+        self.meter, self.device = StepMeter(), torch.device("cpu")
         self.trainer: Any = SimpleNamespace(is_global_zero=True)
         self.__dict__.update(attributes)
 
@@ -114,6 +114,8 @@ def test_a_line_for_each_step_and_validation_in_order(tmp_path: Path, files: Run
     assert [line["step"] for line in lines] == [1, 2, 2, 3]
     assert lines[2] == {"step": 2, "tokens": 6, "val_loss": 2.0, "val_perplexity": pytest.approx(7.389)}
     assert [line.get("train_loss") for line in lines] == [2.0, 2.0, None, 2.0]
+    assert ["peak_memory_bytes" in line for line in lines] == [False, True, False, True], "once an interval"
+    assert 2**20 < lines[1]["peak_memory_bytes"] <= lines[3]["peak_memory_bytes"]
     assert files.last_record["step"] == 3
     assert heard == lines
 

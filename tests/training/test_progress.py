@@ -45,13 +45,14 @@ def view_on(
     total: int = 10,
     found: tuple[Finding, ...] = (),
     flops: float | None = None,
+    measured: Any = lambda peak: None,
 ) -> tuple[ProgressView, io.StringIO]:
     out = Screen() if terminal else io.StringIO()
     console = Console(
         file=out, force_terminal=terminal, width=100, height=40, color_system=None, legacy_windows=False
     )
     health: Any = SimpleNamespace(found=found)
-    return ProgressView(total, console, files, health, flops), out
+    return ProgressView(total, console, files, health, flops, measured), out
 
 
 def test_colours_asked_for_make_no_terminal_of_a_pipe() -> None:
@@ -188,3 +189,16 @@ def test_a_sample_moves_no_cursor() -> None:
     printed = out.getvalue()
     assert "\x1b" not in printed
     assert "red and⏎ more" in printed
+
+
+@pytest.mark.parametrize(
+    ("flops", "done", "measured"), [(1e12, 0, [6e9]), (1e12, 1, []), (1e11, 0, []), (None, 0, [])]
+)
+def test_the_peak_is_measured_for_a_run_that_is_worth_it(
+    monkeypatch: pytest.MonkeyPatch, flops: float | None, done: int, measured: list[float]
+) -> None:
+    monkeypatch.setattr("babygpt.training.progress.matrix_peak", lambda device, precision: 2e9)
+    told: list[float] = []
+    view, _ = view_on(Files(), terminal=False, total=10, flops=flops, measured=told.append)
+    view.on_train_start(trainer_at(done, world_size=3), None)
+    assert told == measured

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from babygpt.training.watch import PerplexityWatch, describe_start, is_not_learning
+from babygpt.training.watch import PerplexityWatch, describe_start, fall_in_words, is_not_learning
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,17 @@ def test_each_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     assert warning.startswith("not learning: validation perplexity is still 3,000 at step 100")
     assert "optim.lr" in warning
     assert validated(200, 3000.0) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "words"),
+    [
+        (8314.0, 54.6, "from 8,314.0: 152x lower"),
+        (90.0, 60.0, "from 90.0: 1.50x lower"),
+        (55.1, 55.0, "from 55.1: about the same"),
+        (50.0, 60.0, "from 50.0: 1.20x higher"),
+        (50.0, 1e4, "from 50.0: 200x higher"),
+    ],
+)
+def test_how_far_it_fell(first, last, words):
+    assert fall_in_words(first, last) == words

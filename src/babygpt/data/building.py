@@ -152,9 +152,9 @@ class Builder:
             keep_tokenizer(trained, folder)
         tokenizer = load_tokenizer(folder)
         some = text.readable > SAMPLE_BYTES or chosen.in_tail
-        share = f"{min(SAMPLE_BYTES, text.readable) / 1e6:.1f} MB of " if some else ""
+        share = f"{size_in_words(min(SAMPLE_BYTES, text.readable))} of " if some else ""
         self._note(
-            f"tokenizer: {len(tokenizer)} entries from {share}the {text.total / 1e6:.1f} MB of training text"
+            f"tokenizer: {len(tokenizer)} entries from {share}the {size_in_words(text.total)} of training text"
             f"{', with ChatML as its template for conversations' if text.has_chats else ''}"
         )
         return tokenizer
@@ -270,4 +270,6 @@ def size_in_words(count: int) -> str:
     """Bytes for people."""
     if count >= 1e9:
         return f"{count / 1e9:.2f} GB"
-    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+    if count >= 1e5:
+        return f"{count / 1e6:.1f} MB"
+    return f"{count / 1e3:.1f} kB" if count >= 1e3 else f"{count} bytes"

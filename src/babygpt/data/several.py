@@ -20,6 +20,7 @@ from itertools import chain
 from pathlib import Path
 
 from babygpt.data import duplicates
+from babygpt.data.building import size_in_words
 from babygpt.data.cache import clear_leftovers, default_cache, publishing
 from babygpt.data.corpus import Corpus
 from babygpt.data.excerpts import SAMPLE_BYTES, SAMPLING, excerpts
@@ -204,9 +205,9 @@ def _common_tokenizer(
         chat = any(text.has_chats for text in texts)
         tokenizer = train_tokenizer(_sample(texts), wanted.vocab_size, kind=wanted.kind, chat=chat)
         tokenizer.save_pretrained(folder / "tokenizer")
-        size = sum(text.total for text in texts) / 1e6
+        size = size_in_words(sum(text.total for text in texts))
         facts["note"] = (
-            f"tokenizer: {len(tokenizer)} entries from the {size:.1f} MB of training text of all sources"
+            f"tokenizer: {len(tokenizer)} entries from the {size} of training text of all sources"
             f"{', with ChatML as its template for conversations' if chat else ''}"
         )
         shutil.rmtree(work)

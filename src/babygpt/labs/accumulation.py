@@ -7,6 +7,8 @@ targets that the whole step has.
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from babygpt.labs.trials import curves_of, measured, trial
 __all__ = ["LAB", "EachAlike"]
 
 _MICRO_BATCHES = 8
+_TOKENS = {"builtin:prose": 5e4, "builtin:python": 3e6}
 _NO_RATE = 1e-30  # a schedule has to have one; at this no weight moves
 
 
@@ -36,14 +39,24 @@ class EachAlike(BabyGPT):
 KINDS: dict[str, type[BabyGPT]] = {"exact": BabyGPT, "each-alike": EachAlike}
 
 
+def trainings(setting: Setting) -> tuple[Setting, ...]:
+    """One epoch at no rate, for the gradients of the same weights; then the training.
+
+    How many steps an epoch has is about what the built-in texts have; a run takes what there are.
+    """
+    tokens = (1 - setting.val_fraction) * _TOKENS[setting.text]
+    epoch = math.ceil(tokens / (setting.batch * setting.block))
+    return replace(setting, lr=_NO_RATE, weight_decay=0.0, steps=epoch), setting
+
+
 def run(setting: Setting) -> Measured:
-    """One epoch at no rate, for the gradients of the same weights; then the training."""
+    """One run."""
     kind = KINDS[setting.variant]
-    with trial(setting, kind, lr=_NO_RATE, weight_decay=0.0) as still:
+    at_no_rate, trained = trainings(setting)
+    with trial(at_no_rate, kind) as still:
         still.data.setup()
-        epoch = still.data.steps_per_epoch
-        gradients = still.fit(steps=epoch, grad_clip=0.0)
-    with trial(setting, kind) as made:
+        gradients = still.fit(steps=still.data.steps_per_epoch, grad_clip=0.0)
+    with trial(trained, kind) as made:
         found = measured(made.fit())
     curve = curves_of(gradients, "grad_norm")
     return Measured({**found.outcomes, "last_step": curve["grad_norm"][-1][1]}, {**found.curves, **curve})
@@ -73,6 +86,7 @@ LAB = Lab(
         for arm in ("one-pass", "each-alike")
     ),
     run=run,
+    trainings=trainings,
     shared=lambda scale: {
         "val_fraction": 0.9,
         "batch": scale.batch * 4,

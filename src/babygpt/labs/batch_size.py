@@ -7,22 +7,18 @@ it by the square root of the size.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from babygpt.labs.framework import Arm, Contrast, Lab, Measured, Outcome, Setting
 from babygpt.labs.trials import measured, trial
 
 __all__ = ["LAB"]
 
 _FACTOR = 4
+_LARGER = {"batch": _FACTOR, "steps": 1 / _FACTOR}
 
 
 def run(setting: Setting) -> Measured:
     """One run, of as many tokens as the others."""
-    steps = setting.steps // _FACTOR if setting.variant != "base" else setting.steps
-    batch = setting.batch * _FACTOR if setting.variant != "base" else setting.batch
-    lr = setting.lr * _FACTOR**0.5 if setting.variant == "scaled" else setting.lr
-    with trial(replace(setting, steps=steps, batch=batch, lr=lr)) as made:
+    with trial(setting) as made:
         fitted = made.fit()
     noise = [step["grad_norm"] for step in fitted.steps[len(fitted.steps) // 2 :]]
     found = measured(fitted, grad_norm=sum(noise) / len(noise))
@@ -40,9 +36,9 @@ LAB = Lab(
         " with four times the batch, at the same peak rate or at twice it (the square root of four)."
     ),
     arms=(
-        Arm("base", "the scale's batch", {"variant": "base"}),
-        Arm("four-times", "four times the batch, a quarter of the steps", {"variant": "same-lr"}),
-        Arm("four-times-sqrt", "the same at twice the rate", {"variant": "scaled"}),
+        Arm("base", "the scale's batch"),
+        Arm("four-times", "four times the batch, a quarter of the steps", times=_LARGER),
+        Arm("four-times-sqrt", "the same at twice the rate", times={**_LARGER, "lr": _FACTOR**0.5}),
     ),
     outcomes=(
         Outcome("val_loss", "validation loss at the end, nats a token"),

@@ -4,6 +4,7 @@
     Arm     (scale, seed) -> Setting, a pure function: two arms of one seed differ in what the arm changes, nothing else
     Setting everything that a run is a function of, as plain values
     run     Setting -> Measured: numbers, curves and tables of one run
+    trainings  Setting -> the settings that one run trains by, one after the other: what a lab costs
 
 The first arm is the baseline. It is run a second time with other seeds: the null comparison, in which nothing but
 chance differs, so that whoever reads an effect sees beside it what no effect looks like.
@@ -31,6 +32,7 @@ __all__ = [
 
 NULL = "null"
 _NULL_SEEDS = 10_000
+_VALIDATED = 16_384  # tokens of a validation
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,14 @@ class Setting:
         threads: of the arithmetic.
         micro_batch: windows of one forward pass; 0 is the whole step's.
         lr: the peak learning rate.
+        rates: peak learning rates that are tried one by one in its place; the best of them counts.
         schedule, warmup, final: its course, as in a recipe.
         optimizer, weight_decay: as in a recipe.
         precision: number format of the arithmetic.
         packing: as in a recipe.
         activation_checkpointing: whether activations are recomputed.
         val_fraction: share of the text that is held out.
+        validations: of a training, evenly over its steps, beside the one before the first.
         variant: what the lab's own `run` does differently in this arm.
     """
 
@@ -102,6 +106,7 @@ class Setting:
     threads: int
     micro_batch: int = 0
     lr: float = 3e-3
+    rates: tuple[float, ...] = ()
     schedule: str = "cosine"
     warmup: float = 0.05
     final: float = 0.0
@@ -111,12 +116,28 @@ class Setting:
     packing: str = "stream"
     activation_checkpointing: bool = False
     val_fraction: float = 0.1
+    validations: int = 1
     variant: str = ""
 
     @property
     def parameters(self) -> int:
         """Of the model, its norms and biases left out: 12 L d^2 + V d."""
         return 12 * self.layers * self.width**2 + self.vocab * self.width
+
+    @property
+    def flops(self) -> float:
+        """Of one training: of a token 6 N + 12 L d block in a step, a third of that where it is validated.
+
+        Recomputing adds a forward pass.
+        """
+        forward = 2.0 * self.parameters + 4.0 * self.layers * self.width * self.block
+        passes = 4 if self.activation_checkpointing else 3
+        trained = self.steps * self.batch * self.block
+        return forward * (passes * trained + (1 + self.validations) * _VALIDATED)
+
+    def searched(self) -> tuple[Setting, ...]:
+        """One for each of its rates; itself where there are none."""
+        return tuple(replace(self, lr=lr, rates=()) for lr in self.rates) or (self,)
 
 
 @dataclass(frozen=True)
@@ -142,11 +163,13 @@ class Arm:
         name: short, as it stands in tables.
         about: what is different in it, in a sentence.
         changes: fields of the setting.
+        times: fields that are multiplied, whatever they are at the scale; whole numbers stay whole.
     """
 
     name: str
     about: str
     changes: Mapping[str, Any] = field(default_factory=dict)
+    times: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -195,7 +218,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a lab takes at a scale: runs, and about how many operations (6 x parameters x tokens) in all."""
+    """What a lab takes at a scale: runs, and about how many operations all their trainings and validations do."""
 
     runs: int
     flops: float
@@ -217,8 +240,9 @@ class Lab:
         claims: what is said of it elsewhere.
         shared: fields of the setting that hold for every arm.
         plotted: curves of the page, each (name, label of x, label of y).
-        fits: trainings in one run, for the cost.
+        trainings: what a run trains by; of runs that train by the same, one does it for all.
         seeds: pairs, unless told otherwise.
+        notice: what has to be known of this computer to read the results rightly; empty if nothing.
     """
 
     name: str
@@ -232,8 +256,9 @@ class Lab:
     claims: tuple[Claim, ...] = ()
     shared: Callable[[Scale], Mapping[str, Any]] = lambda scale: {}
     plotted: tuple[tuple[str, str, str], ...] = (("train_loss", "step", "nats a token"),)
-    fits: int = 1
+    trainings: Callable[[Setting], tuple[Setting, ...]] = Setting.searched
     seeds: int = 6
+    notice: Callable[[], str] = lambda: ""
 
     def __post_init__(self) -> None:
         arms, outcomes = {a.name for a in self.arms}, {o.name for o in self.outcomes}
@@ -258,7 +283,7 @@ class Lab:
         """What a run of an arm is a function of; `null` is the baseline with a seed that no arm has."""
         if arm == NULL:
             return replace(self.setting(self.baseline.name, scale, seed + _NULL_SEEDS), arm=NULL)
-        changes = next(a.changes for a in self.arms if a.name == arm)
+        chosen = next(a for a in self.arms if a.name == arm)
         plain = Setting(
             arm=arm,
             seed=seed,
@@ -271,7 +296,8 @@ class Lab:
             text=scale.text,
             threads=scale.threads,
         )
-        return replace(plain, **{**self.shared(scale), **changes})
+        made = replace(plain, **{**self.shared(scale), **chosen.changes})
+        return replace(made, **{n: _times(getattr(made, n), factor) for n, factor in chosen.times.items()})
 
     def plan(self, scale: Scale, seeds: int) -> list[Setting]:
         """Every run in the order it is made: pair by pair, every other pair backwards.
@@ -288,5 +314,9 @@ class Lab:
     def cost(self, scale: Scale, seeds: int) -> Cost:
         """What all of it takes."""
         plan = self.plan(scale, seeds)
-        flops = sum(6.0 * s.parameters * s.steps * s.batch * s.block * self.fits for s in plan)
-        return Cost(len(plan), flops)
+        made = {self.trainings(setting) for setting in plan}
+        return Cost(len(plan), sum(each.flops for trainings in made for each in trainings))
+
+
+def _times(value: Any, factor: float) -> Any:
+    return round(value * factor) if isinstance(value, int) else value * factor

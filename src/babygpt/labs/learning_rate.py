@@ -8,14 +8,16 @@ narrow one.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from babygpt import BabyGPT
+from babygpt.errors import NotFiniteError
 from babygpt.labs.framework import Arm, Contrast, Lab, Measured, Outcome, Setting
-from babygpt.labs.trials import curves_of, trial
+from babygpt.labs.trials import OF_SEARCH, curves_of, search, trial
 
 __all__ = ["LAB", "vertex"]
 
@@ -38,36 +40,46 @@ class Rising(BabyGPT):
         return {"optimizer": made["optimizer"], "lr_scheduler": {"scheduler": rise, "interval": "step"}}
 
 
-def vertex(rates: list[float], losses: list[float]) -> float:
+def vertex(rates: Sequence[float], losses: Sequence[float]) -> float:
     """The rate of the lowest loss: the vertex of a parabola, in log rate, through the lowest point and those beside it.
 
-    At an end of the list the end itself. Rates are a constant factor apart.
+    At an end of the list, and beside an infinite loss, the rate itself. Rates are a constant factor apart.
     """
     at = min(range(len(losses)), key=losses.__getitem__)
     if at in (0, len(losses) - 1):
         return rates[at]
     before, here, after = losses[at - 1 : at + 2]
+    if not (math.isfinite(before) and math.isfinite(after)) or before == here == after:
+        return rates[at]
     shift = 0.5 * (before - after) / (before - 2 * here + after)
     return float(rates[at] * (rates[at + 1] / rates[at]) ** shift)
 
 
 def run(setting: Setting) -> Measured:
     """A sweep and a range test."""
-    losses = []
-    for lr in RATES:
-        with trial(replace(setting, lr=lr)) as made:
-            losses.append(made.fit().validations[-1]["val_loss"])
-    with trial(replace(setting, schedule="constant", warmup=0.0), Rising) as made:
-        rising = made.fit(grad_clip=1.0)
-    test = [(step["lr"], step["train_loss"]) for step in rising.steps]
+    found = search(setting)
+    best = math.nan if found.fits[found.best] is None else vertex(found.rates, found.losses)
+    lowest, of_test = range_test(setting)
+    outcomes = {**found.outcomes, "best_lr": best, "range_test_lr": lowest}
+    tried = zip(found.rates, found.losses, strict=True)
+    sweep = [(math.log10(lr), loss) for lr, loss in tried if math.isfinite(loss)]
+    return Measured(outcomes, {"sweep": sweep, **of_test})
+
+
+def range_test(setting: Setting) -> tuple[float, dict[str, list[tuple[float, float]]]]:
+    """The rate of the lowest loss, and the curves; no number and none where the test breaks down before its end."""
+    with trial(_rising(setting), Rising) as made:
+        try:
+            fitted = made.fit()
+        except NotFiniteError:
+            return math.nan, {}
+    test = [(step["lr"], step["train_loss"]) for step in fitted.steps]
     lowest = min((p for p in test if math.isfinite(p[1])), key=lambda p: p[1])[0]
-    outcomes = {"best_lr": vertex(list(RATES), losses), "val_loss": min(losses), "range_test_lr": lowest}
-    curves = {
-        "sweep": [(math.log10(lr), loss) for lr, loss in zip(RATES, losses, strict=True)],
-        "range_test": [(math.log10(lr), loss) for lr, loss in test],
-        **curves_of(rising, "lr"),
-    }
-    return Measured(outcomes, curves)
+    return lowest, {"range_test": [(math.log10(lr), loss) for lr, loss in test], **curves_of(fitted, "lr")}
+
+
+def _rising(setting: Setting) -> Setting:
+    return replace(setting, lr=_HIGHEST, rates=(), schedule="constant", warmup=0.0)
 
 
 LAB = Lab(
@@ -82,21 +94,22 @@ LAB = Lab(
         " loss is lowest."
     ),
     arms=(
-        Arm("width", "the scale's width", {"variant": "1"}),
-        Arm("half", "half of it", {"variant": "0.5"}),
-        Arm("double", "twice it", {"variant": "2"}),
+        Arm("width", "the scale's width"),
+        Arm("half", "half of it", times={"width": 0.5}),
+        Arm("double", "twice it", times={"width": 2}),
     ),
     outcomes=(
         Outcome("best_lr", "best rate of the sweep", ratio=True),
         Outcome("val_loss", "lowest validation loss of the sweep, nats a token"),
         Outcome("range_test_lr", "rate of the lowest loss in the range test", ratio=True),
+        *OF_SEARCH,
     ),
     contrasts=tuple(
         Contrast(outcome, arm, "width") for outcome in ("best_lr", "val_loss") for arm in ("half", "double")
     ),
-    run=lambda setting: run(replace(setting, width=int(setting.width * float(setting.variant)))),
-    shared=lambda scale: {"steps": scale.steps // 2},
-    fits=5,
+    run=run,
+    shared=lambda scale: {"steps": scale.steps // 2, "rates": RATES},
+    trainings=lambda setting: (*setting.searched(), _rising(setting)),
     seeds=4,
     plotted=(
         ("sweep", "log10 of the rate", "nats a token"),

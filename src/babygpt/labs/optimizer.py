@@ -6,28 +6,29 @@ the same weights, and the best of their losses counts. Both arms search as much.
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
 
 from babygpt.labs.framework import Arm, Contrast, Lab, Measured, Outcome, Setting
-from babygpt.labs.trials import curves_of, trial
+from babygpt.labs.trials import OF_SEARCH, curves_of, search, within
 
 __all__ = ["LAB"]
 
-RATES = {"adamw": (2e-3, 4e-3, 8e-3), "muon": (5e-3, 1e-2, 2e-2)}
+RATES = {"adamw": (2e-3, 4e-3, 8e-3), "muon": (1e-2, 2e-2, 4e-2)}
 
 
 def run(setting: Setting) -> Measured:
     """One search."""
-    losses = {}
-    curves = {}
-    for lr in RATES[setting.optimizer]:
-        with trial(replace(setting, lr=lr)) as made:
-            fitted = made.fit()
-        losses[lr] = fitted.validations[-1]["val_loss"]
-        curves[lr] = curves_of(fitted, "train_loss")
-    best = min(losses, key=lambda lr: losses[lr])
-    outcomes = {"val_loss": losses[best], "best_lr": best}
-    return Measured(outcomes, {**curves[best], "val_loss": list(losses.items())})
+    found = search(setting)
+    best = found.fits[found.best]
+    outcomes = {**found.outcomes, "best_lr": math.nan if best is None else found.rates[found.best]}
+    tried = [(lr, loss) for lr, loss in zip(found.rates, found.losses, strict=True) if math.isfinite(loss)]
+    return Measured(outcomes, {**(curves_of(best, "train_loss") if best else {}), "val_loss": tried})
+
+
+def _arm(name: str, optimizer: str) -> Arm:
+    rates = RATES[optimizer]
+    about = f"{name} at {', '.join(f'{lr:g}' for lr in rates[:-1])} and {rates[-1]:g}"
+    return Arm(optimizer, about, {"optimizer": optimizer, "rates": rates})
 
 
 LAB = Lab(
@@ -40,16 +41,14 @@ LAB = Lab(
         " windows; the lowest of the three validation losses counts. Muon updates the matrices of the blocks, AdamW"
         " everything else."
     ),
-    arms=(
-        Arm("adamw", "AdamW at 0.002, 0.004 and 0.008", {"optimizer": "adamw"}),
-        Arm("muon", "Muon at 0.005, 0.01 and 0.02", {"optimizer": "muon"}),
-    ),
+    arms=(_arm("AdamW", "adamw"), _arm("Muon", "muon")),
     outcomes=(
         Outcome("val_loss", "lowest validation loss of the three, nats a token"),
         Outcome("best_lr", "the rate that had it", ratio=True),
+        *OF_SEARCH,
     ),
     contrasts=(Contrast("val_loss", "muon", "adamw"),),
+    claims=(within("adamw"), within("muon")),
     run=run,
-    fits=3,
     plotted=(("train_loss", "step", "nats a token"), ("val_loss", "learning rate", "nats a token")),
 )

@@ -34,6 +34,7 @@ def lab_page(lab: Lab, results: Mapping[str, Any], verdicts: Sequence[Verdict]) 
         f"<h1>Lab: {escape(lab.name)}</h1>",
         f"<p><strong>{escape(lab.question)}</strong></p>",
         "<h2>Verdict</h2>",
+        *([f"<p>{escape(results['notice'])}</p>"] if results["notice"] else []),
         _verdicts(lab, verdicts),
         *_pictures(lab, verdicts),
         f"<p>Each interval holds the true mean in 95 % of such experiments. {len(verdicts)} comparisons are made"

@@ -21,25 +21,19 @@ from babygpt.labs.trials import Trial, curves_of, trial
 __all__ = ["LAB", "AsPrinted"]
 
 _WINDOWS = 128
-_VALIDATIONS = 8
+_SLOWER = 0.1
 
 
 class AsPrinted(BabyGPT):
     """Keeps the model's own loss of each validation batch, as a step that logs its exp would see them."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.batch_losses: list[float] = []
-
-    def on_validation_start(self) -> None:
-        """Begins anew."""
-        super().on_validation_start()
-        self.batch_losses = []
+    batch_losses: list[float] | None = None  # None keeps none: they take a forward pass of their own
 
     def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
         """The right sums, and the mean loss of the batch beside them."""
         super().validation_step(batch, batch_idx)
-        self.batch_losses.append(float(self(**batch).loss))
+        if self.batch_losses is not None:
+            self.batch_losses.append(float(self(**batch).loss))
 
 
 def read(made: Trial, how: str) -> float:
@@ -54,22 +48,28 @@ def read(made: Trial, how: str) -> float:
         val_batches=_WINDOWS,
         seed=made.setting.seed,
     )
-    right = validate(made.module, one_by_one)["val_perplexity"]
     module: Any = made.module
-    losses = module.batch_losses
-    return sum(map(math.exp, losses)) / len(losses) if how == "mean-of-exps" else right
+    losses: list[float] = []
+    module.batch_losses = losses if how == "mean-of-exps" else None
+    right = validate(module, one_by_one)["val_perplexity"]
+    module.batch_losses = None
+    return sum(map(math.exp, losses)) / len(losses) if losses else right
+
+
+def _before(setting: Setting) -> Setting:
+    """What a pretrained start was trained by."""
+    return replace(setting, seed=setting.seed + 1, lr=setting.lr / _SLOWER, validations=1)
 
 
 def run(setting: Setting) -> Measured:
     """One run; a pretrained start has been trained by the same run before, in another data order."""
     with trial(setting, AsPrinted) as made:
         if setting.variant == "pretrained":
-            with trial(replace(setting, seed=setting.seed + 1)) as before:
+            with trial(_before(setting)) as before:
                 before.fit()
-                before.module.model.save_pretrained(made.folder)
-            made = replace(made, module=AsPrinted(str(made.folder), lr=setting.lr / 10, seed=setting.seed))
+            made.module.model.load_state_dict(before.module.model.state_dict())
         first = read(made, setting.variant)
-        fitted = made.fit(validate_every=max(1, setting.steps // _VALIDATIONS))
+        fitted = made.fit()
         outcomes = {"perplexity": read(made, setting.variant), "start": first / setting.vocab}
     return Measured(outcomes, curves_of(fitted, "val_perplexity"))
 
@@ -80,12 +80,18 @@ LAB = Lab(
     question="How far off is a perplexity averaged over batches, and where do scratch and pretrained weights start?",
     protocol=(
         "The same run is read twice: as exp of the loss over all validation tokens, and as the mean over validation"
-        " batches of one window each of exp of the batch's loss. A third arm starts from the weights of such a run."
+        " batches of one window each of exp of the batch's loss. A third arm starts from the weights of such a run, at"
+        " a tenth of the rate."
     ),
     arms=(
         Arm("exp-of-mean", "random weights; exp of the mean over tokens", {"variant": "exp-of-mean"}),
         Arm("mean-of-exps", "random weights; mean over batches of their exps", {"variant": "mean-of-exps"}),
-        Arm("pretrained", "trained weights; exp of the mean over tokens", {"variant": "pretrained"}),
+        Arm(
+            "pretrained",
+            "trained weights, at a tenth of the rate; exp of the mean over tokens",
+            {"variant": "pretrained"},
+            {"lr": _SLOWER},
+        ),
     ),
     outcomes=(
         Outcome("perplexity", "perplexity at the end", ratio=True),
@@ -106,5 +112,7 @@ LAB = Lab(
         ),
     ),
     run=run,
+    shared=lambda scale: {"validations": 8},
+    trainings=lambda s: (_before(s), s) if s.variant == "pretrained" else (s,),
     plotted=(("val_perplexity", "step", "perplexity"),),
 )

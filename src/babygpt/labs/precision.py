@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 
 from babygpt import BabyGPT
-from babygpt.labs.checkpointing import Weighed, timed_and_weighed
+from babygpt.labs.checkpointing import Weighed, timed_and_weighed, trainings
 from babygpt.labs.framework import Arm, Claim, Contrast, Lab, Measured, Outcome, Setting
+from babygpt.machine import multiplies_bf16
 
 __all__ = ["LAB"]
 
@@ -39,6 +40,16 @@ def run(setting: Setting) -> Measured:
     if setting.variant == "fp16":
         return timed_and_weighed(setting, Half, HalfWeighed)
     return timed_and_weighed(setting, BabyGPT, Weighed)
+
+
+def notice() -> str:
+    """Where there are no instructions for 16 bits."""
+    if multiplies_bf16():
+        return ""
+    return (
+        "This processor has no instructions for bf16: each product is put together from fp32. The times say what that"
+        " costs, and nothing of bf16 on hardware that has them; losses and memory are as they would be there."
+    )
 
 
 LAB = Lab(
@@ -72,4 +83,6 @@ LAB = Lab(
         ),
     ),
     run=run,
+    notice=notice,
+    trainings=trainings,
 )

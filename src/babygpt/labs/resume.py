@@ -72,6 +72,13 @@ def _losses(out: Path) -> dict[int, dict[str, Any]]:
     return found
 
 
+def trainings(setting: Setting) -> tuple[Setting, ...]:
+    """The uninterrupted run, and what the arm adds: the first half, and the rest of it."""
+    half = setting.steps // 2
+    rest = (replace(setting, steps=half), replace(setting, steps=setting.steps - half))
+    return (setting,) if setting.variant == "whole" else (setting, *rest)
+
+
 def run(setting: Setting) -> Measured:
     """The uninterrupted run, and beside it one that is broken off halfway and goes on as the arm says."""
     half = setting.steps // 2
@@ -133,6 +140,6 @@ LAB = Lab(
     claims=(Claim("a resumed run is bit-identical", "distance", "resumed", None, 0.0, 0.0),),
     run=run,
     shared=lambda scale: {"steps": scale.steps // 2},
-    fits=2,
+    trainings=trainings,
     plotted=(("distance", "step", "nats from the whole run"),),
 )

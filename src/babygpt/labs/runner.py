@@ -62,6 +62,8 @@ def run_lab(
     each = len(plan) // pairs
     done = {n: _read(lab, _file(out, s, n // each), s, n // each) for n, s in enumerate(plan)}
     make_folder(out / "runs")
+    if lab.notice():
+        say(lab.notice())
     begun = time.monotonic()
     runs = []
     with _quiet():
@@ -91,7 +93,7 @@ def _made(lab: Lab, setting: Setting, number: int) -> dict[str, Any]:
     return {
         "arm": setting.arm,
         "number": number,
-        "setting": asdict(setting),
+        "setting": _plain(setting),
         "seconds": round(time.perf_counter() - begun, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),
         "outcomes": {name: float(value) for name, value in found.outcomes.items()},
@@ -106,6 +108,7 @@ def _finish(lab: Lab, scale: Scale, pairs: int, runs: list[dict[str, Any]], out:
         "lab": lab.name,
         "question": lab.question,
         "protocol": lab.protocol,
+        "notice": lab.notice(),
         "scale": scale.name,
         "seeds": pairs,
         "versions": installed_versions(),
@@ -124,6 +127,11 @@ def _finish(lab: Lab, scale: Scale, pairs: int, runs: list[dict[str, Any]], out:
 
 def _file(out: Path, setting: Setting, number: int) -> Path:
     return out / "runs" / f"{setting.arm}-{number}.json"
+
+
+def _plain(setting: Setting) -> dict[str, Any]:
+    """As it is read again: JSON has no tuples."""
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(setting).items()}
 
 
 def _read(lab: Lab, path: Path, setting: Setting, number: int) -> dict[str, Any] | None:
@@ -145,7 +153,7 @@ def _read(lab: Lab, path: Path, setting: Setting, number: int) -> dict[str, Any]
     if missing:
         what = f"has no {missing[0]}: another version of the lab made it"
         raise InputError(what, where=str(path), hint="Take it away, or give another --out")
-    wanted = asdict(setting)
+    wanted = _plain(setting)
     other = [name for name in wanted if made_by.get(name) != wanted[name]]
     if other:
         name = other[0]

@@ -56,12 +56,18 @@ def _line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     return slope, my - slope * mx
 
 
+def trainings(setting: Setting) -> tuple[Setting, ...]:
+    """The short runs and the long one; the arms of a pair share them."""
+    steps = (*(int(setting.steps / share) for share in _SHARES), setting.steps * _TIMES)
+    return tuple(replace(setting, arm="", variant="", steps=each) for each in steps)
+
+
 @lru_cache(maxsize=4)
 def _losses(setting: Setting) -> tuple[tuple[float, float], ...]:
-    """Tokens and validation loss of the short runs and of the long one; the arms of a pair share them."""
+    """Tokens and validation loss of each of them."""
     found = []
-    for steps in (*(int(setting.steps / share) for share in _SHARES), setting.steps * _TIMES):
-        with trial(replace(setting, steps=steps)) as made:
+    for each in trainings(setting):
+        with trial(each) as made:
             fitted = made.fit()
         found.append((float(fitted.steps[-1]["tokens"]), fitted.validations[-1]["val_loss"]))
     return tuple(found)
@@ -118,7 +124,7 @@ LAB = Lab(
         "block": _BLOCK,
         "steps": min(4 * scale.steps, _LONGEST),
     },
-    fits=10,
+    trainings=trainings,
     seeds=4,
     plotted=(
         ("val_loss", "log10 of the tokens", "nats a token"),

@@ -19,10 +19,22 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from babygpt import BabyGPT, LLMDataModule, fit
-from babygpt.labs.framework import Measured, Setting
+from babygpt.errors import NotFiniteError
+from babygpt.labs.framework import Claim, Measured, Outcome, Setting
 from babygpt.training.fit import Fitted
 
-__all__ = ["POSITIONS", "Trial", "curves_of", "last_loss", "measured", "trial"]
+__all__ = [
+    "OF_SEARCH",
+    "POSITIONS",
+    "Search",
+    "Trial",
+    "curves_of",
+    "last_loss",
+    "measured",
+    "search",
+    "trial",
+    "within",
+]
 
 _HEAD_WIDTH = 32
 POSITIONS = 512
@@ -49,7 +61,9 @@ class Trial:
     def fit(self, **options: Any) -> Fitted:
         """Trains as the setting says, and as `babygpt.fit` takes it."""
         s = self.setting
-        return fit(self.module, self.data, **{"steps": s.steps, "precision": s.precision, **options})
+        chosen = {"steps": s.steps, "precision": s.precision, **options}
+        every = max(1, chosen["steps"] // s.validations)
+        return fit(self.module, self.data, **{"validate_every": every, **chosen})
 
 
 @contextmanager
@@ -117,6 +131,69 @@ def _write_model(setting: Setting, folder: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(setting.seed)
         GPT2LMHeadModel(config).save_pretrained(folder)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What came of each rate of a setting.
+
+    Args:
+        rates: that were tried, rising.
+        losses: the validation loss at the end of each, nats a token; infinite where the training diverged.
+        fits: of each; None where it diverged.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    fits: tuple[Fitted | None, ...]
+
+    @property
+    def best(self) -> int:
+        """The place of the least loss."""
+        return min(range(len(self.losses)), key=self.losses.__getitem__)
+
+    @property
+    def outcomes(self) -> dict[str, float]:
+        """The least loss, whether its rate is the first or last of all, and how many rates diverged.
+
+        A rate beside one that diverged is at no end: that one was tried, and is worse.
+        """
+        diverged = sum(map(math.isinf, self.losses))
+        if diverged == len(self.losses):
+            return {"val_loss": math.nan, "at_end": math.nan, "diverged": float(diverged)}
+        at_end = self.best in (0, len(self.losses) - 1)
+        return {"val_loss": self.losses[self.best], "at_end": float(at_end), "diverged": float(diverged)}
+
+
+# What a lab that searches says of its search.
+OF_SEARCH = (
+    Outcome(
+        "at_end", "1 where the best rate is the lowest or highest tried, so that a better may lie beyond"
+    ),
+    Outcome("diverged", "rates whose training ended in no number; they are no best"),
+)
+
+
+def within(arm: str) -> Claim:
+    """That the best rate of an arm is at no end of those tried."""
+    return Claim(f"{arm}: the best rate lies between others that were tried", "at_end", arm, None, 0.0, 0.0)
+
+
+def search(setting: Setting) -> Search:
+    """Trains once at each rate of a setting; one at which it breaks down is one of infinite loss."""
+    fits = [_fitted(each) for each in setting.searched()]
+    losses = [math.inf if each is None else each.validations[-1]["val_loss"] for each in fits]
+    losses = [loss if math.isfinite(loss) else math.inf for loss in losses]
+    kept = [None if math.isinf(loss) else each for loss, each in zip(losses, fits, strict=True)]
+    return Search(setting.rates, tuple(losses), tuple(kept))
+
+
+def _fitted(setting: Setting) -> Fitted | None:
+    with trial(setting) as made:
+        try:
+            return made.fit()
+        except NotFiniteError:
+            return None
 
 
 def last_loss(fitted: Fitted) -> float:

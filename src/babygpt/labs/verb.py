@@ -42,6 +42,7 @@ class LabResult:
             "",
             self.results["protocol"],
             "",
+            *([self.results["notice"], ""] if self.results["notice"] else []),
             *(f"  {line}" for line in self.lines_of_verdicts),
             "",
             f"{self.results['seeds']} pairs, {self.results['cpu_seconds']:,.0f} CPU seconds;"
@@ -71,7 +72,7 @@ class LabList:
             runs = next(iter(each["cost"].values()))["runs"]
             work = ", ".join(f"{scale} {_short(cost['tflop'])}" for scale, cost in each["cost"].items())
             lines += [f"{each['name']:<{width}}  {runs} runs; TFLOP: {work}", f"  {each['line']}", ""]
-        return [*lines, "TFLOP: what all runs of a scale take, 6 x parameters x tokens. Small: minutes."]
+        return [*lines, "TFLOP: of all trainings and validations of a scale, about. Small: minutes."]
 
 
 def _short(value: float) -> str:

@@ -20,7 +20,6 @@ from babygpt.optim.groups import Rule
 __all__ = ["EVERYTHING", "LAB", "gains_and_biases"]
 
 EVERYTHING = (Rule("everything", lambda name, parameter, module: True, decay=True),)
-_VALIDATIONS = 8
 
 
 def gains_and_biases(module: Any) -> dict[str, float]:
@@ -39,7 +38,7 @@ def run(setting: Setting) -> Measured:
     """One run."""
     rules = EVERYTHING if setting.variant == "everything" else None
     with trial(setting, BabyGPT, rules=rules) as made:
-        fitted = made.fit(validate_every=max(1, setting.steps // _VALIDATIONS), probe=gains_and_biases)
+        fitted = made.fit(probe=gains_and_biases)
     last = fitted.validations[-1]
     outcomes = {"val_loss": last["val_loss"], "norm_gain": last["norm_gain"], "bias_rms": last["bias_rms"]}
     outcomes["train_loss"] = last_loss(fitted)
@@ -88,6 +87,7 @@ LAB = Lab(
         ),
     ),
     run=run,
+    shared=lambda scale: {"validations": 8},
     plotted=(
         ("norm_gain", "step", "mean gain"),
         ("bias_rms", "step", "root mean square"),

@@ -66,6 +66,8 @@ class Curves:
         tokens: target tokens trained on.
         seconds: of training, without validations and saves; None where no speed is known.
         train_loss: mean over the last bucket that has one.
+        pace: steps a second of training in the last bucket; None where no speed is known.
+        memory: the most bytes used by the last process that said so; None where none has.
         skipped: how many steps were passed over.
         spikes: steps whose loss leapt, the first of them.
         resumed: steps after which the run was gone on with, the first of them.
@@ -81,6 +83,8 @@ class Curves:
     tokens: int
     seconds: float | None
     train_loss: float | None
+    pace: float | None
+    memory: int | None
     skipped: int
     spikes: tuple[int, ...]
     resumed: tuple[int, ...]
@@ -160,6 +164,7 @@ class Gatherer:
         self._speed: float | None = None
         self._timed = False
         self._skipped = 0
+        self._memory: int | None = None
         self._spikes: list[int] = []
         self._resumed: list[int] = []
         self._sources: list[str] = []
@@ -185,6 +190,7 @@ class Gatherer:
         seconds = targets / self._speed if self._speed else 0.0
         self._seconds += seconds
         self._skipped += line.get("skipped") is True
+        self._memory = _whole(line.get("peak_memory_bytes")) or self._memory
         if line.get("spike") is True and len(self._spikes) < _MOST_EVENTS:
             self._spikes.append(step)
         bucket = _Bucket(
@@ -263,6 +269,8 @@ class Gatherer:
             tokens=end.tokens if end else 0,
             seconds=self._seconds if self._speed else None,
             train_loss=losses[-1] if losses else None,
+            pace=end.steps / end.trained if end and end.trained else None,
+            memory=self._memory,
             skipped=self._skipped,
             spikes=tuple(self._spikes),
             resumed=tuple(self._resumed),

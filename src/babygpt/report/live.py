@@ -6,7 +6,8 @@ whose name is made to lead here (DNS rebinding) gets nothing.
 
 What changes is bounded like the page: curves of at most a thousand points, 42 samples, 100 validations. It is put
 together when somebody asks and a file of the runs has changed, once a second at most; of the metrics only what is new
-is read, so that watching costs a run next to nothing however long it is.
+is read, so that watching costs a run next to nothing however long it is; samples and manifests, of which a long run has
+hundreds and not a line a step, are read again, 5 ms for four hundred of the one and twenty of the other.
 """
 
 from __future__ import annotations
@@ -83,12 +84,13 @@ class LiveRuns:
             return self._stamp, self._views
 
     def _read(self, path: Path) -> RunView:
-        steps = recipe_of(path).budget.steps
+        recipe = recipe_of(path)
+        steps = recipe.budget.steps
         known = self._metrics.get(path)
         if known is None or known[0] != steps:  # a run that goes on longer is judged by its new length
             known = (steps, Metrics(path / METRICS, self._points, steps))
             self._metrics[path] = known
-        return read_run(path, self._points, known[1])
+        return read_run(path, self._points, recipe, known[1])
 
 
 def _stamp(paths: Sequence[Path]) -> str:

@@ -7,7 +7,7 @@ What others wrote (names, samples, paths, versions) is escaped where it is text,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -110,17 +110,18 @@ def _summary(runs: Sequence[RunView]) -> str:
     rows = [(label, *tables.summary(run)) for label, run in zip(tables.labels(runs), runs, strict=True)]
     table = _figures("What was reached", ("run", *tables.SUMMARY), rows)
     note = "Losses are nats a token; time is that of training, without validations and saves."
-    return f'{table}<p class="soft">{note}</p>{_health(runs)}'
+    now = _of_each("Now", runs, tables.now_rows)
+    return f'{table}<p class="soft">{note}</p>{now}{_of_each("What is not well", runs, tables.health_rows)}'
 
 
-def _health(runs: Sequence[RunView]) -> str:
-    """What is not well with the runs, each row under the run's own name where there are several."""
+def _of_each(head: str, runs: Sequence[RunView], rows_of: Callable[[RunView], tables.Rows]) -> str:
+    """Rows of every run under a head, each under the run's own name where there are several; nothing where none."""
     rows = [
-        (f"{label}: {kind}" if len(runs) > 1 else kind, text)
+        (f"{label}: {name}" if len(runs) > 1 else name, text)
         for label, run in zip(tables.labels(runs), runs, strict=True)
-        for kind, text in tables.health_rows(run)
+        for name, text in rows_of(run)
     ]
-    return f"<h3>What is not well</h3>{_facts(rows)}" if rows else ""
+    return f"<h3>{head}</h3>{_facts(rows)}" if rows else ""
 
 
 def _differences(runs: Sequence[RunView]) -> str:

@@ -149,19 +149,22 @@ class RunView:
         return "stopped" if self.curves.steps else "not begun"
 
 
-def read_run(path: Path, points: int, metrics: Metrics | None = None) -> RunView:
+def read_run(
+    path: Path, points: int, recipe: Recipe | None = None, metrics: Metrics | None = None
+) -> RunView:
     """Reads a run folder.
 
     Args:
         path: of the folder.
         points: of each curve, at most.
+        recipe: of the run, if it was read already.
         metrics: of a run that was read before, to go on with.
 
     Raises:
         CheckpointError: it is no run folder.
         RecipeError: its recipe is damaged.
     """
-    recipe = recipe_of(path)
+    recipe = recipe or recipe_of(path)
     notes: list[str] = []
 
     def tried(name: str, read: Callable[[], T], otherwise: T) -> T:

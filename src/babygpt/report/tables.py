@@ -13,6 +13,7 @@ from babygpt.recipe import Recipe, to_dict
 from babygpt.report.curves import Validation
 from babygpt.report.run import RunView
 from babygpt.tokenizer_names import loader_of
+from babygpt.training.dashboard import in_flops
 from babygpt.untrusted import redacted
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "health_rows",
     "labels",
     "load_code",
+    "now_rows",
     "number",
     "plan_rows",
     "size",
@@ -85,6 +87,39 @@ def _state(run: RunView) -> str:
     if run.state != "under way" or planned is None or not curves.seconds or not curves.steps:
         return run.state
     return f"{run.state}, {duration(curves.seconds / curves.steps * (planned - curves.steps))} left"
+
+
+def now_rows(run: RunView) -> Rows:
+    """What a terminal shows of a run under way beside its losses; nothing of one that is not."""
+    curves = run.curves
+    if run.state != "under way":
+        return []
+    rows: Rows = []
+    if curves.pace is not None and (speed := curves.train["speed"][-1]) is not None:
+        share = _share(run, curves.pace)
+        rows.append(("speed", f"{speed:,.0f} tokens/s" + (f", {share}" if share else "")))
+    if curves.memory is not None:
+        total = _number_in(_part(run, "facts"), "memory_bytes") if _is_on_cpu(run) else None
+        of = "" if total is None else f" of {size(total)}"
+        rows.append((_memory_name(run), f"{size(curves.memory)}{of}"))
+    return rows
+
+
+def _share(run: RunView, pace: float | None) -> str | None:
+    """The share of what the devices multiply at most, at a pace of steps a second; None where that was not measured."""
+    measured = _part(run, "measured")
+    peak, flops = _number_in(measured, "matrix_peak"), _number_in(measured, "step_flops")
+    if not peak or flops is None or pace is None:
+        return None
+    return f"{flops * pace / peak:.0%} of {in_flops(peak)} (measured)"
+
+
+def _is_on_cpu(run: RunView) -> bool:
+    return _part(run, "plan").get("device") == "cpu"
+
+
+def _memory_name(run: RunView) -> str:
+    return "memory, at its peak" + (" (of the whole process)" if _is_on_cpu(run) else "")
 
 
 def validation_rows(run: RunView) -> list[tuple[str, ...]]:
@@ -170,10 +205,11 @@ def plan_rows(run: RunView) -> list[tuple[str, str, str]]:
     whole = step * planned if step is not None and planned is not None else None
     finished = curves.seconds if planned == curves.steps else None
     rows.append(("training time", duration(whole), _against(duration(curves.seconds), finished, whole)))
+    if share := _share(run, per_step and 1 / per_step):
+        rows.append(("share of the peak", _NONE, share))
     memory, peak = _number_in(predicted, "memory_bytes"), _number_in(measured, "peak_memory_bytes")
-    what = "memory, at its peak"
-    if peak is not None and _part(run, "plan").get("device") == "cpu":
-        what += " (of the whole process)"
+    peak = curves.memory if peak is None else peak
+    what = "memory, at its peak" if peak is None else _memory_name(run)
     rows.append((what, size(memory), _against(size(peak), peak, memory)))
     return rows
 

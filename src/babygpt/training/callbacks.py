@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from babygpt.errors import NotFiniteError
 from babygpt.files import write_atomic
 from babygpt.generate import continue_text
+from babygpt.machine import peak_memory_bytes
 from babygpt.run_folder import step_in
 from babygpt.training.meter import StepRecord
 
@@ -77,6 +78,8 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 class RunFiles(L.Callback):
     """Writes `metrics.jsonl`: a line for each optimiser step and one for each validation.
 
+    The last step of an interval holds the most memory used so far, `peak_memory_bytes`, beside the rest.
+
     Args:
         folder: the run folder.
     """
@@ -128,7 +131,10 @@ class RunFiles(L.Callback):
         if records:
             self.last_record = records[-1].to_dict()
             if on_disk:
-                self._append(list(map(self._line, records)))
+                lines = list(map(self._line, records))
+                if (memory := peak_memory_bytes(self._module.device.type)) is not None:
+                    lines[-1]["peak_memory_bytes"] = memory
+                self._append(lines)
 
     def _append(self, lines: Sequence[dict[str, Any]]) -> None:
         self._metrics.write(*lines)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from rich.text import Text
 
-__all__ = ["Status", "Trace", "braille", "clock", "lines"]
+__all__ = ["Status", "Trace", "braille", "clock", "in_flops", "lines"]
 
 _POINTS = 256  # of a trace at most: more than a terminal has dots
 _CURVE_ROWS, _CURVE_COLUMNS = 4, 100
@@ -143,7 +143,7 @@ def _fields(status: Status) -> list[Text]:
     if status.speed:
         add("", f"{status.speed:,.0f}", " tokens/s")
     if status.share is not None and status.peak is not None:
-        add("", f"{status.share:.0%}", f" of {_flops(status.peak)} (measured)")
+        add("", f"{status.share:.0%}", f" of {in_flops(status.peak)} (measured)")
     if status.memory is not None:
         of = "" if status.memory_total is None else f" of {status.memory_total / 2**30:.1f}"
         add("memory", f"{status.memory / 2**30:.1f}", f"{of} GiB")
@@ -167,7 +167,8 @@ def _health(status: Status) -> Text:
     return Text.assemble(("health ", "dim"), "nothing found")
 
 
-def _flops(count: float) -> str:
+def in_flops(count: float) -> str:
+    """Operations a second in the unit that suits them."""
     for unit, size in (("PFLOP/s", 1e15), ("TFLOP/s", 1e12)):
         if count >= size:
             return f"{count / size:,.3g} {unit}"

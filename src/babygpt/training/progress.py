@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
@@ -31,6 +31,7 @@ __all__ = ["ProgressView"]
 
 _PLAIN_SECONDS = 10.0
 _DRAW_SECONDS = 0.5
+_WORTH_MEASURING = 1e13  # operations of a run beside which 0.3 s are little: minutes of two cores
 _SHARE = 100  # draws are this many times as long apart as one takes
 _RAW: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 
@@ -44,6 +45,8 @@ class ProgressView(L.Callback):
         files: whose records are shown.
         health: whose findings are shown.
         step_flops: operations of a step's windows, forward and backward; None where they are not known.
+        measured: told what the devices multiply at most, in operations a second; of a short run that nobody watches
+            it is not measured.
     """
 
     def __init__(
@@ -53,9 +56,10 @@ class ProgressView(L.Callback):
         files: RunFiles,
         health: HealthWatch,
         step_flops: float | None = None,
+        measured: Callable[[float], None] = lambda peak: None,
     ) -> None:
         self._total, self._console, self._files, self._health = total_steps, console, files, health
-        self._step_flops = step_flops
+        self._step_flops, self._measured = step_flops, measured
         self._live: Live | None = None
         self._drawn: tuple[int, list[int]] = (0, [])
         self._draw_at = 0.0
@@ -72,12 +76,16 @@ class ProgressView(L.Callback):
     # -- the run -------------------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Starts the view, which measures the device first."""
+        """Measures the device, and starts the view."""
         del pl_module
-        if trainer.is_global_zero and stays_in_place(self._console):
-            self._device = trainer.strategy.root_device
-            if self._step_flops is not None:
+        in_place = trainer.is_global_zero and stays_in_place(self._console)
+        self._device = trainer.strategy.root_device
+        if trainer.is_global_zero and self._step_flops is not None:
+            ahead = self._step_flops * (self._total - trainer.global_step)
+            if in_place or ahead >= _WORTH_MEASURING:
                 self._peak = trainer.world_size * matrix_peak(self._device, trainer.precision)
+                self._measured(self._peak)
+        if in_place:
             self._memory_total = _memory_of(self._device)
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()

@@ -50,6 +50,7 @@ __all__ = [
     "reopen",
     "shrink",
     "write_machine",
+    "write_measured",
 ]
 
 Say = Callable[[str], None]
@@ -321,3 +322,16 @@ def write_machine(
         "predicted": predicted,
     }
     write_json_atomic(out / "machine.json", value)
+
+
+def write_measured(out: Path, **values: float | None) -> None:
+    """Adds to what `machine.json` says was measured.
+
+    Args:
+        out: the run folder.
+        values: `peak_memory_bytes`; `matrix_peak`, operations a second of all devices at most; `step_flops`, of a
+            step's windows.
+    """
+    path = out / "machine.json"
+    value = json.loads(path.read_text(encoding="utf-8"))
+    write_json_atomic(path, {**value, "measured": {**value.get("measured", {}), **values}})

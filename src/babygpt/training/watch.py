@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning as L
 
-__all__ = ["NOT_LEARNING_ABOVE", "PerplexityWatch", "describe_start", "is_not_learning"]
+__all__ = ["NOT_LEARNING_ABOVE", "PerplexityWatch", "describe_start", "fall_in_words", "is_not_learning"]
 
 logger = logging.getLogger("lightning.pytorch.babygpt")
 
@@ -40,6 +40,16 @@ def describe_start(perplexity: float, vocab_size: int) -> str:
         f"{seen}, between that of pretrained weights (100 or below) and of random ones ({vocab_size:,}): partly"
         " trained, or trained on another kind of text"
     )
+
+
+def fall_in_words(first: float, last: float) -> str:
+    """From where a perplexity fell, and by what factor: with two more digits where it is a small one."""
+    fell = first / last
+    if 0.995 < fell < 1.005:
+        return f"from {first:,.1f}: about the same"
+    times = max(fell, 1 / fell)
+    digits = 0 if times >= 10 else 2
+    return f"from {first:,.1f}: {times:,.{digits}f}x {'lower' if fell > 1 else 'higher'}"
 
 
 def is_not_learning(perplexity: float, step: int, total_steps: int | None, vocab_size: int) -> bool:
