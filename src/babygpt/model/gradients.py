@@ -26,7 +26,9 @@ def keep_places(model: nn.Module) -> list[RemovableHandle]:
         what ends it when it is removed.
     """
     return [
-        parameter.register_post_accumulate_grad_hook(_to(torch.empty_like(parameter)))
+        parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+            _to(torch.empty_like(parameter))
+        )
         for parameter in model.parameters()
         if parameter.requires_grad
     ]
