@@ -582,7 +582,8 @@ def test_minutes_become_steps(
 ) -> None:
     """Timing the steps leaves the weights as they were: the run equals one given those steps."""
     # Three seconds would be gone before the first step where the machine is busy.
-    monkeypatch.setattr("babygpt.training.start.time", SimpleNamespace(monotonic=lambda: 0.0))
+    for module in ("babygpt.cli", "babygpt.training.start"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: 0.0))
     out = tmp_path / "run"
     seen = command(*args_for(text / "docs.jsonl", out, budget__steps=None, budget__minutes=0.05))
     assert seen.code == 0, seen.err
