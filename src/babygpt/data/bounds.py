@@ -1,9 +1,9 @@
 """Bounds for what others' programs may take: seconds, where the system has timers, and memory, where it has limits.
 
-The system limits a process and not a thread. So the limit is half of the memory that is free, at least 2 GB, on top of
-what is in use: others' programs cannot take the computer down, and whoever works beside them in this process has to do
-with that, too. It counts what can be written to, not addresses: these are reserved by the gigabyte, as by each thread
-that allocates for the first time.
+The system limits a process and not a thread. So the limit is 3 GiB on top of what is in use, for others' programs and
+for whoever works beside them in this process: more than enough for a batch that is encoded, and soon reached by a
+program that wants everything. It counts what can be written to, not addresses: these are reserved by the gigabyte, as
+by each thread that allocates for the first time.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from babygpt.machine import cpu_memory_available
+__all__ = ["MEMORY", "bounded"]
 
-__all__ = ["LEAST_BYTES", "bounded"]
-
-LEAST_BYTES = 2 << 30
+MEMORY = 3 << 30
 
 
 @contextmanager
@@ -60,9 +58,8 @@ def _limited_memory() -> Iterator[None]:
 
     with open("/proc/self/statm", "rb") as file:
         size = int(file.read().split()[5]) * resource.getpagesize()  # of what can be written to
-    spare = max(LEAST_BYTES, cpu_memory_available() // 2)
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    least = min(limit for limit in (size + spare, soft, hard) if limit != resource.RLIM_INFINITY)
+    least = min(limit for limit in (size + MEMORY, soft, hard) if limit != resource.RLIM_INFINITY)
     resource.setrlimit(resource.RLIMIT_DATA, (least, hard))
     try:
         yield
