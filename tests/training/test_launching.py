@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.distributed
+pytestmark = pytest.mark.chaos
 
 
 def arguments(model: Path, folder: Path, **more: object) -> list[str]:
