@@ -101,7 +101,8 @@ def test_a_second_ctrl_c_ends_with_130(run: Runs, tmp_path: Path) -> None:
 def test_a_second_ctrl_c_stops_at_once(run: Runs, whole: dict[str, Any], tmp_path: Path) -> None:
     out, first = tmp_path / "run", 7 * MICRO_BATCHES + 1
     assert run(out, [(first, signal.SIGINT), (first + 1, signal.SIGINT)], checkpoint__every_steps=3)
-    assert step_of(out) == 6, "not even the step was ended"
+    # The save of step 6 may still have been under way in its thread; one of the step that was stopped there is not.
+    assert step_of(out) in (3, 6), "not even the step was ended"
     verify(VerifySettings(str(out)))
     assert run(out) == 0
     assert run.end_of(out) == whole
