@@ -24,16 +24,21 @@ def arguments(model: Path, text: Path, **more: object) -> list[str]:
     return runs.arguments(runs.recipe(model, text, model__dropout=0.0, **more))
 
 
-def test_torchrun_starts_one_run(tiny_gpt2: Path, text: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, *TORCHRUN, *arguments(tiny_gpt2, text, budget__steps=3), "--json"],
-        cwd=tmp_path,
+def torchrun(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command by two processes, in a folder, to its end."""
+    return subprocess.run(
+        [sys.executable, *TORCHRUN, *words],
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
+
+
+def test_torchrun_starts_one_run(tiny_gpt2: Path, text: Path, tmp_path: Path) -> None:
+    done = torchrun(tmp_path, *arguments(tiny_gpt2, text, budget__steps=3), "--json")
     assert done.returncode == 0, done.stderr[-3000:]
     (out,) = (tmp_path / "runs").iterdir()
     (line,) = done.stdout.splitlines()
@@ -48,15 +53,7 @@ def test_torchrun_starts_one_run(tiny_gpt2: Path, text: Path, tmp_path: Path) ->
 
 
 def test_what_one_process_refuses_ends_both_and_is_said_once(tiny_gpt2: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, *TORCHRUN, *arguments(tiny_gpt2, tmp_path / "missing.txt")],
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = torchrun(tmp_path, *arguments(tiny_gpt2, tmp_path / "missing.txt"))
     assert done.returncode == 1, "torchrun has no other code"
     assert done.stderr.count("babygpt train: ") == 1, done.stderr
     assert "exitcode  : 2" in done.stderr
