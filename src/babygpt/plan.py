@@ -49,6 +49,7 @@ from babygpt.training.parts import (
     micro_batches,
     require_full_steps,
     resolved,
+    sequences_of,
     validation_batches,
 )
 
@@ -242,7 +243,7 @@ def _timed(recipe: Recipe, planned: planner.Planned, data: LLMDataModule) -> Ste
         if not is_out_of_memory(error):
             raise
         let_go(error)
-        less = smaller(plan, -(-int(recipe.data.global_batch_size) // (plan.devices * plan.nodes)))
+        less = smaller(plan, sequences_of(recipe, plan))
         tried = f"micro-batch {plan.micro_batch} of {recipe.data.block} tokens"
         smaller_words = (
             f"--machine.micro_batch {less.micro_batch}"

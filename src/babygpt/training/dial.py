@@ -33,6 +33,7 @@ from babygpt.training.parts import (
     config_of,
     measured,
     resolved,
+    sequences_of,
     validation_batches,
 )
 
@@ -295,7 +296,7 @@ def _timed(
             if not is_out_of_memory(error):
                 raise
             let_go(error)
-            plan = smaller(plan, -(-int(recipe.data.global_batch_size) // (plan.devices * plan.nodes)))
+            plan = smaller(plan, sequences_of(recipe, plan))
 
 
 def assumed_on(machine: Machine, request: MachineRequest, data: LLMDataModule) -> Callable[[Recipe], Pace]:

@@ -27,6 +27,7 @@ __all__ = [
     "micro_batches",
     "require_full_steps",
     "resolved",
+    "sequences_of",
     "validation_batches",
 ]
 
@@ -126,6 +127,11 @@ def resolved(recipe: Recipe, data: LLMDataModule, parameters: int) -> Recipe:
         block=data.block,
         windows=data.prepared.train.num_tokens // data.block,
     )
+
+
+def sequences_of(recipe: Recipe, plan: MachinePlan) -> int:
+    """Of one process in an optimiser step; the last may be short of one."""
+    return -(-int(recipe.data.global_batch_size) // (plan.devices * plan.nodes))
 
 
 def micro_batches(recipe: Recipe, plan: MachinePlan) -> int:

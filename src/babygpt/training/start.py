@@ -36,6 +36,7 @@ from babygpt.training.parts import (
     measured,
     require_full_steps,
     resolved,
+    sequences_of,
     validation_batches,
 )
 from babygpt.training.spikes import read_rollbacks, roll_back
@@ -222,7 +223,7 @@ def go_back(run: Run, spike: SpikeSeen, say: Say) -> Run:
 
 def _smaller(recipe: Recipe, plan: MachinePlan, error: Exception, say: Say) -> MachinePlan:
     let_go(error)
-    sequences = -(-int(recipe.data.global_batch_size) // (plan.devices * plan.nodes))
+    sequences = sequences_of(recipe, plan)
     less = smaller(plan, sequences)
     now = (
         f"micro-batch {less.micro_batch}"
