@@ -45,8 +45,9 @@ from babygpt.files import write_json_atomic
 from babygpt.machine import detect, installed_versions, keep_freed_memory
 from babygpt.model.attention import model_inputs
 from babygpt.model.blocks import compile_blocks, recompute_blocks
+from babygpt.model.cross_entropy import LOGITS_BYTES
 from babygpt.model.load import load_model
-from babygpt.model.loss import LOGITS_BOUND, find_head, sum_nll
+from babygpt.model.loss import find_head, sum_nll
 from babygpt.planner import resolve_recipe
 from babygpt.recipe import Budget, OptimRecipe, Recipe
 from babygpt.training.fit import fit, quiet
@@ -67,7 +68,7 @@ class Chunked(BabyGPT):
 
     def sum_nll(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         inputs = model_inputs(batch, isolated=False)
-        return sum_nll(self.model, inputs, batch["labels"], self._head, logits_bound=_CHUNK_BYTES)
+        return sum_nll(self.model, inputs, batch["labels"], self._head, logits_bytes=_CHUNK_BYTES)
 
 
 def fast(folder: Path, recipe: Recipe, data: LLMDataModule, everything: bool, precision: Any) -> list[float]:
@@ -115,7 +116,7 @@ def gradient_errors(folder: Path, batch: dict[str, torch.Tensor]) -> dict[str, f
         head, inputs = find_head(model), {"input_ids": batch["input_ids"], "use_cache": False}
 
         def backward() -> None:
-            (sum_nll(model, inputs, batch["labels"], head, logits_bound=bound) / targets).backward()
+            (sum_nll(model, inputs, batch["labels"], head, logits_bytes=bound) / targets).backward()
 
         if everything:
             recompute_blocks(model, 2)
@@ -126,7 +127,7 @@ def gradient_errors(folder: Path, batch: dict[str, torch.Tensor]) -> dict[str, f
     exact = plain_gradient(torch.float64)
     found = {
         "plain": plain_gradient(torch.float32),
-        "default": fast_gradient(LOGITS_BOUND, False),
+        "default": fast_gradient(LOGITS_BYTES, False),
         "everything": fast_gradient(_CHUNK_BYTES, True),
     }
     return {

@@ -155,14 +155,15 @@ def test_activations_are_recomputed_only_where_memory_demands(monkeypatch: pytes
 
 @pytest.mark.parametrize("every", [4, 3, 1])
 def test_of_no_more_blocks_than_memory_demands(every: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What recomputing every n-th block needs is there and no byte more, so that fewer blocks would not do."""
+    """What recomputing every n-th block needs is there and no byte more: of what fits, it recomputes the fewest."""
     # Muon's update would take more than the activations of so small a model.
     recipe = replace(resolved(), optim=OptimRecipe(name="adamw", lr=1e-3))
     least = needed(1, every, recipe)
     monkeypatch.setattr(planner, "memory_available", lambda device: math.ceil(least / 0.7))
     plan = plan_of(LAPTOP, recipe)
     assert config().n_layer == 4
-    assert (plan.micro_batch, plan.activation_checkpointing) == (1, every)
+    fewest = max(n for n in (1, 2, 3, 4) if needed(1, n, recipe) <= least)
+    assert (plan.micro_batch, plan.activation_checkpointing) == (1, fewest)
     assert plan_of(LAPTOP, activation_checkpointing=3).activation_checkpointing == 3
 
 

@@ -85,7 +85,7 @@ def _kept_bytes(model: Any, ids: torch.Tensor, bf16: bool) -> int:
 def _steps(
     model: Any, optimizer_name: str, micro: int, block: int, micros: int, bound: int
 ) -> Callable[[], None]:
-    """An optimiser step to be called again and again; the gradients are cleared behind the first forward pass."""
+    """An optimiser step to be called again and again; the gradients are cleared behind it."""
     head = find_head(model)
     groups = parameter_groups(model, OPTIMIZERS[optimizer_name])
     optimizer = build_optimizer(optimizer_name, groups, 1e-3, (0.9, 0.95))
@@ -93,13 +93,10 @@ def _steps(
     inputs = {"input_ids": ids, "use_cache": False}
 
     def step() -> None:
-        for number in range(micros):
-            nll = sum_nll(model, inputs, ids, head, logits_bound=bound)
-            if not number:
-                optimizer.zero_grad()
-            nll.backward()  # type: ignore[no-untyped-call]
-            del nll
+        for _ in range(micros):
+            sum_nll(model, inputs, ids, head, logits_bytes=bound).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+        optimizer.zero_grad()
 
     return step
 
@@ -127,37 +124,29 @@ class TestMemory:
         on, off = (memory_bytes(model.config, 4, 128, checkpointing=c, bf16=False) for c in (True, False))
         assert entrances < on.activations < off.activations
 
-    @pytest.mark.parametrize("every", [2, 4])
-    def test_recomputing_a_part_keeps_the_rest(self, every: int) -> None:
-        """With blocks behind the last recomputed one, a step is largest at the end of its forward pass."""
-        model = load_model("preset:gpt2-4m")
-        assert (model.config.n_layer - 1) % every
-        recompute_blocks(model, every)
-        kept = _kept_bytes(model, torch.zeros(4, 128, dtype=torch.int64), bf16=False)
-        predicted = memory_bytes(model.config, 4, 128, checkpointing=every, bf16=False).activations
-        assert predicted == pytest.approx(kept, rel=0.2)
-
     def test_parts_by_hand(self) -> None:
         config = load_config("preset:gpt2-124m")
         parts = memory_bytes(config, 4, 1024, checkpointing=False, bf16=False)
         assert parts.weights == parts.gradients == 4 * 124_439_808
         assert parts.optimizer == 2 * parts.weights
-        assert parts.logits == 4 * (4 * 1024 + 768) * 50257  # and the gradient of the head
+        chunk, gradients = 640 * 50257, 768 * (4 * 1024 + 50257)
+        assert parts.logits == 4 * (chunk + gradients)
         assert parts.workspace == 0
         assert parts.total == 4 * parts.weights + parts.activations + parts.logits
 
     @pytest.mark.parametrize(
         ("name", "vocabulary", "micro", "block", "optimizer", "checkpointing", "micros", "bound"),
         [
-            ("gpt2-1m", 2048, 4, 64, "adamw", 0, 2, 2**30),
-            ("gpt2-1m", 512, 2, 64, "muon", 0, 1, 2**30),
-            ("gpt2-1m", 300, 8, 64, "adamw", 1, 1, 2**30),
-            ("gpt2-1m", 300, 8, 64, "adamw", 2, 1, 2**30),
+            ("gpt2-1m", 2048, 4, 64, "adamw", 0, 2, 2**27),
+            ("gpt2-1m", 512, 2, 64, "muon", 0, 1, 2**27),
+            ("gpt2-1m", 300, 8, 64, "adamw", 1, 1, 2**27),
+            ("gpt2-1m", 300, 8, 64, "adamw", 2, 1, 2**27),
+            ("gpt2-4m", 2048, 8, 128, "adamw", 4, 2, 2**27),
             ("gpt2-1m", 8192, 2, 64, "adamw", 0, 2, 2**20),
-            ("gpt2-1m", 8192, 1, 16, "muon", 0, 2, 2**30),
-            ("llama-5m", 300, 1, 64, "muon", 0, 1, 2**30),
+            ("gpt2-1m", 8192, 1, 16, "muon", 0, 2, 2**27),
+            ("llama-5m", 300, 1, 64, "muon", 0, 1, 2**27),
         ],
-        ids=["plain", "update", "recomputed", "every second", "chunks", "table", "llama"],
+        ids=["plain", "update", "recomputed", "every second", "every fourth", "chunks", "table", "llama"],
     )
     def test_the_peak_of_a_step(
         self,
@@ -186,16 +175,16 @@ class TestMemory:
             bf16=False,
             update=update_bytes(model.config, optimizer),
             accumulates=micros > 1,
-            logits_bound=bound,
+            logits_bytes=bound,
         )
         assert parts.total - parts.weights == pytest.approx(live.peak, rel=0.05)
 
-    def test_logits_stay_under_their_bound(self) -> None:
+    def test_logits_grow_by_the_gradient_of_their_hidden_states_alone(self) -> None:
         config = load_config("preset:gpt2-124m")
         small, large = (
             memory_bytes(config, n, 1024, checkpointing=False, bf16=True).logits for n in (64, 512)
         )
-        assert small == large
+        assert large - small == 4 * 768 * 1024 * (512 - 64)
 
     @pytest.mark.parametrize("checkpointing", [False, True])
     def test_grows_with_the_micro_batch(self, checkpointing: bool) -> None:

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from babygpt.errors import ModelError
+from babygpt.model import cross_entropy
 from babygpt.model import loss as loss_module
 from babygpt.model.blocks import recompute_blocks
+from babygpt.model.cross_entropy import IGNORED, LOGITS_BYTES, LogitsMemory, chunk_rows, head_nll, logits_nll
 from babygpt.model.loss import Head, count_targets, find_head, sum_nll
 
 WITH_HEAD = ["gpt2", "llama", "qwen3", "gpt_neox", "phi", "opt", "bloom", "gptj"]
@@ -84,10 +86,10 @@ class TestHead:
 
 class TestValue:
     @pytest.mark.parametrize("kind", WITH_HEAD + OWN_LOGITS)
-    @pytest.mark.parametrize("bound", [loss_module.LOGITS_BOUND, SMALL_BOUND], ids=["whole", "chunked"])
+    @pytest.mark.parametrize("bound", [LOGITS_BYTES, SMALL_BOUND], ids=["whole", "chunked"])
     def test_equals_the_models_own(self, build: Any, batch: Any, kind: str, bound: int) -> None:
         model = build(kind)
-        ours = sum_nll(model, _inputs(batch), batch["labels"], find_head(model), logits_bound=bound)
+        ours = sum_nll(model, _inputs(batch), batch["labels"], find_head(model), logits_bytes=bound)
         theirs = model(**_inputs(batch), labels=batch["labels"]).loss * count_targets(batch["labels"])
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
@@ -110,29 +112,42 @@ class TestValue:
         assert count_targets(batch["labels"]).item() == 13 + 19
         assert count_targets(torch.tensor([[5, -100, -100]])).item() == 0
 
-    @pytest.mark.parametrize("bound", [loss_module.LOGITS_BOUND, SMALL_BOUND])
+    @pytest.mark.parametrize("bound", [LOGITS_BYTES, SMALL_BOUND])
     def test_nothing_to_predict_gives_zero_not_nan(self, build: Any, batch: Any, bound: int) -> None:
         model = build("gpt2")
         labels = torch.full_like(batch["labels"], -100)
-        total = sum_nll(model, _inputs(batch), labels, find_head(model), logits_bound=bound)
+        total = sum_nll(model, _inputs(batch), labels, find_head(model), logits_bytes=bound)
         assert total.item() == 0
         assert all(not g.any() for g in _gradient(model, total).values())
 
-    def test_chunks_are_used_above_the_bound_only(self, build: Any, batch: Any, monkeypatch: Any) -> None:
-        used: list[int] = []
-        chunked = loss_module._chunked_nll
-        monkeypatch.setattr(loss_module, "_chunked_nll", lambda *a: (used.append(a[3]), chunked(*a))[1])
+    def test_no_more_logits_than_asked_for_are_there_at_a_time(
+        self, build: Any, batch: Any, monkeypatch: Any
+    ) -> None:
+        sizes: list[int] = []
+        multiply = cross_entropy._multiply
+        monkeypatch.setattr(
+            cross_entropy,
+            "_multiply",
+            lambda rows, *a, out: (sizes.append(len(out)), multiply(rows, *a, out=out)),
+        )
         model = build("gpt2")
         head = find_head(model)
-        sum_nll(model, _inputs(batch), batch["labels"], head, logits_bound=4 * 97 * 60)
-        assert used == []
-        sum_nll(model, _inputs(batch), batch["labels"], head, logits_bound=4 * 97 * 60 - 1)
-        assert used == [59]
+        sum_nll(model, _inputs(batch), batch["labels"], head, logits_bytes=4 * 97 * 60)
+        assert sizes == [60]
+        sizes.clear()
+        sum_nll(model, _inputs(batch), batch["labels"], head, logits_bytes=4 * 97 * 60 - 1)
+        assert sizes == [59, 1]
+
+    def test_chunks_suit_matrix_products(self) -> None:
+        assert chunk_rows(50257, 2**27) == 640  # 667 would do
+        assert chunk_rows(50257, 4 * 50257 * 63) == 63
+        assert chunk_rows(50257, 1) == 1
+        assert chunk_rows(300, 2**27) == 2048
 
 
 class TestGradient:
     @pytest.mark.parametrize("kind", ["gpt2", "llama", "gpt_neox", "phi", "gemma2"])
-    @pytest.mark.parametrize("bound", [loss_module.LOGITS_BOUND, SMALL_BOUND], ids=["whole", "chunked"])
+    @pytest.mark.parametrize("bound", [LOGITS_BYTES, SMALL_BOUND], ids=["whole", "chunked"])
     @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
     def test_equals_plain_differentiation_in_fp64(
         self, build: Any, batch: Any, kind: str, bound: int, checkpointing: bool
@@ -140,28 +155,58 @@ class TestGradient:
         model = build(kind).double()
         wanted = _gradient(model, _plain_loss(model, batch))
         recompute_blocks(model, checkpointing)
-        total = sum_nll(model, _inputs(batch), batch["labels"], find_head(model), logits_bound=bound)
+        total = sum_nll(model, _inputs(batch), batch["labels"], find_head(model), logits_bytes=bound)
         assert total.dtype == torch.float64
         _assert_same_gradient(_gradient(model, total), wanted, 1e-10)
 
-    @pytest.mark.parametrize("bound", [loss_module.LOGITS_BOUND, SMALL_BOUND], ids=["whole", "chunked"])
+    @pytest.mark.parametrize("bound", [LOGITS_BYTES, SMALL_BOUND], ids=["whole", "chunked"])
     def test_equals_the_models_own_with_experts(self, build: Any, batch: Any, bound: int) -> None:
         model = build("mixtral")
         own = model(**_inputs(batch), labels=batch["labels"]).loss * count_targets(batch["labels"])
         wanted = _gradient(model, own)
-        total = sum_nll(model, _inputs(batch), batch["labels"], find_head(model), logits_bound=bound)
+        total = sum_nll(model, _inputs(batch), batch["labels"], find_head(model), logits_bytes=bound)
         _assert_same_gradient(_gradient(model, total), wanted, 1e-5)
 
-    def test_finite_differences_of_the_chunked_head(self) -> None:
+    def test_finite_differences_of_the_head(self) -> None:
+        """Central ones, whose error is of the second order: 1e-5 ** 2, and the rounding of the loss over 1e-5."""
         generator = torch.Generator().manual_seed(3)
         linear = torch.nn.Linear(5, 11).double()
         rows = torch.randn(9, 5, generator=generator, dtype=torch.float64, requires_grad=True)
         targets = torch.tensor([1, -100, 10, 0, 3, 3, -100, 7, 2])
 
-        def nll(rows: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
-            return loss_module._chunked_nll(rows, linear, targets, 4)
+        def nll() -> torch.Tensor:
+            return head_nll(rows, linear.weight, linear.bias, targets, 4, LogitsMemory())
 
-        assert torch.autograd.gradcheck(nll, (rows, linear.weight, linear.bias))
+        nll().backward()  # type: ignore[no-untyped-call]
+        for tensor in (rows, linear.weight, linear.bias):
+            assert tensor.grad is not None
+            for value, gradient in zip(tensor.data.view(-1), tensor.grad.view(-1), strict=True):
+                exact = value.clone()
+                value.copy_(exact + 1e-5)
+                above = nll().detach()
+                value.copy_(exact - 1e-5)
+                assert (above - nll().detach()) / 2e-5 == pytest.approx(float(gradient), abs=1e-8)
+                value.copy_(exact)
+
+    def test_is_there_once(self, build: Any, batch: Any) -> None:
+        for kind in ("gpt2", "gemma2"):
+            model = build(kind)
+            total = sum_nll(model, _inputs(batch), batch["labels"], find_head(model))
+            total.backward(retain_graph=True)
+            with pytest.raises(RuntimeError, match="compute the loss again"):
+                total.backward()
+
+    def test_of_two_losses_that_share_the_memory_of_their_logits(self, build: Any, batch: Any) -> None:
+        model = build("llama").double()
+        other = {**batch, "input_ids": batch["input_ids"].flip(1), "labels": batch["labels"].flip(1)}
+        wanted = _gradient(model, _plain_loss(model, batch) + 2 * _plain_loss(model, other))
+        head = find_head(model)
+        with torch.inference_mode():
+            sum_nll(model, _inputs(other), other["labels"], head)
+        first, second = (sum_nll(model, _inputs(b), b["labels"], head) for b in (batch, other))
+        with torch.inference_mode():
+            sum_nll(model, _inputs(other), other["labels"], head)
+        _assert_same_gradient(_gradient(model, first + 2 * second), wanted, 1e-10)
 
     def test_frozen_head_or_frozen_base(self, build: Any, batch: Any) -> None:
         model = build("llama").double()
@@ -170,7 +215,7 @@ class TestGradient:
             part.requires_grad_(False)
             got = _gradient(
                 model,
-                sum_nll(model, _inputs(batch), batch["labels"], find_head(model), logits_bound=SMALL_BOUND),
+                sum_nll(model, _inputs(batch), batch["labels"], find_head(model), logits_bytes=SMALL_BOUND),
             )
             part.requires_grad_(True)
             _assert_same_gradient(got, {k: v for k, v in wanted.items() if k in got}, 1e-10)
@@ -181,9 +226,9 @@ class TestGradient:
         model = build("gpt2")
         wanted = _gradient(model, _plain_loss(model, batch))
         errors = []
-        for bound in (loss_module.LOGITS_BOUND, 4 * 97 * 2):
+        for bound in (LOGITS_BYTES, 4 * 97 * 2):
             with torch.autocast("cpu", torch.bfloat16):
-                total = sum_nll(model, _inputs(batch), batch["labels"], find_head(model), logits_bound=bound)
+                total = sum_nll(model, _inputs(batch), batch["labels"], find_head(model), logits_bytes=bound)
             assert total.dtype == torch.float32
             got = _gradient(model, total)
             assert got["transformer.wte.weight"].dtype == torch.float32
@@ -206,18 +251,20 @@ def test_the_gradient_of_the_logits_is_that_of_cross_entropy(dtype: torch.dtype,
     """More rows than go through the cache at once, some of them no targets, under a gradient that is not 1."""
     generator = torch.Generator().manual_seed(0)
     vocabulary = 5003
-    rows = 3 * loss_module._CACHE_BYTES // (4 * vocabulary) + 1
+    rows = 3 * cross_entropy._CACHE_BYTES // (4 * vocabulary) + 1
     logits = (4 * torch.randn(rows, vocabulary, generator=generator)).to(dtype).requires_grad_()
+    before = logits.detach().clone()
     targets = torch.randint(0, vocabulary, (rows,), generator=generator)
-    targets[::3] = loss_module.IGNORED
+    targets[::3] = IGNORED
     exact = logits.detach().double().requires_grad_()
-    (0.37 * F.cross_entropy(exact, targets, ignore_index=loss_module.IGNORED, reduction="sum")).backward()
+    wanted = F.cross_entropy(exact, targets, ignore_index=IGNORED, reduction="sum")
+    (0.37 * wanted).backward()
     assert exact.grad is not None
-    found = loss_module._nll(logits, targets)
-    (0.37 * found).backward(retain_graph=True)
+    found = logits_nll(logits, targets)
+    torch.testing.assert_close(found.double(), wanted.detach(), rtol=1e-6, atol=0)
+    (0.37 * found).backward()
     assert logits.grad is not None
     assert logits.grad.dtype == dtype
+    assert torch.equal(logits, before)
     assert torch.equal(logits.grad[::3], torch.zeros_like(logits.grad[::3]))
     torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=tolerance * 4, atol=tolerance)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        found.backward()

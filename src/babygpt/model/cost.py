@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from babygpt.errors import ModelError
 from babygpt.model.attention import resolve_attention
-from babygpt.model.loss import LOGITS_BOUND, chunk_bytes
+from babygpt.model.cross_entropy import LOGITS_BYTES, chunk_rows
 from babygpt.untrusted import shown
 
 __all__ = ["MemoryParts", "ModelCost", "UpdateBytes", "memory_bytes", "meta_model", "model_cost"]
@@ -76,11 +76,11 @@ class MemoryParts:
 
     Args:
         weights: fp32 masters.
-        gradients: fp32; those of the step before are there until a step's first backward pass begins.
+        gradients: fp32, as far as they are there at that moment.
         optimizer: the optimiser's fp32 state.
         activations: what the forward pass keeps for the backward pass, and low-precision copies of the weights.
-        logits: the head's output and its log-probabilities at their largest.
-        workspace: what a recomputed block or the update takes, as far as it is more than what it comes in place of.
+        logits: a chunk of the head's output, and the gradients of the loss by hidden states and head.
+        workspace: what a recomputed block, the summing of gradients or the update takes.
         saving: the copy of weights and state that is written while training goes on; 0 where it lies in another memory.
         process: what Python and its libraries hold before the model is there; 0 where they lie in another memory.
     """
@@ -202,17 +202,16 @@ def memory_bytes(
     bf16: bool,
     update: UpdateBytes | None = None,
     accumulates: bool = True,
-    logits_bound: int = LOGITS_BOUND,
+    logits_bytes: int = LOGITS_BYTES,
 ) -> MemoryParts:
-    """A training step's memory at its peak, which is where the loss is computed, unless what comes after takes more.
+    """A training step's memory at its peak: the largest of these moments.
 
-    Then weights, optimiser state, gradients and what the forward pass keeps are all there: Lightning clears the
-    gradients of the step before only when the first forward pass of a step is over. After it, in place of the logits
-    and of ever more of the activations:
-
-    * a recomputed block, with the gradients of its inside,
-    * the gradients of the embeddings and of the head where both are one table, and their sum, each as a whole,
-    * the update.
+    * The loss, when the forward pass has kept all that it keeps. Gradients are cleared behind each update: there are
+      none yet but those of earlier micro-batches.
+    * A recomputed block, with the gradients of its inside: the first one that runs again, or the last.
+    * The end of the backward pass: the gradients of the embeddings and of the head where both are one table, and their
+      sum, each as a whole.
+    * The update.
 
     Args:
         config: of the model.
@@ -221,8 +220,9 @@ def memory_bytes(
         checkpointing: every n-th block is computed again in the backward pass; 1 all of them, 0 none.
         bf16: whether matrix products run in 16-bit mixed precision.
         update: of the optimiser; None takes AdamW's, whose two moments are all it needs.
-        accumulates: whether a step has several micro-batches, so that gradients are there in backward passes too.
-        logits_bound: as in `sum_nll`.
+        accumulates: whether gradients are there in forward passes too: a step has several micro-batches, or their
+            memory is kept.
+        logits_bytes: as in `sum_nll`.
     """
     cost = model_cost(config)
     tokens, small = micro_batch * block, 2 if bf16 else 4
@@ -236,40 +236,41 @@ def memory_bytes(
     copies = small * cost.multiplied_parameters if bf16 else 0
     kept = again * entrance + (cost.layers - again) * inside + _last_norm_bytes(cost) * tokens + copies
     table = 4 * cost.vocabulary * cost.width
-    # Gradients that are not there: as a step's only backward pass begins, all but the head's; as it ends, a block's.
-    first = 0 if accumulates else weights - table
-    last = 0 if accumulates else (weights - table) // cost.layers
-    apart = _own_logits(config)
-    logits = _logits_bytes(tokens, cost.vocabulary, small, logits_bound, table - first, apart)
-    # What the blocks behind the last recomputed one have kept is free by the time that one runs again.
-    behind = (cost.layers - 1) % checkpointing if checkpointing else 0
-    others = (again - 1) * entrance + (cost.layers - again) * inside
-    missing = min(first + behind * inside, last + others)
-    recomputed = inside + 4 * (cost.width + cost.mlp_width) * tokens - missing if again else 0
+    logits, found = _loss_bytes(cost, tokens, small, logits_bytes, own=_own_logits(config))
+    before = weights if accumulates else 0
+    # The head's gradient waits for the embeddings' where both are one table; else it is added to what is there.
+    waiting = table if cost.tied or not accumulates else 0
+
+    def moment(gradients: int, activations: int, of_loss: int = 0, workspace: int = 0) -> MemoryParts:
+        return MemoryParts(weights, gradients, update.state, activations, logits + of_loss, workspace)
+
+    moments = [moment(before, kept, of_loss=found)]
+    if again:
+        workspace = inside + 4 * (cost.width + cost.mlp_width) * tokens
+        # What the blocks behind the last recomputed one have kept is free by the time that one runs again.
+        behind = (cost.layers - 1) % checkpointing
+        others = (again - 1) * entrance + (cost.layers - again) * inside
+        late = weights - (0 if accumulates else (weights - table) // cost.layers)
+        moments += [
+            moment(before + waiting, kept - behind * inside, workspace=workspace),
+            moment(late + (waiting if accumulates else 0), kept - others, workspace=workspace),
+        ]
     tables = (2 if cost.tied else 0) + accumulates
-    workspace = max(
-        0,
-        recomputed - logits,
-        tables * table - logits - kept,
-        update.workspace - logits - kept,
-    )
-    return MemoryParts(weights, weights, update.state, kept, logits, workspace)
+    moments += [moment(weights, 0, workspace=tables * table), moment(weights, 0, workspace=update.workspace)]
+    return max(moments, key=lambda parts: parts.needed)
 
 
-def _logits_bytes(tokens: int, vocabulary: int, small: int, bound: int, gradient: int, apart: bool) -> int:
-    """Bytes of the loss at their largest.
+def _loss_bytes(cost: ModelCost, tokens: int, small: int, logits_bytes: int, own: bool) -> tuple[int, int]:
+    """Bytes of the loss: logits, which stay, and the gradients that it hands on.
 
-    Forward: the logits in fp32, which become the log-probabilities in place, under mixed precision as they come out of
-    the product too; where they are a model's own (`apart`), those and the log-probabilities. Backward: the gradient, in
-    place of the log-probabilities, and the head's gradient as far as it comes on top. In chunks one of them at a time;
-    under mixed precision the product and the gradient that the next products take are there too.
+    A chunk of the head's logits in fp32, under mixed precision also as they come out of the product, with the gradients
+    of the hidden states and of the head. Where the logits are a model's `own`, all of them and their gradient.
     """
-    whole = 4 * tokens * vocabulary
-    if whole > bound:
-        piece = chunk_bytes(vocabulary, bound)
-        return piece + (piece if small == 2 else 0) + gradient
-    low = whole // 2 if small == 2 else 0
-    return whole + low + max(gradient, whole if apart else 0)
+    whole = tokens * cost.vocabulary
+    if own:
+        return small * whole, small * whole
+    chunk = min(whole, chunk_rows(cost.vocabulary, logits_bytes) * cost.vocabulary)
+    return (4 + (2 if small == 2 else 0)) * chunk, 4 * cost.width * (tokens + cost.vocabulary)
 
 
 def _own_logits(config: PreTrainedConfig) -> bool:

@@ -225,6 +225,8 @@ class BabyGPT(L.LightningModule):
         """The update; then the step is closed in the meter."""
         lr, step = optimizer.param_groups[0]["lr"], self.trainer.global_step
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        # Lightning keeps them until the next forward pass has ended, which is when memory is at its peak.
+        optimizer.zero_grad()
         self.updating = False
         targets = None if self._data is None else self._data.step_targets(step)
         if self.meter.finish_step(step + 1, targets, lr):
