@@ -3,7 +3,8 @@
 0    done
 1    a failure of ours, with its traceback; or what was looked for was found: a fault, by doctor
 2    bad input or usage, one plain message on standard error
-128+n  stopped by signal n, after saving: 143 for SIGTERM, 130 for Ctrl-C
+128+n  stopped by signal n, after saving: 143 for SIGTERM, 130 for Ctrl-C; 141 where nobody read what was printed
+       to the end, which is how a signal ends git and grep: a run is finished and saved by then
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from babygpt import __version__
 from babygpt.arguments import parse
 from babygpt.errors import BabyGPTError, Ended, InputError, RecipeError, exit_code
-from babygpt.launch import is_first_here, is_first_process
+from babygpt.launch import is_first_here, is_first_process, leave_reason
 from babygpt.machine_settings import DoctorSettings
 from babygpt.settings import TrainSettings
 from babygpt.standard_streams import outlive_readers
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 __all__ = ["main"]
+
+_UNREAD = 128 + 13  # SIGPIPE, which Python turns into an exception, and Windows does not have
 
 
 class Result(Protocol):
@@ -82,15 +85,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(VERBS[name], rest)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-    except BabyGPTError as error:
-        # Of several processes of a run, one gives the reason.
+    except Ended as error:
+        # Of several processes of a run, one gives the reason; torchrun may ask another one for it.
+        leave_reason(shown(f"{prog}: {error.reason}"))
         return _say(prog, str(error), error.exit_code) if str(error) else error.exit_code
+    except BabyGPTError as error:
+        return _say(prog, str(error), error.exit_code)
     except KeyboardInterrupt as error:
         return _say(prog, "interrupted", exit_code(error))
     except BrokenPipeError:
         # Whoever read our output has gone; the interpreter would complain once more when it flushes.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        return 1
+        return _UNREAD
     except Exception as error:
         print(shown(traceback.format_exc()), end="", file=sys.stderr)
         return _say(prog, f"failed: {type(error).__name__}: {error}", 1)
@@ -104,11 +110,13 @@ def _said_once() -> Iterator[None]:
     except InputError as error:
         if is_first_here():
             raise
-        raise Ended(error.exit_code) from error
+        raise Ended(error.exit_code, reason=str(error)) from error
 
 
 def _say(prog: str, message: str, code: int) -> int:
-    print(shown(f"{prog}: {message}"), file=sys.stderr)
+    said = shown(f"{prog}: {message}")
+    leave_reason(said)
+    print(said, file=sys.stderr)
     return code
 
 

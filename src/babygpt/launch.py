@@ -10,15 +10,19 @@ The first process decides, speaks and writes; the others do the same run.
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from babygpt.errors import MachineError
 from babygpt.machine import MachineRequest
 
-__all__ = ["Launch", "is_first_here", "is_first_process", "launched"]
+__all__ = ["Launch", "is_first_here", "is_first_process", "launched", "leave_reason"]
 
 _HERE = "127.0.0.1"
 # Below those that systems give out by themselves; jobs of the same hour lie next to one another.
@@ -38,6 +42,8 @@ class Launch:
         nodes: computers; None likewise.
         host: where the first process runs; None if that is not told.
         port: where it listens; None likewise.
+        restart: how often the launcher has started the processes again.
+        restarts: how often it does at most.
     """
 
     by: str = ""
@@ -48,6 +54,8 @@ class Launch:
     nodes: int | None = None
     host: str | None = None
     port: int | None = None
+    restart: int = 0
+    restarts: int = 0
 
     @property
     def is_first(self) -> bool:
@@ -123,6 +131,16 @@ def is_first_here(environ: Mapping[str, str] | None = None) -> bool:
     return environ.get("LOCAL_RANK", "0" if "RANK" in environ else environ.get("SLURM_LOCALID", "0")) == "0"
 
 
+def leave_reason(reason: str, environ: Mapping[str, str] | None = None) -> None:
+    """Tells torchrun why this process ends; it says so below everything else, as the root cause."""
+    environ = os.environ if environ is None else environ
+    if path := environ.get("TORCHELASTIC_ERROR_FILE"):
+        with suppress(OSError):
+            # The form of its own ErrorHandler.
+            extra = {"py_callstack": reason, "timestamp": str(int(time.time()))}
+            Path(path).write_text(json.dumps({"message": {"message": reason, "extraInfo": extra}}), "utf-8")
+
+
 def launched(environ: Mapping[str, str] | None = None) -> Launch:
     """How this process was started.
 
@@ -159,7 +177,8 @@ def _by_torchrun(environ: Mapping[str, str]) -> Launch:
             where="environment",
             hint="Set them to an address and a free port of the first process's computer, or unset RANK and WORLD_SIZE",
         )
-    return Launch(by, rank, local, rank // devices, devices, world // devices, host, port)
+    restart, restarts = (_number(environ, f"TORCHELASTIC_{n}", 0) for n in ("RESTART_COUNT", "MAX_RESTARTS"))
+    return Launch(by, rank, local, rank // devices, devices, world // devices, host, port, restart, restarts)
 
 
 # -- SLURM -----------------------------------------------------------------------------------------------------------

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.distributed import TCPStore
 
 from babygpt.errors import BabyGPTError, DataError, Ended, NotFiniteError, Stopped
 from babygpt.launch import Launch
 from babygpt.training import meeting as module
 from babygpt.training.guards import SignalGuard
 from babygpt.training.meeting import Meeting, Told, meeting
+from babygpt.training.restarts import Begun
 
 TOLD = Told("/runs/one", "/runs/one/checkpoints/step-000003")
 
@@ -155,6 +157,59 @@ def test_in_training_the_one_that_fails_first_gives_the_reason(start: Any) -> No
     first, other = start(consequence, cause)
     assert outcome(other) == (2, "a.txt: a file is gone.")
     assert outcome(first) == (2, "")
+
+
+def test_who_is_silent_knows_the_reason(start: Any) -> None:
+    """torchrun may ask any of them for it."""
+    first, other = start(fails(DataError("no text", where="notes.txt")), hears)
+    assert outcome(first) == (2, "notes.txt: no text.")
+    ended = other.exception(timeout=20)
+    assert isinstance(ended, Ended)
+    assert (str(ended), ended.reason) == ("", "process 0: notes.txt: no text.")
+
+
+def test_a_process_that_is_killed_is_told_of_by_the_others(start: Any) -> None:
+    lost = RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer.\nMore of it")
+    first, other = start(fails(lost, together=True), fails(lost, together=True))
+    said = [outcome(each) for each in (first, other)]
+    assert [code for code, _ in said] == [1, 1]
+    (message,) = [message for _, message in said if message]
+    assert "another process of the run is gone without a word" in message
+    assert "--resume" in message
+    assert message.endswith(
+        "(RuntimeError: [gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer.)"
+    )
+
+
+def test_a_restart_meets_at_a_store_of_its_own_and_knows_what_was_begun(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun's store still holds what the start before has left there."""
+    torchruns = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
+    torchruns.set("default_pg/0/address", "of a process that is gone")
+    begun, kept, seen = Begun("/runs/one", "seed: 0"), [], []
+
+    def one(rank: int, restart: int) -> None:
+        launch = Launch(
+            "torchrun", rank, rank, 0, 2, 1, "127.0.0.1", torchruns.port, restart=restart, restarts=1
+        )
+        with meeting(launch, 1, SignalGuard()) as others:
+            if rank == 0:
+                kept.append(others.kept())
+                others.keep(begun)
+            others.gather()
+        if restart:
+            port = int(os.environ["MASTER_PORT"])
+            seen.append((port, os.environ["TORCHELASTIC_USE_AGENT_STORE"]))
+
+    for restart in (0, 1):
+        monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(one, (0, 1), (restart, restart)))
+    assert kept == [None, begun]
+    assert len(set(seen)) == 1
+    assert seen[0][0] != torchruns.port
+    assert seen[0][1] == "False", "torch's process group meets where its first process opens the store"
 
 
 def test_a_signal_ends_the_waiting() -> None:

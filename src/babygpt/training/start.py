@@ -47,6 +47,7 @@ __all__ = [
     "Say",
     "begin",
     "go_back",
+    "new_folder",
     "pieces",
     "reopen",
     "shrink",
@@ -124,7 +125,7 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
     Raises:
         InputError: something given is wrong; nothing has been written.
     """
-    out = _new_folder(settings.out)
+    out = new_folder(settings.out)
     since = time.monotonic() if settings.begun is None else settings.begun
     facts, preparing = detect(), time.monotonic()
     recipe = dial.provisional(settings.recipe)
@@ -271,7 +272,15 @@ def _with_steps(
     return replace(recipe, validate=replace(recipe.validate, batches=count)), seconds
 
 
-def _new_folder(asked: str | None) -> Path:
+def new_folder(asked: str | None) -> Path:
+    """Where a new run goes; the folder is not made.
+
+    Args:
+        asked: by the user; None takes one under `runs/` by the clock.
+
+    Raises:
+        InputError: it cannot be a folder, or holds a run.
+    """
     if asked is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         return Path("runs") / f"run-{stamp}"
