@@ -12,8 +12,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import io
-import json
-import math
 import os
 import sys
 import time
@@ -30,6 +28,7 @@ from babygpt.launch import is_first_here, is_first_process, leave_reason
 from babygpt.machine_settings import DoctorSettings
 from babygpt.settings import TrainSettings
 from babygpt.standard_streams import outlive_readers
+from babygpt.strict_json import dumped
 from babygpt.untrusted import shown
 from babygpt.verbs import OTHER_VERBS, VERBS, Verb
 
@@ -186,7 +185,7 @@ def _run(verb: Verb, arguments: list[str]) -> int:
 
 def _print(result: Result, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(_finite(result.to_dict()), allow_nan=False), flush=True)
+        print(dumped(result.to_dict()), flush=True)
     elif sys.stdout.isatty():
         from rich.console import Console
 
@@ -199,12 +198,3 @@ def _print(result: Result, *, as_json: bool) -> None:
 
 def _safe(line: str | Text) -> str | Text:
     return shown(line) if isinstance(line, str) else line
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinity and no NaN: they become null."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
