@@ -160,6 +160,13 @@ def test_a_reader_that_left_is_no_traceback():
     assert done.stderr == ""
 
 
+def test_a_full_disk_behind_standard_output_is_no_traceback():
+    with open("/dev/full", "w") as full:
+        done = run("--version", stdout=full)
+    assert done.returncode == 1
+    assert done.stderr == "babygpt: standard output cannot be written to (No space left on device)\n"
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [

@@ -131,10 +131,10 @@ def _choose(arguments: list[str]) -> tuple[str | None, list[str]]:
     first = arguments[0] if arguments else ""
     inside = [name for name in VERBS if name.startswith(f"{first} ")]
     if first in ("-h", "--help") or (inside and arguments[1:2] in (["-h"], ["--help"])):
-        print(_help(), flush=True)
+        _put(_help())
         return None, []
     if first == "--version":
-        print(f"babygpt {__version__}", flush=True)
+        _put(f"babygpt {__version__}")
         return None, []
     every = ", ".join(VERBS)
     if not first:
@@ -185,7 +185,7 @@ def _run(verb: Verb, arguments: list[str]) -> int:
 
 def _print(result: Result, *, as_json: bool) -> None:
     if as_json:
-        print(dumped(result.to_dict()), flush=True)
+        _put(dumped(result.to_dict()))
     elif sys.stdout.isatty():
         from rich.console import Console
 
@@ -193,7 +193,23 @@ def _print(result: Result, *, as_json: bool) -> None:
         for line in result.lines():
             console.print(_safe(line), markup=False, emoji=False, soft_wrap=True)
     else:
-        print("\n".join(str(_safe(line)) for line in result.lines()), flush=True)
+        _put("\n".join(str(_safe(line)) for line in result.lines()))
+
+
+def _put(text: str) -> None:
+    """Prints what was asked for.
+
+    Raises:
+        BabyGPTError: it cannot be written, on a full disk for one.
+        BrokenPipeError: nobody reads it.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        raise BabyGPTError(f"standard output cannot be written to ({error.strerror})") from error
 
 
 def _safe(line: str | Text) -> str | Text:
