@@ -127,7 +127,7 @@ def children_of(pid: int) -> Iterator[tuple[int, dict[str, str]]]:
 def test_torchrun_starts_a_killed_run_again_and_it_ends_as_if_nothing_had_been(
     tiny_gpt2: Path, text: Path, tmp_path: Path
 ) -> None:
-    words = arguments(tiny_gpt2, text, budget__steps=300, checkpoint__every_steps=50)
+    words = arguments(tiny_gpt2, text, budget__steps=240, checkpoint__every_steps=40)
     undisturbed = torchrun(tmp_path, *words, "--out", "undisturbed")
     assert undisturbed.returncode == 0, undisturbed.stderr[-3000:]
 
@@ -142,7 +142,7 @@ def test_torchrun_starts_a_killed_run_again_and_it_ends_as_if_nothing_had_been(
         )
     checkpoints = tmp_path / "killed" / "checkpoints"
     until = time.monotonic() + 120
-    while not (checkpoints / "step-000050").is_dir():
+    while not (checkpoints / "step-000040").is_dir():
         assert process.poll() is None
         assert time.monotonic() < until
         time.sleep(0.005)
@@ -153,11 +153,7 @@ def test_torchrun_starts_a_killed_run_again_and_it_ends_as_if_nothing_had_been(
     said = (tmp_path / "stderr").read_text()
     assert said.count("restart 1 of 1: going on with killed as --resume would") == 1
     assert said.count("validation at step       0") == 1, "not begun anew"
-    last = [tmp_path / name / "checkpoints" / "step-000300" for name in ("killed", "undisturbed")]
+    last = [tmp_path / name / "checkpoints" / "step-000240" for name in ("killed", "undisturbed")]
     assert runs.fingerprint(last[0]) == runs.fingerprint(last[1])
     steps = [line["step"] for line in runs.lines_of(tmp_path / "killed" / "metrics.jsonl")]
     assert steps == sorted(steps)
-
-    refused = torchrun(tmp_path, *words, "--out", "killed")
-    assert refused.returncode == 1
-    assert "killed: the folder already holds another run" in refused.stderr
