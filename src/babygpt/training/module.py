@@ -30,7 +30,6 @@ from babygpt.model.load import adopt_special_ids, load_model
 from babygpt.model.loss import count_targets, find_head, sum_nll
 from babygpt.optim.groups import Rule, parameter_groups
 from babygpt.optim.optimizers import OPTIMIZERS
-from babygpt.optim.schedules import multiplier
 from babygpt.planner import should_checkpoint_activations
 from babygpt.training.checkpoint_io import PAYLOAD, FolderCheckpointIO, HFPayload
 from babygpt.training.guards import SkippedSteps
@@ -168,8 +167,7 @@ class BabyGPT(L.LightningModule):
         total = total_steps(self.trainer, self._data)
         if total is not None:
             h = self.hparams
-            name, warmup, final = h["schedule"], h["warmup"], h["final"]
-            check_schedule([multiplier(name, s, total, warmup, final) for s in range(min(total, 3))], name)
+            check_schedule(h["schedule"], total, h["warmup"], h["final"])
 
     def check(self, data: LLMDataModule) -> None:
         """The self-checks that need no trainer.
