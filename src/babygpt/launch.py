@@ -3,7 +3,7 @@
     torchrun, and what sets its variables   RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
     srun                                    SLURM_PROCID and others; of one task it starts a process like any other
     by hand on several computers            NODE_RANK MASTER_ADDR MASTER_PORT, and machine.nodes in the command
-    nobody                                  the process is the first, and Lightning starts one for each further device
+    nobody                                  the process is the first, and starts one for each further device
 
 The first process decides, speaks and writes; the others do the same run.
 """

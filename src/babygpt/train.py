@@ -4,7 +4,7 @@
 2. Step 0 is validated, then Lightning's trainer runs to the budget's end.
 3. The result says what was reached and where everything is.
 
-Further processes of the same run, started by Lightning, torchrun or srun, come through here too: the first one tells
+Further processes of the same run, started here, by torchrun or by srun, come through here too: the first one tells
 them which run it is, and they read what it has written.
 """
 
@@ -36,6 +36,7 @@ from babygpt.settings import ReportSettings, TrainSettings
 from babygpt.training.alive import alone_in, noted
 from babygpt.training.callbacks import RunFiles, Sampler, cut_after
 from babygpt.training.checkpoint_io import FolderCheckpointIO
+from babygpt.training.children import assembled
 from babygpt.training.fit import messages_to, quiet
 from babygpt.training.guards import SAVE, SignalGuard, requeue, slurm_job
 from babygpt.training.health_watch import HealthWatch
@@ -212,7 +213,6 @@ def _fit(
     watchdog = Watchdog(None if minutes is None else 60 * minutes)
     plan, recipe = run.plan, run.recipe
     accumulate = -(-int(recipe.data.global_batch_size) // (plan.micro_batch * plan.devices * plan.nodes))
-    others.gather()
     trainer = L.Trainer(
         accelerator={"cuda": "gpu"}.get(plan.device, plan.device),
         devices=plan.devices,
@@ -238,7 +238,7 @@ def _fit(
     )
     begun = time.monotonic()
     try:
-        with watchdog.watching():
+        with assembled(others, plan.devices, plan.nodes, say), watchdog.watching():
             if run.checkpoint is None:
                 trainer.validate(module, datamodule=data, verbose=False)
                 guard.raise_if_asked()

@@ -157,3 +157,27 @@ def test_torchrun_starts_a_killed_run_again_and_it_ends_as_if_nothing_had_been(
     assert runs.fingerprint(last[0]) == runs.fingerprint(last[1])
     steps = [line["step"] for line in runs.lines_of(tmp_path / "killed" / "metrics.jsonl")]
     assert steps == sorted(steps)
+
+
+def test_a_further_process_that_is_killed_before_training_ends_the_run_with_a_word(
+    tiny_gpt2: Path, text: Path, tmp_path: Path
+) -> None:
+    words = arguments(tiny_gpt2, text, budget__steps=3, machine__devices=2, machine__micro_batch=1)
+    with (tmp_path / "stderr").open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, *COMMAND, *words, "--out", tmp_path / "run"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
+    until = time.monotonic() + 120
+    while not (
+        started := [pid for pid, values in children_of(process.pid) if values.get("LOCAL_RANK") == "1"]
+    ):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    os.kill(started[0], signal.SIGKILL)
+    assert process.wait(120) == 1
+    said = (tmp_path / "stderr").read_text().splitlines()
+    assert said[-1] == "process 1 of this computer has ended (-9), and this one has waited for it in vain"

@@ -60,7 +60,7 @@ def start() -> Iterator[Callable[..., list[Future[Any]]]]:
 def fails(error: Exception, *, together: bool = False) -> Callable[[Meeting], None]:
     def work(others: Meeting) -> None:
         if together:
-            others.gather()
+            others.gather(others._count)
         raise error
 
     return work
@@ -68,13 +68,13 @@ def fails(error: Exception, *, together: bool = False) -> Callable[[Meeting], No
 
 def hears(others: Meeting) -> Told:
     told = others.hear()
-    others.gather()
+    others.gather(others._count)
     return told
 
 
 def tells(others: Meeting) -> None:
     others.tell(TOLD)
-    others.gather()
+    others.gather(others._count)
 
 
 def outcome(future: Future[Any]) -> tuple[int, str]:
@@ -100,7 +100,7 @@ def test_nobody_trains_before_all_are_there(start: Any) -> None:
         others.hear()
         time.sleep(0.3)
         order.append("slow")
-        others.gather()
+        others.gather(others._count)
 
     for future in start(quick, slow):
         future.result(timeout=20)
@@ -130,7 +130,7 @@ def test_a_fault_of_ours_is_told_where_it_is(start: Any) -> None:
 def test_what_all_raise_in_training_is_said_by_the_first(start: Any, error: Exception) -> None:
     def trains(others: Meeting) -> None:
         others.tell(TOLD)
-        others.gather()
+        others.gather(others._count)
         time.sleep(0.2)  # it saves, and is the last to end
         raise error
 
@@ -144,13 +144,13 @@ def test_in_training_the_one_that_fails_first_gives_the_reason(start: Any) -> No
     failed = threading.Event()
 
     def consequence(others: Meeting) -> None:
-        others.gather()
+        others.gather(others._count)
         failed.wait()
         time.sleep(0.2)
         raise RuntimeError("connection closed by peer")
 
     def cause(others: Meeting) -> None:
-        others.gather()
+        others.gather(others._count)
         failed.set()
         raise DataError("a file is gone", where="a.txt")
 
@@ -197,7 +197,7 @@ def test_a_restart_meets_at_a_store_of_its_own_and_knows_what_was_begun(
             if rank == 0:
                 kept.append(others.kept())
                 others.keep(begun)
-            others.gather()
+            others.gather(others._count)
         if restart:
             port = int(os.environ["MASTER_PORT"])
             seen.append((port, os.environ["TORCHELASTIC_USE_AGENT_STORE"]))
@@ -218,7 +218,7 @@ def test_a_signal_ends_the_waiting() -> None:
     found.open_here()
     guard._handle(15, None)
     with pytest.raises(Stopped):
-        found.gather()
+        found.gather(2)
 
 
 def test_a_port_that_is_taken_is_refused() -> None:
@@ -248,7 +248,7 @@ def test_one_process_meets_nobody() -> None:
     with meeting(Launch(), 1, SignalGuard()) as others:
         assert not others.is_open
         others.tell(TOLD)
-        others.gather()
+        others.gather(others._count)
     assert "MASTER_PORT" not in os.environ
 
 

@@ -67,7 +67,7 @@ class Meeting:
         self.launch, self._guard, self._count = launch, guard, count
         self._store: Store | None = None
         self._lasting: Store | None = None  # over the starts of a launch
-        self._together = launch.is_child
+        self._together = False
         self._name = secrets.token_hex(8)
 
     def open(self, host: str, port: int) -> int:
@@ -93,7 +93,7 @@ class Meeting:
         return port
 
     def open_here(self) -> None:
-        """Opens the store for the processes that Lightning will start on this computer, and leaves word where."""
+        """Opens the store for the processes that this one will start on this computer, and leaves word where."""
         os.environ["MASTER_PORT"] = str(self.open("127.0.0.1", 0))
         os.environ["MASTER_ADDR"] = "127.0.0.1"
 
@@ -130,14 +130,17 @@ class Meeting:
         self._wait_until(lambda: store.check(["run"]))
         return Told(**json.loads(store.get("run")))
 
-    def gather(self) -> None:
+    def gather(self, count: int) -> None:
         """Waits until all processes are as far as this one.
+
+        Args:
+            count: of them, which is known for sure only now.
 
         Raises:
             Ended: one of them has ended instead.
             Stopped: a signal has come.
         """
-        store = self._store
+        store, self._count = self._store, count
         if store is not None and not self._together:
             store.add("here", 1)
             self._wait_until(lambda: store.add("here", 0) >= self._count)
