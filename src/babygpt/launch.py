@@ -22,8 +22,10 @@ from pathlib import Path
 from babygpt.errors import MachineError
 from babygpt.machine import MachineRequest
 
-__all__ = ["Launch", "is_first_here", "is_first_process", "launched", "leave_reason"]
+__all__ = ["AT_LAUNCHERS_STORE", "Launch", "is_first_here", "is_first_process", "launched", "leave_reason"]
 
+# Tells torch's process group, too, to meet at torchrun's store.
+AT_LAUNCHERS_STORE = "TORCHELASTIC_USE_AGENT_STORE"
 _HERE = "127.0.0.1"
 # Below those that systems give out by themselves; jobs of the same hour lie next to one another.
 _FIRST_PORT, _PORTS = 15_000, 10_000
@@ -44,6 +46,7 @@ class Launch:
         port: where it listens; None likewise.
         restart: how often the launcher has started the processes again.
         restarts: how often it does at most.
+        has_store: whether it has a key-value store to meet at.
     """
 
     by: str = ""
@@ -56,6 +59,7 @@ class Launch:
     port: int | None = None
     restart: int = 0
     restarts: int = 0
+    has_store: bool = False
 
     @property
     def is_first(self) -> bool:
@@ -178,7 +182,9 @@ def _by_torchrun(environ: Mapping[str, str]) -> Launch:
             hint="Set them to an address and a free port of the first process's computer, or unset RANK and WORLD_SIZE",
         )
     restart, restarts = (_number(environ, f"TORCHELASTIC_{n}", 0) for n in ("RESTART_COUNT", "MAX_RESTARTS"))
-    return Launch(by, rank, local, rank // devices, devices, world // devices, host, port, restart, restarts)
+    has_store = environ.get(AT_LAUNCHERS_STORE) == "True"
+    nodes, node = world // devices, rank // devices
+    return Launch(by, rank, local, node, devices, nodes, host, port, restart, restarts, has_store)
 
 
 # -- SLURM -----------------------------------------------------------------------------------------------------------

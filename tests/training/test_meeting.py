@@ -36,6 +36,7 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
         "NODE_RANK",
         "MASTER_ADDR",
         "MASTER_PORT",
+        "TORCHELASTIC_USE_AGENT_STORE",
     ):
         monkeypatch.setenv(name, "")  # put back afterwards
         monkeypatch.delenv(name)
@@ -181,9 +182,7 @@ def test_a_process_that_is_killed_is_told_of_by_the_others(start: Any) -> None:
     )
 
 
-def test_a_restart_meets_at_a_store_of_its_own_and_knows_what_was_begun(
-    start: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_restart_meets_at_a_store_of_its_own_and_knows_what_was_begun() -> None:
     """torchrun's store still holds what the start before has left there."""
     torchruns = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
     torchruns.set("default_pg/0/address", "of a process that is gone")
@@ -191,7 +190,7 @@ def test_a_restart_meets_at_a_store_of_its_own_and_knows_what_was_begun(
 
     def one(rank: int, restart: int) -> None:
         launch = Launch(
-            "torchrun", rank, rank, 0, 2, 1, "127.0.0.1", torchruns.port, restart=restart, restarts=1
+            "torchrun", rank, rank, 0, 2, 1, "127.0.0.1", torchruns.port, restart, restarts=1, has_store=True
         )
         with meeting(launch, 1, SignalGuard()) as others:
             if rank == 0:
@@ -203,7 +202,6 @@ def test_a_restart_meets_at_a_store_of_its_own_and_knows_what_was_begun(
             seen.append((port, os.environ["TORCHELASTIC_USE_AGENT_STORE"]))
 
     for restart in (0, 1):
-        monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(one, (0, 1), (restart, restart)))
     assert kept == [None, begun]

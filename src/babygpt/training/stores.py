@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from babygpt.errors import MachineError
-from babygpt.launch import Launch
+from babygpt.launch import AT_LAUNCHERS_STORE, Launch
 from babygpt.training.guards import SignalGuard
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ __all__ = ["anew", "first_store", "is_lost_connection", "launchers_store"]
 
 _POLL_SECONDS = 0.2
 _JOIN_SECONDS = 600.0  # for the first process's computer to start
-_AT_LAUNCHER = "TORCHELASTIC_USE_AGENT_STORE"
 # Of gloo and NCCL, about the process at the other end.
 _LOST = (
     "reset by peer",
@@ -42,9 +41,7 @@ def launchers_store(launch: Launch, guard: SignalGuard, host: str, port: int) ->
         MachineError: it cannot be reached.
         Stopped: a signal has come.
     """
-    if os.environ.get(_AT_LAUNCHER) != "True":
-        return None
-    return _reached(launch, guard, host, port)
+    return _reached(launch, guard, host, port) if launch.has_store else None
 
 
 def first_store(launch: Launch, guard: SignalGuard, host: str, port: int) -> tuple[Store, int]:
@@ -70,7 +67,7 @@ def anew(launch: Launch, guard: SignalGuard, host: str, launchers: Store) -> Sto
             time.sleep(_POLL_SECONDS)
         port = int(launchers.get(key))
         store, _ = first_store(launch, guard, host, port)
-    os.environ |= {"MASTER_PORT": str(port), _AT_LAUNCHER: "False"}
+    os.environ |= {"MASTER_PORT": str(port), AT_LAUNCHERS_STORE: "False"}
     return store
 
 
