@@ -131,10 +131,12 @@ def test_attention_that_leaks() -> None:
 @pytest.mark.parametrize("name", ["cosine", "linear"])
 def test_a_rate_that_does_not_move(name: str) -> None:
     with pytest.raises(CheckError, match="same learning rate at every step"):
-        check_schedule([1.0, 1.0, 1.0], name)
-    check_schedule([0.5, 1.0, 0.9], name)
+        check_schedule(name, total=10, warmup=0, final=1.0)
+    check_schedule(name, total=10, warmup=0, final=0.9)
+    check_schedule(name, total=10, warmup=0.5, final=1.0)
+    check_schedule(name, total=1, warmup=0, final=1.0)
 
 
 @pytest.mark.parametrize("name", ["constant", "wsd"])
 def test_a_rate_that_may_stay(name: str) -> None:
-    check_schedule([1.0, 1.0, 1.0], name)
+    check_schedule(name, total=10, warmup=0, final=1.0)

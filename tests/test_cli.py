@@ -18,10 +18,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 import babygpt
 from babygpt.cli import main
-from babygpt.errors import CheckpointError, DataError, SpaceError, Stopped
+from babygpt.errors import CheckpointError, DataError, Ended, SpaceError, Stopped
 from babygpt.verbs import VERBS
 
 
@@ -155,8 +156,35 @@ def test_a_reader_that_left_is_no_traceback():
     os.close(read)
     with os.fdopen(write, "w") as pipe:
         done = run("train", "--print_config", stdout=pipe)
+    assert done.returncode == 128 + signal.SIGPIPE, "as git and grep end"
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_behind_standard_output_is_no_traceback():
+    with open("/dev/full", "w") as full:
+        done = run("--version", stdout=full)
     assert done.returncode == 1
-    assert "Traceback" not in done.stderr
+    assert done.stderr == "babygpt: standard output cannot be written to (No space left on device)\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (DataError("no text", where="a.txt"), "babygpt train: a.txt: no text."),
+        (ZeroDivisionError("a bug"), "babygpt train: failed: ZeroDivisionError: a bug"),
+        (Ended(2, reason="process 1: a.txt: no text."), "babygpt train: process 1: a.txt: no text."),
+    ],
+    ids=repr,
+)
+def test_torchrun_can_say_the_reason_last(verb, tmp_path, monkeypatch, error, reason):
+    """In its report of the failed processes."""
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    verb("train", raising(error))
+    code = main(["train"])
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=code, error_file=str(tmp_path / "error.json"))
+    last = ChildFailedError("babygpt", {0: failure}).format_msg().splitlines()[-2]
+    assert last == f"  traceback : {reason}"
 
 
 # -- results -------------------------------------------------------------------------------------------------

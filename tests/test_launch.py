@@ -64,6 +64,15 @@ def test_torchrun_on_two_computers() -> None:
     )
 
 
+def test_torchrun_says_how_often_it_has_started_the_processes_again() -> None:
+    first = launched(torchrun(0, 2, 2))
+    again = launched(torchrun(0, 2, 2, TORCHELASTIC_RESTART_COUNT="1", TORCHELASTIC_MAX_RESTARTS="3"))
+    shared = launched(torchrun(0, 2, 2, TORCHELASTIC_USE_AGENT_STORE="True"))
+    assert (first.restart, first.restarts) == (0, 0)
+    assert (again.restart, again.restarts) == (1, 3)
+    assert (shared.has_store, again.has_store) == (True, False)
+
+
 def test_rank_alone_means_one_process_a_computer() -> None:
     found = launched({**MEET, "RANK": "2", "WORLD_SIZE": "4"})
     assert (found.devices, found.nodes, found.node, found.local_rank) == (1, 4, 2, 0)

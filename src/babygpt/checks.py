@@ -5,7 +5,7 @@ Each finds a fault that otherwise shows only as a model that learned the wrong t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from babygpt.errors import CheckError, InputError
 from babygpt.model.attention import model_inputs, packing_leak
 from babygpt.model.loss import Head, count_targets, sum_nll
+from babygpt.optim.schedules import multiplier
 
 __all__ = ["StepContext", "Verdict", "check_schedule", "failure", "verdicts"]
 
@@ -88,17 +89,19 @@ def failure(check: Callable[[], object], model: PreTrainedModel | None = None) -
     return None
 
 
-def check_schedule(multipliers: Sequence[float], name: str) -> None:
+def check_schedule(name: str, total: int, warmup: float, final: float) -> None:
     """The learning rate changes from step to step.
 
     Args:
-        multipliers: of the first steps.
-        name: the schedule's; `constant` is allowed to stay.
+        name: the schedule's; `constant` and `wsd` are allowed to stay.
+        total: steps of the run.
+        warmup, final: as of `schedules.multiplier`.
 
     Raises:
         CheckError: it does not.
     """
-    if name != "constant" and len(multipliers) > 1 and len(set(multipliers)) == 1 and name != "wsd":
+    multipliers = [multiplier(name, step, total, warmup, final) for step in range(min(total, 3))]
+    if name not in ("constant", "wsd") and len(multipliers) > 1 and len(set(multipliers)) == 1:
         raise CheckError(
             f"the {name} schedule gives the same learning rate at every step",
             where="schedule",

@@ -3,7 +3,8 @@
 0    done
 1    a failure of ours, with its traceback; or what was looked for was found: a fault, by doctor
 2    bad input or usage, one plain message on standard error
-128+n  stopped by signal n, after saving: 143 for SIGTERM, 130 for Ctrl-C
+128+n  stopped by signal n, after saving: 143 for SIGTERM, 130 for Ctrl-C; 141 where nobody read what was printed
+       to the end, which is how a signal ends git and grep: a run is finished and saved by then
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import io
-import json
-import math
 import os
 import sys
 import time
@@ -25,10 +24,11 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from babygpt import __version__
 from babygpt.arguments import parse
 from babygpt.errors import BabyGPTError, Ended, InputError, RecipeError, exit_code
-from babygpt.launch import is_first_here, is_first_process
+from babygpt.launch import is_first_here, is_first_process, leave_reason
 from babygpt.machine_settings import DoctorSettings
 from babygpt.settings import TrainSettings
 from babygpt.standard_streams import outlive_readers
+from babygpt.strict_json import dumped
 from babygpt.untrusted import shown
 from babygpt.verbs import OTHER_VERBS, VERBS, Verb
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 __all__ = ["main"]
+
+_UNREAD = 128 + 13  # SIGPIPE, which Python turns into an exception, and Windows does not have
 
 
 class Result(Protocol):
@@ -82,15 +84,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(VERBS[name], rest)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-    except BabyGPTError as error:
-        # Of several processes of a run, one gives the reason.
+    except Ended as error:
+        # Of several processes of a run, one gives the reason; torchrun may ask another one for it.
+        leave_reason(shown(f"{prog}: {error.reason}"))
         return _say(prog, str(error), error.exit_code) if str(error) else error.exit_code
+    except BabyGPTError as error:
+        return _say(prog, str(error), error.exit_code)
     except KeyboardInterrupt as error:
         return _say(prog, "interrupted", exit_code(error))
     except BrokenPipeError:
         # Whoever read our output has gone; the interpreter would complain once more when it flushes.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        return 1
+        return _UNREAD
     except Exception as error:
         print(shown(traceback.format_exc()), end="", file=sys.stderr)
         return _say(prog, f"failed: {type(error).__name__}: {error}", 1)
@@ -104,11 +109,13 @@ def _said_once() -> Iterator[None]:
     except InputError as error:
         if is_first_here():
             raise
-        raise Ended(error.exit_code) from error
+        raise Ended(error.exit_code, reason=str(error)) from error
 
 
 def _say(prog: str, message: str, code: int) -> int:
-    print(shown(f"{prog}: {message}"), file=sys.stderr)
+    said = shown(f"{prog}: {message}")
+    leave_reason(said)
+    print(said, file=sys.stderr)
     return code
 
 
@@ -124,10 +131,10 @@ def _choose(arguments: list[str]) -> tuple[str | None, list[str]]:
     first = arguments[0] if arguments else ""
     inside = [name for name in VERBS if name.startswith(f"{first} ")]
     if first in ("-h", "--help") or (inside and arguments[1:2] in (["-h"], ["--help"])):
-        print(_help(), flush=True)
+        _put(_help())
         return None, []
     if first == "--version":
-        print(f"babygpt {__version__}", flush=True)
+        _put(f"babygpt {__version__}")
         return None, []
     every = ", ".join(VERBS)
     if not first:
@@ -178,7 +185,7 @@ def _run(verb: Verb, arguments: list[str]) -> int:
 
 def _print(result: Result, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(_finite(result.to_dict()), allow_nan=False), flush=True)
+        _put(dumped(result.to_dict()))
     elif sys.stdout.isatty():
         from rich.console import Console
 
@@ -186,17 +193,24 @@ def _print(result: Result, *, as_json: bool) -> None:
         for line in result.lines():
             console.print(_safe(line), markup=False, emoji=False, soft_wrap=True)
     else:
-        print("\n".join(str(_safe(line)) for line in result.lines()), flush=True)
+        _put("\n".join(str(_safe(line)) for line in result.lines()))
+
+
+def _put(text: str) -> None:
+    """Prints what was asked for.
+
+    Raises:
+        BabyGPTError: it cannot be written, on a full disk for one.
+        BrokenPipeError: nobody reads it.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        raise BabyGPTError(f"standard output cannot be written to ({error.strerror})") from error
 
 
 def _safe(line: str | Text) -> str | Text:
     return shown(line) if isinstance(line, str) else line
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinity and no NaN: they become null."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -145,10 +145,11 @@ class Ended(BabyGPTError):
     Args:
         code: the exit code, of both.
         message: the reason; empty where the other one has given it.
+        reason: the same, given or not.
     """
 
-    def __init__(self, code: int, message: str = "") -> None:
-        self.exit_code = code
+    def __init__(self, code: int, message: str = "", reason: str = "") -> None:
+        self.exit_code, self.reason = code, message or reason
         super().__init__(message)
 
 

@@ -22,6 +22,7 @@ from babygpt.names import unknown_field
 from babygpt.untrusted import parse_yaml, read_bytes
 
 __all__ = [
+    "Auto",
     "build",
     "check_number",
     "check_paths",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+Auto = Literal["auto"]
 
 _LARGEST_FILE = 1_000_000  # bytes; a recipe has some fifty lines
 

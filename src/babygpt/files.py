@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, checksums, manifests, folders published once.
+"""Files that are whole or not there: atomic writes, checksums, folders published once under a manifest.
 
 Publishing a folder: fill a hidden one beside it, flush every file to the disk, write `manifest.json` last,
 rename, flush the parent. A folder without a valid manifest was never finished, and no visible name is ever
@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
-import math
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from babygpt.disk import ensure_space, free_bytes, fsync_dir, fsync_file, plain_errors
 from babygpt.errors import CheckpointError, InputError
-from babygpt.untrusted import is_endless, read_json, shown
+from babygpt.manifests import MANIFEST, FileEntry, Manifest, read_manifest, sealed
+from babygpt.strict_json import dumped
+from babygpt.untrusted import is_endless
 
 __all__ = [
     "MANIFEST",
@@ -47,31 +45,7 @@ __all__ = [
     "write_text_atomic",
 ]
 
-MANIFEST = "manifest.json"
-_FORMAT = 1
-_SEAL = "sha256"
 _PARTIAL, _REPLACED = ".partial-", ".replaced-"
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """A file as it was written: its size in bytes and the hex digits of its SHA-256."""
-
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a published folder holds.
-
-    Args:
-        facts: what the publisher says about it; plain JSON values.
-        files: every file but the manifest, by its POSIX path inside.
-    """
-
-    facts: dict[str, Any]
-    files: dict[str, FileEntry]
 
 
 # -- single files ----------------------------------------------------------------------------------
@@ -111,7 +85,7 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 def write_json_atomic(path: Path, value: Any) -> None:
     """Writes one JSON value as `write_text_atomic` does; a number that is not finite becomes null."""
-    write_text_atomic(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+    write_text_atomic(path, dumped(value, indent=2) + "\n")
 
 
 # -- folders ---------------------------------------------------------------------------------------
@@ -211,41 +185,10 @@ def publish_filled(
         if expected is not None and files != dict(expected):
             wrong = sorted(k for k in {*files, *expected} if files.get(k) != expected.get(k))
             raise CheckpointError(f"{wrong[0]} is not what its manifest says", where=str(target))
-        entries = {path: asdict(entry) for path, entry in files.items()}
-        content = _finite({"format": _FORMAT, "facts": facts, "files": entries})
-        write_json_atomic(folder / MANIFEST, {**content, _SEAL: _seal(content)})
+        write_json_atomic(folder / MANIFEST, sealed(facts, files))
         path = _swap(folder, target) if replace else _rename_to_free(folder, target)
         fsync_dir(target.parent)
     return path
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a published folder, its files not looked at.
-
-    Raises:
-        CheckpointError: there is none, or it is not one of ours.
-    """
-    path = folder / MANIFEST
-    try:
-        content = read_json(path)
-        facts = dict(content["facts"])
-        if content["format"] != _FORMAT:
-            what = f"the manifest's format is {content['format']!r}, and this version reads {_FORMAT}"
-            raise CheckpointError(what, where=str(folder), hint="Use the version of BabyGPT that wrote it")
-        files = {name: _entry(name, value) for name, value in content["files"].items()}
-        seal = content.pop(_SEAL, None)  # manifests were not sealed at first
-        if content.keys() != {"format", "facts", "files"}:
-            raise ValueError("it has entries that are none of ours")
-        if seal is not None and seal != _seal(content):
-            raise CheckpointError(f"{MANIFEST} is damaged: its checksum differs", where=str(folder))
-    except CheckpointError:
-        raise
-    except FileNotFoundError as error:
-        what = f"has no {MANIFEST}: it was never finished" if folder.is_dir() else "is no folder"
-        raise CheckpointError(what, where=str(folder)) from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"the manifest cannot be read ({error})", where=str(path)) from error
-    return Manifest(facts, files)
 
 
 def verify_folder(folder: Path) -> Manifest:
@@ -362,39 +305,3 @@ def _swap(source: Path, target: Path) -> Path:
     fsync_dir(target.parent)
     remove_folder(aside)
     return target
-
-
-def _seal(content: Mapping[str, Any]) -> str:
-    """The checksum of a manifest's values, however they are spaced and sorted."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _entry(name: str, value: Any) -> FileEntry:
-    """Checks one line of a manifest; a path that leads out of the folder is an attack or a bug."""
-    path = PurePosixPath(name)
-    if (
-        path.is_absolute()
-        or ".." in path.parts
-        or not path.parts
-        or "\\" in name
-        or PureWindowsPath(name).drive
-        or not all(len(part.encode()) <= 255 for part in path.parts)
-        or shown(name) != name
-        or "\n" in name
-    ):
-        raise ValueError(f"{shown(repr(name), 80)} is not inside the folder")
-    size, digest = value["size"], value["sha256"]
-    if type(size) is not int or size < 0 or not re.fullmatch("[0-9a-f]{64}", digest):
-        raise ValueError(f"the entry of {name} is malformed")
-    return FileEntry(size, digest)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return value

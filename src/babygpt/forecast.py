@@ -8,6 +8,7 @@ from babygpt.model.cost import MemoryParts
 from babygpt.planner import Planned
 from babygpt.recipe import Recipe
 from babygpt.timing import StepTime
+from babygpt.units import seconds_words, size_words
 
 __all__ = [
     "SAVED_COPIES",
@@ -19,8 +20,6 @@ __all__ = [
     "memory_words",
     "plan_words",
     "saving_seconds",
-    "seconds_words",
-    "size_words",
     "speed_words",
     "start_words",
     "time_words",
@@ -34,7 +33,6 @@ _SAMPLED = 48
 # A save reads its bytes again and again: copied, summed as it is written, as the best and as the newest, and once more
 # before what it takes the place of is deleted.
 _PASSES = 4
-_GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -153,17 +151,3 @@ def time_words(time: Duration) -> str:
     validating, saving = seconds_words(time.validating), seconds_words(time.saving)
     rest = f"{validating} in {time.validations} validations, {saving} held up by saves"
     return f"{seconds_words(time.whole)}: {seconds_words(time.training)} of training, {rest}"
-
-
-def size_words(count: int) -> str:
-    """Bytes in the unit that suits them."""
-    return f"{count / _GIB:.2f} GiB" if count >= _GIB else f"{count / 2**20:.0f} MiB"
-
-
-def seconds_words(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -3,23 +3,29 @@
     torchrun, and what sets its variables   RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
     srun                                    SLURM_PROCID and others; of one task it starts a process like any other
     by hand on several computers            NODE_RANK MASTER_ADDR MASTER_PORT, and machine.nodes in the command
-    nobody                                  the process is the first, and Lightning starts one for each further device
+    nobody                                  the process is the first, and starts one for each further device
 
 The first process decides, speaks and writes; the others do the same run.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from babygpt.errors import MachineError
 from babygpt.machine import MachineRequest
 
-__all__ = ["Launch", "is_first_here", "is_first_process", "launched"]
+__all__ = ["AT_LAUNCHERS_STORE", "Launch", "is_first_here", "is_first_process", "launched", "leave_reason"]
 
+# Tells torch's process group, too, to meet at torchrun's store.
+AT_LAUNCHERS_STORE = "TORCHELASTIC_USE_AGENT_STORE"
 _HERE = "127.0.0.1"
 # Below those that systems give out by themselves; jobs of the same hour lie next to one another.
 _FIRST_PORT, _PORTS = 15_000, 10_000
@@ -38,6 +44,9 @@ class Launch:
         nodes: computers; None likewise.
         host: where the first process runs; None if that is not told.
         port: where it listens; None likewise.
+        restart: how often the launcher has started the processes again.
+        restarts: how often it does at most.
+        has_store: whether it has a key-value store to meet at.
     """
 
     by: str = ""
@@ -48,6 +57,9 @@ class Launch:
     nodes: int | None = None
     host: str | None = None
     port: int | None = None
+    restart: int = 0
+    restarts: int = 0
+    has_store: bool = False
 
     @property
     def is_first(self) -> bool:
@@ -123,6 +135,16 @@ def is_first_here(environ: Mapping[str, str] | None = None) -> bool:
     return environ.get("LOCAL_RANK", "0" if "RANK" in environ else environ.get("SLURM_LOCALID", "0")) == "0"
 
 
+def leave_reason(reason: str, environ: Mapping[str, str] | None = None) -> None:
+    """Tells torchrun why this process ends; it says so below everything else, as the root cause."""
+    environ = os.environ if environ is None else environ
+    if path := environ.get("TORCHELASTIC_ERROR_FILE"):
+        with suppress(OSError):
+            # The form of its own ErrorHandler.
+            extra = {"py_callstack": reason, "timestamp": str(int(time.time()))}
+            Path(path).write_text(json.dumps({"message": {"message": reason, "extraInfo": extra}}), "utf-8")
+
+
 def launched(environ: Mapping[str, str] | None = None) -> Launch:
     """How this process was started.
 
@@ -159,7 +181,10 @@ def _by_torchrun(environ: Mapping[str, str]) -> Launch:
             where="environment",
             hint="Set them to an address and a free port of the first process's computer, or unset RANK and WORLD_SIZE",
         )
-    return Launch(by, rank, local, rank // devices, devices, world // devices, host, port)
+    restart, restarts = (_number(environ, f"TORCHELASTIC_{n}", 0) for n in ("RESTART_COUNT", "MAX_RESTARTS"))
+    has_store = environ.get(AT_LAUNCHERS_STORE) == "True"
+    nodes, node = world // devices, rank // devices
+    return Launch(by, rank, local, node, devices, nodes, host, port, restart, restarts, has_store)
 
 
 # -- SLURM -----------------------------------------------------------------------------------------------------------

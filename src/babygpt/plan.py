@@ -27,7 +27,6 @@ from babygpt.forecast import (
     duration,
     memory_parts,
     memory_words,
-    size_words,
     speed_words,
     time_words,
 )
@@ -52,6 +51,7 @@ from babygpt.training.parts import (
     sequences_of,
     validation_batches,
 )
+from babygpt.units import size_words
 
 __all__ = ["Alternative", "PlanResult", "plan"]
 
@@ -245,16 +245,11 @@ def _timed(recipe: Recipe, planned: planner.Planned, data: LLMDataModule) -> Ste
         let_go(error)
         less = smaller(plan, sequences_of(recipe, plan))
         tried = f"micro-batch {plan.micro_batch} of {recipe.data.block} tokens"
-        smaller_words = (
-            f"--machine.micro_batch {less.micro_batch}"
-            if less.micro_batch < plan.micro_batch
-            else "--machine.activation_checkpointing true"
-        )
         raise MachineError(
             f"memory ran out while steps of {recipe.model.name} with {tried} were timed"
             f" ({memory_words(planned)})",
             where="machine.micro_batch",
-            hint=f"Plan with {smaller_words}; a run would go on with that of its own accord",
+            hint=f"Plan with {less.option}; a run would go on with that of its own accord",
         ) from error
 
 

@@ -4,7 +4,7 @@
 2. Step 0 is validated, then Lightning's trainer runs to the budget's end.
 3. The result says what was reached and where everything is.
 
-Further processes of the same run, started by Lightning, torchrun or srun, come through here too: the first one tells
+Further processes of the same run, started here, by torchrun or by srun, come through here too: the first one tells
 them which run it is, and they read what it has written.
 """
 
@@ -14,15 +14,13 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from rich.console import Console
 
-from babygpt.checkpoints import best
 from babygpt.data.remote import STANDARD_INPUT
 from babygpt.disk import plain_errors
 from babygpt.errors import CheckpointError, InputError, SpikeSeen, Stopped
@@ -33,11 +31,12 @@ from babygpt.machine import keep_freed_memory, peak_memory_bytes
 from babygpt.model.cost import model_cost
 from babygpt.prepare import PreparationView
 from babygpt.report.verb import report
-from babygpt.run_folder import losses_of_sources, whole_lines
+from babygpt.run_folder import whole_lines
 from babygpt.settings import ReportSettings, TrainSettings
 from babygpt.training.alive import alone_in, noted
 from babygpt.training.callbacks import RunFiles, Sampler, cut_after
 from babygpt.training.checkpoint_io import FolderCheckpointIO
+from babygpt.training.children import assembled
 from babygpt.training.fit import messages_to, quiet
 from babygpt.training.guards import SAVE, SignalGuard, requeue, slurm_job
 from babygpt.training.health_watch import HealthWatch
@@ -47,12 +46,14 @@ from babygpt.training.memory import is_out_of_memory
 from babygpt.training.module import BabyGPT
 from babygpt.training.parts import first_words
 from babygpt.training.progress import ProgressView
+from babygpt.training.restarts import begun_by, going_on
+from babygpt.training.result import RunResult, finished, result_of
 from babygpt.training.resume import resume
 from babygpt.training.saving import RunCheckpoints, SavePlan, settle
 from babygpt.training.spikes import MOST_ROLLBACKS, read_rollbacks
-from babygpt.training.start import Run, begin, go_back, pieces, reopen, shrink, write_measured
+from babygpt.training.start import Run, begin, go_back, new_folder, pieces, reopen, shrink, write_measured
+from babygpt.training.stores import is_lost_connection
 from babygpt.training.together import Together
-from babygpt.training.watch import fall_in_words
 from babygpt.training.watchdog import Watchdog
 from babygpt.training.writer import BackgroundWriter
 from babygpt.untrusted import shown
@@ -61,74 +62,6 @@ __all__ = ["RunResult", "train"]
 
 # What a state of the wrong form makes of Lightning's and torch's own restoring.
 _RESTORING = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run reached.
-
-    Args:
-        out: the run folder.
-        steps: optimiser steps completed.
-        tokens: target tokens trained on.
-        first_perplexity: of the validation at step 0; None in a resumed run.
-        val_loss: of the last validation, nats for each target token.
-        val_losses: of the last validation, by source, where several are mixed.
-        val_perplexity: exp of `val_loss`.
-        val_bits_per_byte: of the validation text.
-        best: the checkpoint folder with the smallest validation loss.
-        sample: what the model wrote at the end, prompt included.
-        seconds: of this process, from its first step on.
-        saving_seconds: of these, for which training stood still for its checkpoints.
-        already_finished: nothing was left to do.
-        report: the page about it; None where it could not be written.
-    """
-
-    out: str
-    steps: int
-    tokens: int
-    first_perplexity: float | None
-    val_loss: float | None
-    val_perplexity: float | None
-    val_bits_per_byte: float | None
-    best: str | None
-    sample: str
-    seconds: float
-    saving_seconds: float = 0.0
-    already_finished: bool = False
-    val_losses: dict[str, float] = field(default_factory=dict)
-    report: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
-
-    def lines(self) -> list[str]:
-        """For people."""
-        if self.already_finished:
-            return [f"{self.out} is finished ({self.steps:,} steps); nothing was changed"]
-        rows = [("steps", f"{self.steps:,} ({self.tokens:,} tokens, {self.seconds:,.0f} s)")]
-        if self.val_perplexity is not None:
-            fell = ""
-            if self.first_perplexity:
-                fell = f", {fall_in_words(self.first_perplexity, self.val_perplexity)}"
-            rows.append(("perplexity", f"{self.val_perplexity:,.2f} on held-out text{fell}"))
-        if self.val_losses:
-            rows.append(
-                ("by source", ", ".join(f"{n} loss {loss:.4f}" for n, loss in self.val_losses.items()))
-            )
-        if self.seconds > 0:
-            share = self.saving_seconds / self.seconds
-            rows.append(("saving", f"training stood still for {self.saving_seconds:.1f} s ({share:.1%})"))
-        if self.val_bits_per_byte is not None:
-            rows.append(("bits per byte", f"{self.val_bits_per_byte:.3f}"))
-        rows += [("best", self.best or "none"), ("run folder", self.out)]
-        rows += [("page", self.report)] if self.report else []
-        if self.best:
-            rows.append(("load it", f'AutoModelForCausalLM.from_pretrained("{self.best}")'))
-            rows.append(("go on", f'babygpt generate {self.best} --prompt "..."'))
-        lines = [f"{name:>14}  {value}" for name, value in rows]
-        return [*lines, "", "sample:", *(f"    {line}" for line in self.sample.splitlines())]
 
 
 def train(settings: TrainSettings) -> RunResult:
@@ -195,10 +128,16 @@ def _first(
     say: Callable[[str], None],
 ) -> Run:
     """Begins or resumes the run, keeps other commands out of its folder, and tells the others which it is."""
+    launch, again = others.launch, going_on(others.kept(), settings)
+    if again is not None:
+        say(f"restart {launch.restart} of {launch.restarts}: going on with {again.resume} as --resume would")
+        settings = again
     if settings.resume:
         held.enter_context(alone_in(Path(settings.resume)))
         run = resume(settings, say)
     else:
+        settings = replace(settings, out=str(new_folder(settings.out)))
+        others.keep(begun_by(settings, Path(str(settings.out))))
         with PreparationView(console) as preparation:
 
             def progress(stage: str, done: int, total: int) -> None:
@@ -238,7 +177,7 @@ def _fit(
     if run.checkpoint is not None and is_first:
         settle(run.checkpoints, run.checkpoint)
     if done >= run.steps:
-        return _finished(run, done)
+        return finished(run, done)
     data, module = pieces(run)
     files = RunFiles(run.out)
     if is_first:
@@ -274,7 +213,6 @@ def _fit(
     watchdog = Watchdog(None if minutes is None else 60 * minutes)
     plan, recipe = run.plan, run.recipe
     accumulate = -(-int(recipe.data.global_batch_size) // (plan.micro_batch * plan.devices * plan.nodes))
-    others.gather()
     trainer = L.Trainer(
         accelerator={"cuda": "gpu"}.get(plan.device, plan.device),
         devices=plan.devices,
@@ -300,7 +238,7 @@ def _fit(
     )
     begun = time.monotonic()
     try:
-        with watchdog.watching():
+        with assembled(others, plan.devices, plan.nodes, say), watchdog.watching():
             if run.checkpoint is None:
                 trainer.validate(module, datamodule=data, verbose=False)
                 guard.raise_if_asked()
@@ -308,14 +246,19 @@ def _fit(
             path = None if run.checkpoint is None else str(run.checkpoint)
             trainer.fit(module, datamodule=data, ckpt_path=path)
     except _RESTORING as error:
-        if run.checkpoint is None or saving.begun or isinstance(error, InputError):
+        if (
+            run.checkpoint is None
+            or saving.begun
+            or isinstance(error, InputError)
+            or is_lost_connection(error)
+        ):
             raise
         raise CheckpointError(
             f"the training state cannot be restored ({type(error).__name__}: {error})",
             where=str(run.checkpoint),
             hint="Take the folder away to go on from an earlier checkpoint, or start a new run from it as model.name",
         ) from error
-    result = _result(run, files, sampler, module, time.monotonic() - begun, saving.stalled)
+    result = result_of(run, files, sampler, module, time.monotonic() - begun, saving.stalled)
     return replace(result, report=_page(run, console)) if trainer.is_global_zero else result
 
 
@@ -334,48 +277,6 @@ def _page(run: Run, console: Console) -> str | None:
         message = f"report: the page could not be written ({type(error).__name__}: {error})"
         console.print(shown(message), markup=False, highlight=False, soft_wrap=True)
         return None
-
-
-def _result(
-    run: Run, files: RunFiles, sampler: Sampler, module: BabyGPT, seconds: float, saving: float
-) -> RunResult:
-    first, last = files.validations[0], files.validations[-1]
-    found = best(run.checkpoints)
-    return RunResult(
-        out=str(run.out),
-        steps=run.steps,
-        tokens=module.meter.tokens,
-        first_perplexity=first["val_perplexity"] if first["step"] == 0 else None,
-        val_loss=last["val_loss"],
-        val_perplexity=last["val_perplexity"],
-        val_bits_per_byte=last.get("val_bits_per_byte"),
-        best=None if found is None else str(found.path),
-        sample=sampler.prompt + sampler.latest,
-        seconds=round(seconds, 2),
-        saving_seconds=round(saving, 2),
-        val_losses=losses_of_sources(last),
-    )
-
-
-def _finished(run: Run, steps: int) -> RunResult:
-    found = best(run.checkpoints)
-    last: dict[str, Any] = {}
-    for line in whole_lines(run.out / "metrics.jsonl"):
-        last = line if "val_loss" in line else last
-    return RunResult(
-        out=str(run.out),
-        steps=steps,
-        tokens=int(last.get("tokens", 0)),
-        first_perplexity=None,
-        val_loss=last.get("val_loss"),
-        val_perplexity=last.get("val_perplexity"),
-        val_bits_per_byte=last.get("val_bits_per_byte"),
-        best=None if found is None else str(found.path),
-        sample="",
-        seconds=0.0,
-        already_finished=True,
-        val_losses=losses_of_sources(last),
-    )
 
 
 def _step_of(checkpoint: Path | None) -> int:

@@ -73,8 +73,8 @@ def by_hand(module: BabyGPT, data: LLMDataModule, step: int, dtype: torch.dtype)
     """Gradient of (sum of -log p over the targets) / (their number) over the whole step at once, from logits."""
     model = module.model.to(dtype).train()
     windows = data.plan.order.windows_of(step)
-    rows = torch.stack([data._train[[w]]["input_ids"][0] for w in windows])  # type: ignore[index]
-    labels = torch.stack([data._train[[w]]["labels"][0] for w in windows])  # type: ignore[index]
+    rows = torch.stack([data._windows.train[[w]]["input_ids"][0] for w in windows])
+    labels = torch.stack([data._windows.train[[w]]["labels"][0] for w in windows])
     logits = model(input_ids=rows, use_cache=False).logits
     logp = torch.log_softmax(logits[:, :-1], dim=-1)
     wanted = labels[:, 1:]

@@ -151,7 +151,7 @@ def test_training_loss_logged_is_the_steps_own(
     fresh = make_module().model.eval()
     windows = data.plan.order.windows_of(0)
     with torch.no_grad():
-        batches = [data._train[[w]] for w in windows]  # type: ignore[index]
+        batches = [data._windows.train[[w]] for w in windows]
         counts = [int((b["labels"] != -100).sum()) for b in batches]
         sums = [float(fresh(**b).loss) * n for b, n in zip(batches, counts, strict=True)]
     assert record.targets == sum(counts)

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.distributed import TCPStore
 
 from babygpt.errors import BabyGPTError, DataError, Ended, NotFiniteError, Stopped
 from babygpt.launch import Launch
 from babygpt.training import meeting as module
 from babygpt.training.guards import SignalGuard
 from babygpt.training.meeting import Meeting, Told, meeting
+from babygpt.training.restarts import Begun
 
 TOLD = Told("/runs/one", "/runs/one/checkpoints/step-000003")
 
@@ -34,6 +36,7 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
         "NODE_RANK",
         "MASTER_ADDR",
         "MASTER_PORT",
+        "TORCHELASTIC_USE_AGENT_STORE",
     ):
         monkeypatch.setenv(name, "")  # put back afterwards
         monkeypatch.delenv(name)
@@ -58,7 +61,7 @@ def start() -> Iterator[Callable[..., list[Future[Any]]]]:
 def fails(error: Exception, *, together: bool = False) -> Callable[[Meeting], None]:
     def work(others: Meeting) -> None:
         if together:
-            others.gather()
+            others.gather(others._count)
         raise error
 
     return work
@@ -66,13 +69,13 @@ def fails(error: Exception, *, together: bool = False) -> Callable[[Meeting], No
 
 def hears(others: Meeting) -> Told:
     told = others.hear()
-    others.gather()
+    others.gather(others._count)
     return told
 
 
 def tells(others: Meeting) -> None:
     others.tell(TOLD)
-    others.gather()
+    others.gather(others._count)
 
 
 def outcome(future: Future[Any]) -> tuple[int, str]:
@@ -98,7 +101,7 @@ def test_nobody_trains_before_all_are_there(start: Any) -> None:
         others.hear()
         time.sleep(0.3)
         order.append("slow")
-        others.gather()
+        others.gather(others._count)
 
     for future in start(quick, slow):
         future.result(timeout=20)
@@ -128,7 +131,7 @@ def test_a_fault_of_ours_is_told_where_it_is(start: Any) -> None:
 def test_what_all_raise_in_training_is_said_by_the_first(start: Any, error: Exception) -> None:
     def trains(others: Meeting) -> None:
         others.tell(TOLD)
-        others.gather()
+        others.gather(others._count)
         time.sleep(0.2)  # it saves, and is the last to end
         raise error
 
@@ -142,13 +145,13 @@ def test_in_training_the_one_that_fails_first_gives_the_reason(start: Any) -> No
     failed = threading.Event()
 
     def consequence(others: Meeting) -> None:
-        others.gather()
+        others.gather(others._count)
         failed.wait()
         time.sleep(0.2)
         raise RuntimeError("connection closed by peer")
 
     def cause(others: Meeting) -> None:
-        others.gather()
+        others.gather(others._count)
         failed.set()
         raise DataError("a file is gone", where="a.txt")
 
@@ -157,13 +160,63 @@ def test_in_training_the_one_that_fails_first_gives_the_reason(start: Any) -> No
     assert outcome(first) == (2, "")
 
 
+def test_who_is_silent_knows_the_reason(start: Any) -> None:
+    """torchrun may ask any of them for it."""
+    first, other = start(fails(DataError("no text", where="notes.txt")), hears)
+    assert outcome(first) == (2, "notes.txt: no text.")
+    ended = other.exception(timeout=20)
+    assert isinstance(ended, Ended)
+    assert (str(ended), ended.reason) == ("", "process 0: notes.txt: no text.")
+
+
+def test_a_process_that_is_killed_is_told_of_by_the_others(start: Any) -> None:
+    lost = RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer.\nMore of it")
+    first, other = start(fails(lost, together=True), fails(lost, together=True))
+    said = [outcome(each) for each in (first, other)]
+    assert [code for code, _ in said] == [1, 1]
+    (message,) = [message for _, message in said if message]
+    assert "another process of the run is gone without a word" in message
+    assert "--resume" in message
+    assert message.endswith(
+        "(RuntimeError: [gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer.)"
+    )
+
+
+def test_a_restart_meets_at_a_store_of_its_own_and_knows_what_was_begun() -> None:
+    """torchrun's store still holds what the start before has left there."""
+    torchruns = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
+    torchruns.set("default_pg/0/address", "of a process that is gone")
+    begun, kept, seen = Begun("/runs/one", "seed: 0"), [], []
+
+    def one(rank: int, restart: int) -> None:
+        launch = Launch(
+            "torchrun", rank, rank, 0, 2, 1, "127.0.0.1", torchruns.port, restart, restarts=1, has_store=True
+        )
+        with meeting(launch, 1, SignalGuard()) as others:
+            if rank == 0:
+                kept.append(others.kept())
+                others.keep(begun)
+            others.gather(others._count)
+        if restart:
+            port = int(os.environ["MASTER_PORT"])
+            seen.append((port, os.environ["TORCHELASTIC_USE_AGENT_STORE"]))
+
+    for restart in (0, 1):
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(one, (0, 1), (restart, restart)))
+    assert kept == [None, begun]
+    assert len(set(seen)) == 1
+    assert seen[0][0] != torchruns.port
+    assert seen[0][1] == "False", "torch's process group meets where its first process opens the store"
+
+
 def test_a_signal_ends_the_waiting() -> None:
     guard = SignalGuard()
     found = Meeting(Launch(), guard, 2)
     found.open_here()
     guard._handle(15, None)
     with pytest.raises(Stopped):
-        found.gather()
+        found.gather(2)
 
 
 def test_a_port_that_is_taken_is_refused() -> None:
@@ -193,7 +246,7 @@ def test_one_process_meets_nobody() -> None:
     with meeting(Launch(), 1, SignalGuard()) as others:
         assert not others.is_open
         others.tell(TOLD)
-        others.gather()
+        others.gather(others._count)
     assert "MASTER_PORT" not in os.environ
 
 

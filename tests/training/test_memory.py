@@ -27,12 +27,17 @@ def test_what_is_lack_of_memory() -> None:
 def test_the_micro_batch_falls_through_divisors_and_then_activations_are_recomputed() -> None:
     plan, seen = PLAN, []
     for _ in range(4):
-        plan = smaller(plan, 12)
-        seen.append((plan.micro_batch, plan.activation_checkpointing))
-    assert seen == [(6, False), (3, False), (1, False), (1, True)]
-    assert (
-        smaller(replace(PLAN, micro_batch=1, activation_checkpointing=3), 12).activation_checkpointing is True
-    )
-    assert smaller(replace(PLAN, micro_batch=8), 15).micro_batch == 3
+        less = smaller(plan, 12)
+        plan = less.plan
+        seen.append((plan.micro_batch, plan.activation_checkpointing, less.change, less.option))
+    assert seen == [
+        (6, False, "micro-batch 6", "--machine.micro_batch 6"),
+        (3, False, "micro-batch 3", "--machine.micro_batch 3"),
+        (1, False, "micro-batch 1", "--machine.micro_batch 1"),
+        (1, True, "activation checkpointing", "--machine.activation_checkpointing true"),
+    ]
+    partly = replace(PLAN, micro_batch=1, activation_checkpointing=3)
+    assert smaller(partly, 12).plan.activation_checkpointing is True
+    assert smaller(replace(PLAN, micro_batch=8), 15).plan.micro_batch == 3
     with pytest.raises(MachineError, match=r"does not fit into the memory.*smaller data\.block"):
         smaller(plan, 12)

@@ -19,19 +19,18 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from babygpt.data.ahead import Ahead, StreamedWindows, is_streamed
-from babygpt.data.arrow import TokenStore
-from babygpt.data.batches import BatchPlan, ValidationPlan, WindowDataset, pad_id_of
+from babygpt.data.agreement import check_agreement
+from babygpt.data.batches import BatchPlan, ValidationPlan, WindowDataset
 from babygpt.data.block import resolve_block
 from babygpt.data.joined import parts_of
-from babygpt.data.layout import lay_out_sources, notes_on_length
+from babygpt.data.layout import notes_on_length
 from babygpt.data.loaders import EpochLoader, StepRows
-from babygpt.data.mixture import Mixture, Stretch, go_on, stretches_of
-from babygpt.data.order import Order, data_step, skips_of
-from babygpt.data.packing import Windows
+from babygpt.data.mixture import Stretch, go_on, stretches_of
+from babygpt.data.order import data_step, skips_of
 from babygpt.data.several import names_of, prepare_several
+from babygpt.data.steps import Laid, accumulation_of, laid_out, loader_of, order_of, plan_of
 from babygpt.data.store import PreparedData, Progress, prepare
-from babygpt.errors import CheckpointError, DataError, RecipeError
+from babygpt.errors import RecipeError
 from babygpt.recipe import DataRecipe
 from babygpt.untrusted import redacted
 
@@ -129,10 +128,7 @@ class LLMDataModule(L.LightningDataModule):
         self._prepared_as, self._cache_gb = prepared_as, cache_gb
         self._skips, self.rollbacks = skips_of(rollbacks), len(rollbacks)
         self._prepared: PreparedData | None = None
-        self._train: WindowDataset | None = None
-        self._val: WindowDataset | None = None
-        self._sizes: tuple[int, ...] = ()
-        self._val_sizes: tuple[int, ...] = ()
+        self._laid: Laid | None = None
         self._plan: BatchPlan | None = None
 
     # -- Lightning's hooks ---------------------------------------------------------------------------------------
@@ -153,27 +149,21 @@ class LLMDataModule(L.LightningDataModule):
         """
         data, only_validates = self.prepared, stage == "validate"
         shortest = min(part.num_tokens for part in parts_of(data.train))
-        if self._train is None or (shortest < self.block and not only_validates):
-            self._train, self._sizes = self._windows_of(data.train, may_be_short=only_validates)
-            try:
-                self._val, self._val_sizes = self._windows_of(data.val, may_be_short=True)
-            except DataError as error:
-                raise DataError(
-                    f"of the validation data: {error.what}", where=error.where, hint=error.hint
-                ) from None
-        self._plan = self._lay_out(self._train.windows)
+        if self._laid is None or (shortest < self.block and not only_validates):
+            self._laid = laid_out(data, self.recipe, may_be_short=only_validates)
+        self._plan = self._planned()
 
     def train_dataloader(self) -> EpochLoader:
         """Micro-batches of this rank, sized as one whole epoch."""
         plan = self.plan
         return EpochLoader(
-            self._loader(self._train, StepRows(self)), plan.order.steps_per_epoch * plan.micro_batches
+            self._loader(self._windows.train, StepRows(self)), plan.order.steps_per_epoch * plan.micro_batches
         )
 
     def val_dataloader(self) -> EpochLoader:
         """Validation batches of this rank."""
         rows = self.validation.rows(self.batch_size, self.rank, self.world_size)
-        return EpochLoader(self._loader(self._val, rows), len(rows))
+        return EpochLoader(self._loader(self._windows.val, rows), len(rows))
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Drops a mask that is all ones, while looking at it costs no wait for a device."""
@@ -204,26 +194,19 @@ class LLMDataModule(L.LightningDataModule):
         Raises:
             CheckpointError: they differ, with each difference.
         """
-        here, there = self.identity(), dict(state_dict)
+        there = dict(state_dict)
         words, step, weights = (there.pop(name, None) for name in ("data_in_words", "data_step", "weights"))
-        wrong = [f"{k} is {here[k]} here and was {v}" for k, v in there.items() if here.get(k, v) != v]
-        if here["data_fingerprint"] != there.get("data_fingerprint", here["data_fingerprint"]):
-            was = f", and was {words}" if words else ""
-            wrong[0] = (
-                f"the text is not the same, or is tokenised otherwise: {redacted(', '.join(self.recipe.path))} here"
-                f" gives {self.prepared.in_words}{was}"
-            )
-        if bool(weights) != bool(self.recipe.weights):
-            wrong.append(f"there are {'no ' * (not self.recipe.weights)}weights here, unlike there")
-        if wrong:
-            raise CheckpointError(
-                f"the checkpoint was trained on other data or in another order: {'; '.join(wrong)}",
-                hint="Give the data and batch size it was trained with, or start a new run from it as model name",
-            )
+        here = f"{redacted(', '.join(self.recipe.path))} here gives {self.prepared.in_words}"
+        check_agreement(
+            self.identity(),
+            there,
+            words=(here, words or ""),
+            weighted=(bool(self.recipe.weights), bool(weights)),
+        )
         if weights:
             before = [Stretch(int(at), tuple(map(float, each))) for at, each in weights]
             self._stretches = go_on(before, self._stretches, int(step))
-            self._plan = self._lay_out(self.plan.windows)
+            self._plan = self._planned()
 
     # -- what a step needs ---------------------------------------------------------------------------------------
 
@@ -269,12 +252,11 @@ class LLMDataModule(L.LightningDataModule):
     @property
     def validation(self) -> ValidationPlan:
         """Which validation windows are read."""
-        assert self._val is not None, "setup() comes first"
         size = self.plan.order.global_batch_size
         batches = self._val_batches
         if batches == "auto":
             batches = max(1, -(-VALIDATION_TOKENS // (size * self.block)))
-        return ValidationPlan(self._val_sizes, None if batches is None else int(batches) * size)
+        return ValidationPlan(self._windows.val_sizes, None if batches is None else int(batches) * size)
 
     @property
     def isolated(self) -> bool:
@@ -318,21 +300,10 @@ class LLMDataModule(L.LightningDataModule):
         """Window numbers of a whole optimiser step, int64 [windows]."""
         return self.plan.order.windows_of(self.data_step(step))
 
-    @property
-    def limited_steps_per_epoch(self) -> int:
-        """`steps_per_epoch`, or what the trainer's `limit_train_batches` leaves of it."""
-        if self.trainer is None:
-            return self.steps_per_epoch
-        limit = self.trainer.limit_train_batches
-        whole = self.steps_per_epoch * self.micro_batches
-        batches = min(limit, whole) if isinstance(limit, int) else int(limit * whole)
-        return int(batches // self.micro_batches)
-
     def micro_batch(self, number: int) -> dict[str, torch.Tensor]:
         """The micro-batch of a number, counted from the run's first; 0 is what the self-checks look at."""
-        assert self._train is not None, "setup() comes first"
         step, micro = divmod(number, self.plan.micro_batches)
-        return self._train[self.plan.rows(self.data_step(step), micro, self.rank)]
+        return self._windows.train[self.plan.rows(self.data_step(step), micro, self.rank)]
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -357,40 +328,17 @@ class LLMDataModule(L.LightningDataModule):
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _windows_of(
-        self, store: TokenStore, *, may_be_short: bool = False
-    ) -> tuple[WindowDataset, tuple[int, ...]]:
-        """The windows of a store, and how many each source has."""
-        windows, sizes = lay_out_sources(store, self.recipe, may_be_short=may_be_short)
-        kind = StreamedWindows if is_streamed(store) else WindowDataset
-        return kind(store, windows, pad_id_of(self.tokenizer)), sizes
+    @property
+    def _windows(self) -> Laid:
+        assert self._laid is not None, "setup() comes first"
+        return self._laid
 
-    def _lay_out(self, windows: Windows) -> BatchPlan:
-        accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else None
-        if self.trainer is not None and getattr(self.trainer, "overfit_batches", False):
-            raise RecipeError(
-                "overfit_batches would repeat batches behind the plan's back",
-                where="overfit_batches",
-                hint="Give a small data file and many epochs instead",
-            )
+    def _planned(self) -> BatchPlan:
+        accumulate = accumulation_of(self.trainer)
         size = self._global_batch_size or self.batch_size * self.world_size * (accumulate or 1)
-        order: Order | Mixture = Order(len(windows), size, self.seed)
-        if self.recipe.weights:
-            order = Mixture(self._sizes, self._stretches, size, self.seed)
-        plan = BatchPlan(order, windows, self.batch_size, self.world_size)
-        if accumulate is not None and accumulate != plan.micro_batches:
-            raise RecipeError(
-                f"{size} windows a step on {self.world_size} device(s) with {self.batch_size} at a time are"
-                f" {plan.micro_batches} micro-batches, but the trainer accumulates {accumulate}",
-                where="accumulate_grad_batches",
-                hint=f"Give the trainer accumulate_grad_batches={plan.micro_batches}",
-            )
-        return plan
+        order = order_of(self._windows, self._stretches if self.recipe.weights else (), size, self.seed)
+        return plan_of(order, self._windows.train.windows, self.batch_size, self.world_size, accumulate)
 
-    def _loader(self, dataset: WindowDataset | None, rows: Any) -> DataLoader[Any]:
-        assert dataset is not None, "setup() comes first"
-        rows = Ahead(rows, self.workers) if isinstance(dataset, StreamedWindows) else rows
+    def _loader(self, dataset: WindowDataset, rows: Any) -> DataLoader[Any]:
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return DataLoader(
-            dataset, batch_size=None, sampler=rows, num_workers=self.workers, pin_memory=on_cuda
-        )
+        return loader_of(dataset, rows, self.workers, on_cuda=on_cuda)

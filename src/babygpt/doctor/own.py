@@ -22,7 +22,6 @@ from babygpt.forecast import SAVED_COPIES, checkpoint_bytes, memory_words
 from babygpt.machine import MachinePlan, detect
 from babygpt.machine_settings import DoctorSettings
 from babygpt.model.cost import model_cost
-from babygpt.optim.schedules import multiplier
 from babygpt.prepare import PreparationView
 from babygpt.recipe import Recipe
 from babygpt.training.dial import note_on_size, provisional
@@ -120,12 +119,9 @@ def _built(recipe: Recipe, plan: MachinePlan, key: str) -> tuple[LLMDataModule, 
 def _self_checks(recipe: Recipe, data: LLMDataModule, module: BabyGPT) -> Iterator[Finding]:
     found: list[Finding] = []
     schedule, steps = recipe.schedule, recipe.budget.steps or _STEPS
-    rates = [
-        multiplier(schedule.name, s, steps, schedule.warmup, schedule.final) for s in range(min(steps, 3))
-    ]
     rate = (
         "the learning rate changes from step to step",
-        failure(lambda: check_schedule(rates, schedule.name)),
+        failure(lambda: check_schedule(schedule.name, steps, schedule.warmup, schedule.final)),
     )
     for about, error in [*(_attempt("self-check", found, lambda: list(module.verdicts(data))) or ()), rate]:
         if error is None:

@@ -13,7 +13,7 @@ from babygpt.recipe import Recipe, to_dict
 from babygpt.report.curves import Validation
 from babygpt.report.run import RunView
 from babygpt.tokenizer_names import loader_of
-from babygpt.training.dashboard import in_flops
+from babygpt.units import flops_words
 from babygpt.untrusted import redacted
 
 __all__ = [
@@ -111,7 +111,7 @@ def _share(run: RunView, pace: float | None) -> str | None:
     peak, flops = _number_in(measured, "matrix_peak"), _number_in(measured, "step_flops")
     if not peak or flops is None or pace is None:
         return None
-    return f"{flops * pace / peak:.0%} of {in_flops(peak)} (measured)"
+    return f"{flops * pace / peak:.0%} of {flops_words(peak)} (measured)"
 
 
 def _is_on_cpu(run: RunView) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
@@ -18,6 +16,7 @@ from babygpt.files import write_atomic
 from babygpt.generate import continue_text
 from babygpt.machine import peak_memory_bytes
 from babygpt.run_folder import step_in
+from babygpt.strict_json import dumped
 from babygpt.training.meter import StepRecord
 
 __all__ = ["Listener", "RunFiles", "Sampler", "cut_after"]
@@ -62,17 +61,12 @@ class _Lines:
     def write(self, *objects: dict[str, Any]) -> None:
         with self._path.open("a", encoding="utf-8") as file:
             for value in objects:
-                file.write(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False) + "\n")
+                file.write(dumped(value, ensure_ascii=False) + "\n")
 
     def sync(self) -> None:
         if self._path.exists():
             with self._path.open("a", encoding="utf-8") as file:
                 os.fsync(file.fileno())
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity and no NaN: they become null."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 class RunFiles(L.Callback):

@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 
 from rich.text import Text
 
-__all__ = ["Status", "Trace", "braille", "clock", "in_flops", "lines"]
+from babygpt.units import flops_words
+
+__all__ = ["Status", "Trace", "braille", "clock", "lines"]
 
 _POINTS = 256  # of a trace at most: more than a terminal has dots
 _CURVE_ROWS, _CURVE_COLUMNS = 4, 100
@@ -143,7 +145,7 @@ def _fields(status: Status) -> list[Text]:
     if status.speed:
         add("", f"{status.speed:,.0f}", " tokens/s")
     if status.share is not None and status.peak is not None:
-        add("", f"{status.share:.0%}", f" of {in_flops(status.peak)} (measured)")
+        add("", f"{status.share:.0%}", f" of {flops_words(status.peak)} (measured)")
     if status.memory is not None:
         of = "" if status.memory_total is None else f" of {status.memory_total / 2**30:.1f}"
         add("memory", f"{status.memory / 2**30:.1f}", f"{of} GiB")
@@ -165,14 +167,6 @@ def _health(status: Status) -> Text:
     if status.health:
         return Text.assemble(("health ", "dim"), (status.health, "yellow"))
     return Text.assemble(("health ", "dim"), "nothing found")
-
-
-def in_flops(count: float) -> str:
-    """Operations a second in the unit that suits them."""
-    for unit, size in (("PFLOP/s", 1e15), ("TFLOP/s", 1e12)):
-        if count >= size:
-            return f"{count / size:,.3g} {unit}"
-    return f"{count / 1e9:,.3g} GFLOP/s"
 
 
 # -- the curve -----------------------------------------------------------------------------------------------

@@ -296,7 +296,7 @@ def _timed(
             if not is_out_of_memory(error):
                 raise
             let_go(error)
-            plan = smaller(plan, sequences_of(recipe, plan))
+            plan = smaller(plan, sequences_of(recipe, plan)).plan
 
 
 def assumed_on(machine: Machine, request: MachineRequest, data: LLMDataModule) -> Callable[[Recipe], Pace]:

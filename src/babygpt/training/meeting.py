@@ -1,7 +1,6 @@
 """What the processes of a run tell one another beside torch's process group: which run it is, and its end.
 
-1. They meet at a key-value store of torch (TCPStore): torchrun's own; else the first process's, on the port that its
-   process group then shares.
+1. They meet at a key-value store (`stores.py`), which torch's process group then shares.
 2. The first process begins or resumes the run and tells the folder; the others wait for it, for as long as it takes.
 3. Each has its data and model before anyone trains: the group's own timeout does not run while one computer prepares.
 4. A process that fails says so there, so that the others end with the same exit code, and one of them gives the reason.
@@ -12,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +21,8 @@ from babygpt.data.remote import STANDARD_INPUT
 from babygpt.errors import BabyGPTError, Ended, MachineError, NotFiniteError, SpikeSeen, Stopped, exit_code
 from babygpt.launch import Launch
 from babygpt.training.guards import SignalGuard
+from babygpt.training.restarts import Begun
+from babygpt.training.stores import anew, first_store, is_lost_connection, launchers_store
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 __all__ = ["Meeting", "Told", "meeting", "told_of"]
 
 _POLL_SECONDS = 0.2
-_JOIN_SECONDS = 600.0  # for the first process's computer to start
 _LINGER_SECONDS = 10.0
+_LOST = (
+    "another process of the run is gone without a word: killed, by the system for want of memory perhaps, or its"
+    " computer failed. What was saved is whole, and --resume goes on from it ({error})"
+)
 # What every process of a run raises at the same step.
 _COMMON = (NotFiniteError, SpikeSeen, Stopped)
 
@@ -63,7 +66,8 @@ class Meeting:
     def __init__(self, launch: Launch, guard: SignalGuard, count: int) -> None:
         self.launch, self._guard, self._count = launch, guard, count
         self._store: Store | None = None
-        self._together = launch.is_child
+        self._lasting: Store | None = None  # over the starts of a launch
+        self._together = False
         self._name = secrets.token_hex(8)
 
     def open(self, host: str, port: int) -> int:
@@ -75,25 +79,21 @@ class Meeting:
         Raises:
             MachineError: it cannot be reached, or not be opened.
         """
-        from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+        from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
-        is_host = self.launch.is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        if not is_host:
-            self._await_host(host, port)
-        try:
-            store = TCPStore(host, port, None, is_host, wait_for_workers=False, multi_tenant=is_host)
-        except RuntimeError as error:
-            raise MachineError(
-                f"the processes of the run cannot meet at {host}:{port} ({str(error).splitlines()[0]})",
-                where="environment",
-                hint="Set MASTER_ADDR to the first process's computer and MASTER_PORT to a port that is free there",
-            ) from error
-        # torchrun's may outlive this start of the processes, and holds more than this.
-        self._store = PrefixStore(f"babygpt/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-        return int(store.port)
+        launch, guard = self.launch, self._guard
+        store = launchers_store(launch, guard, host, port)
+        if store is None:
+            store, port = first_store(launch, guard, host, port)
+        else:
+            self._lasting = PrefixStore("babygpt/launch", store)
+            store = anew(launch, guard, host, self._lasting) if launch.restart else store
+        # torchrun's holds more than this.
+        self._store = PrefixStore("babygpt", store)
+        return port
 
     def open_here(self) -> None:
-        """Opens the store for the processes that Lightning will start on this computer, and leaves word where."""
+        """Opens the store for the processes that this one will start on this computer, and leaves word where."""
         os.environ["MASTER_PORT"] = str(self.open("127.0.0.1", 0))
         os.environ["MASTER_ADDR"] = "127.0.0.1"
 
@@ -101,6 +101,17 @@ class Meeting:
     def is_open(self) -> bool:
         """Whether there is anybody to tell."""
         return self._store is not None
+
+    def keep(self, begun: Begun) -> None:
+        """The first process: leaves word of the run that it begins, for another start of the same launch."""
+        if self._lasting is not None:
+            self._lasting.set("begun", json.dumps(asdict(begun)))
+
+    def kept(self) -> Begun | None:
+        """What an earlier start of this launch has begun."""
+        if self._lasting is None or not self._lasting.check(["begun"]):
+            return None
+        return Begun(**json.loads(self._lasting.get("begun")))
 
     def tell(self, told: Told) -> None:
         """The first process: this is the run."""
@@ -119,14 +130,17 @@ class Meeting:
         self._wait_until(lambda: store.check(["run"]))
         return Told(**json.loads(store.get("run")))
 
-    def gather(self) -> None:
+    def gather(self, count: int) -> None:
         """Waits until all processes are as far as this one.
+
+        Args:
+            count: of them, which is known for sure only now.
 
         Raises:
             Ended: one of them has ended instead.
             Stopped: a signal has come.
         """
-        store = self._store
+        store, self._count = self._store, count
         if store is not None and not self._together:
             store.add("here", 1)
             self._wait_until(lambda: store.add("here", 0) >= self._count)
@@ -145,20 +159,6 @@ class Meeting:
             self._guard.raise_if_asked()
             time.sleep(_POLL_SECONDS)
 
-    def _await_host(self, host: str, port: int) -> None:
-        """Until the first process listens; in Python, where signals are heard."""
-        until = time.monotonic() + _JOIN_SECONDS
-        while time.monotonic() < until:
-            with suppress(OSError), socket.create_connection((host, port), timeout=1):
-                return
-            self._guard.raise_if_asked()
-            time.sleep(_POLL_SECONDS)
-        raise MachineError(
-            f"process {self.launch.rank} has not reached the first one at {host}:{port} in {_JOIN_SECONDS:.0f} s",
-            where="environment",
-            hint="See whether that runs, and whether MASTER_ADDR and MASTER_PORT are reachable from every computer",
-        )
-
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def report(self, error: BaseException) -> None:
@@ -172,11 +172,15 @@ class Meeting:
         first = self.launch.is_first
         # While all wait for one another the first process speaks for any; while they train each for itself.
         left_to_first = not first and not self._together and isinstance(error, BabyGPTError)
+        reason = str(error) if isinstance(error, BabyGPTError) else f"{type(error).__name__}: {error}"
+        is_lost = self._together and is_lost_connection(error)
+        if is_lost:
+            reason = _LOST.format(error=reason.splitlines()[0][:150])
         value = {
             "name": self._name,
-            "rank": self.launch.rank,
             "code": exit_code(error),
-            "message": str(error) if left_to_first else "",
+            "reason": f"process {self.launch.rank}: {reason}",
+            "is_said": not left_to_first,
         }
         try:
             found = json.loads(self._store.compare_set("ended", "", json.dumps(value)))
@@ -184,11 +188,13 @@ class Meeting:
             raise self._alone(error) from error
         if isinstance(error, _COMMON) and self._together:
             if not first:
-                raise Ended(exit_code(error)) from error
+                raise Ended(exit_code(error), reason=reason) from error
         elif found["name"] != self._name:
             raise self._ended(found) from error
         elif left_to_first:
-            raise Ended(exit_code(error)) from error
+            raise Ended(exit_code(error), reason=str(value["reason"])) from error
+        elif is_lost:
+            raise Ended(exit_code(error), str(value["reason"])) from error
 
     def leave(self, *, failed: bool) -> None:
         """The last that a process does; the first waits a while for those that still have to hear from it."""
@@ -203,8 +209,9 @@ class Meeting:
                     time.sleep(_POLL_SECONDS / 4)
 
     def _ended(self, value: dict[str, object]) -> Ended:
-        said = f"process {value['rank']}: {value['message']}" if value["message"] else ""
-        return Ended(int(str(value["code"])), said if self.launch.is_first else "")
+        reason = str(value["reason"])
+        said = reason if self.launch.is_first and not value["is_said"] else ""
+        return Ended(int(str(value["code"])), said, reason)
 
     def _alone(self, error: BaseException) -> Ended:
         why = str(error).splitlines()[0][:200] if str(error) else ""
@@ -229,7 +236,7 @@ def meeting(launch: Launch, nodes: int, guard: SignalGuard) -> Iterator[Meeting]
         Ended: another process has ended, and gives the reason.
     """
     found = Meeting(launch, guard, launch.world if launch.by else nodes)
-    if launch.world > 1 or nodes > 1 or not launch.is_first:
+    if launch.world > 1 or nodes > 1 or not launch.is_first or launch.restarts:
         os.environ.update(launch.variables())
         if launch.host is None or launch.port is None:
             raise MachineError(

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import gc
 import traceback
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from babygpt.errors import MachineError
 from babygpt.machine import MachinePlan
 
-__all__ = ["is_out_of_memory", "let_go", "smaller"]
+__all__ = ["Smaller", "is_out_of_memory", "let_go", "smaller"]
 
 # What torch's allocators of the CPU say in a RuntimeError of no class of its own.
 _CPU_MESSAGES = ("can't allocate memory", "not enough memory")
+
+
+@dataclass(frozen=True)
+class Smaller:
+    """A plan that takes less memory.
+
+    Args:
+        plan: the whole of it.
+        change: what makes it smaller, in words.
+        option: the same as an argument of the command.
+    """
+
+    plan: MachinePlan
+    change: str
+    option: str
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -32,7 +47,7 @@ def let_go(error: BaseException) -> None:
         torch.cuda.empty_cache()
 
 
-def smaller(plan: MachinePlan, sequences: int) -> MachinePlan:
+def smaller(plan: MachinePlan, sequences: int) -> Smaller:
     """The plan with the next smaller micro-batch; then with activation checkpointing of every block.
 
     Args:
@@ -44,9 +59,12 @@ def smaller(plan: MachinePlan, sequences: int) -> MachinePlan:
     """
     if plan.micro_batch > 1:
         half = max(1, plan.micro_batch // 2)
-        return replace(plan, micro_batch=next(n for n in range(half, 0, -1) if sequences % n == 0))
+        micro = next(n for n in range(half, 0, -1) if sequences % n == 0)
+        option = f"--machine.micro_batch {micro}"
+        return Smaller(replace(plan, micro_batch=micro), f"micro-batch {micro}", option)
     if plan.activation_checkpointing != 1:
-        return replace(plan, activation_checkpointing=True)
+        option = "--machine.activation_checkpointing true"
+        return Smaller(replace(plan, activation_checkpointing=True), "activation checkpointing", option)
     raise MachineError(
         "one sequence at a time, with activation checkpointing, does not fit into the memory",
         where=f"machine.device {plan.device}",

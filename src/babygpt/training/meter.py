@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 
 from babygpt.training.spikes import LossWatch
 
-__all__ = ["StepMeter", "StepRecord"]
+__all__ = ["StepMeter", "StepRecord", "mean_loss"]
 
 _UNREAD = 65_536
 
@@ -51,6 +51,12 @@ class StepRecord:
     def to_dict(self) -> dict[str, Any]:
         """The record as plain values; `skipped` and `spike` stand there only where they are true."""
         return {k: v for k, v in asdict(self).items() if k not in ("skipped", "spike") or v}
+
+
+def mean_loss(records: Sequence[StepRecord]) -> tuple[float, int] | None:
+    """Nats for each target token of several steps, and these tokens; None where there are none."""
+    targets = sum(r.targets for r in records)
+    return (sum(r.train_loss * r.targets for r in records) / targets, targets) if targets else None
 
 
 @dataclass(frozen=True)

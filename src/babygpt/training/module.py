@@ -11,7 +11,6 @@ Everything that makes a step exact lives here and in `LLMDataModule`, so that pl
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -30,16 +29,16 @@ from babygpt.model.gradients import keep_places
 from babygpt.model.load import adopt_special_ids, load_model
 from babygpt.model.loss import count_targets, find_head, sum_nll
 from babygpt.optim.groups import Rule, parameter_groups
-from babygpt.optim.optimizers import OPTIMIZERS, build_optimizer
-from babygpt.optim.schedules import multiplier
+from babygpt.optim.optimizers import OPTIMIZERS
 from babygpt.planner import should_checkpoint_activations
 from babygpt.training.checkpoint_io import PAYLOAD, FolderCheckpointIO, HFPayload
 from babygpt.training.guards import SkippedSteps
-from babygpt.training.meter import StepMeter, StepRecord
-from babygpt.training.position import loop_state_at
+from babygpt.training.meter import StepMeter, StepRecord, mean_loss
+from babygpt.training.position import loop_state_at, total_steps
 from babygpt.training.seeds import seed_micro_batch
 from babygpt.training.spikes import LossWatch
 from babygpt.training.tuning import StepTuning, interval_of
+from babygpt.training.updating import clipped, optimizer_on_schedule
 from babygpt.training.validation import ValidationSums, sums_of
 from babygpt.training.watch import PerplexityWatch
 
@@ -165,11 +164,10 @@ class BabyGPT(L.LightningModule):
         """The self-checks, on the very model, data and schedule about to be trained."""
         if self._data is not None:
             self.check(self._data)
-        total = self._total_steps()
+        total = total_steps(self.trainer, self._data)
         if total is not None:
             h = self.hparams
-            name, warmup, final = h["schedule"], h["warmup"], h["final"]
-            check_schedule([multiplier(name, s, total, warmup, final) for s in range(min(total, 3))], name)
+            check_schedule(h["schedule"], total, h["warmup"], h["final"])
 
     def check(self, data: LLMDataModule) -> None:
         """The self-checks that need no trainer.
@@ -243,9 +241,9 @@ class BabyGPT(L.LightningModule):
         if not self._interval_over:
             return
         records, self._interval, self._interval_over = self._interval, [], False
-        targets = sum(r.targets for r in records)
-        if targets:
-            loss = sum(r.train_loss * r.targets for r in records) / targets
+        mean = mean_loss(records)
+        if mean is not None:
+            loss, targets = mean
             self.log(
                 "train_loss",
                 # Lightning puts a number on the device, and reads it back after every batch for its bar, bar or none.
@@ -272,10 +270,9 @@ class BabyGPT(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips by global norm with torch's own function, right for fused optimisers too, and keeps the norm."""
+        """Clips by global norm and keeps the norm; of a gradient that is no number, lets the update be."""
         del gradient_clip_algorithm
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf)
+        parameters, norm = clipped(optimizer, gradient_clip_val)
         self.updating = True
         self.meter.set_grad_norm(norm.detach())
         # Under fp16 the loss scale expects overflows and passes such steps over by itself.
@@ -311,19 +308,10 @@ class BabyGPT(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser over the rule table's groups, and a schedule that steps every optimiser step."""
-        h = self.hparams
-        groups = parameter_groups(self.model, self._rules, h["weight_decay"])
-        precision, betas = self.trainer.precision, tuple(h["betas"])
-        fused, bf16 = False if precision == "16-mixed" else None, precision == "bf16-mixed"
-        optimizer = build_optimizer(h["optimizer"], groups, h["lr"], betas, fused=fused, bf16=bf16)
-        total = self._total_steps()
-        if total is None and h["schedule"] != "constant":
-            self._say(f"schedule: the run's length is not known, so that {h['schedule']} stays at its peak")
-        name, length = ("constant", 1_000_000_000) if total is None else (h["schedule"], total)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: multiplier(name, step, length, h["warmup"], h["final"])
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        total = total_steps(self.trainer, self._data)
+        if total is None and (name := self.hparams["schedule"]) != "constant":
+            self._say(f"schedule: the run's length is not known, so that {name} stays at its peak")
+        return optimizer_on_schedule(self.model, self._rules, self.hparams, self.trainer.precision, total)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
@@ -344,15 +332,13 @@ class BabyGPT(L.LightningModule):
         self.meter = StepMeter(tokens=ours.get("tokens", 0), watch=LossWatch.of(ours.get("losses", [])))
         self.skipped = SkippedSteps(list(ours.get("skipped", [])))
         trainer = getattr(self, "_trainer", None)
-        data = self._data if trainer is not None else None
-        if data is None or trainer is None or trainer.state.fn != "fit":
-            return
-        checkpoint["loops"]["fit_loop"] = loop_state_at(
-            checkpoint["loops"]["fit_loop"],
-            checkpoint["global_step"],
-            data.steps_per_epoch,
-            data.micro_batches,
-        )
+        if trainer is not None and trainer.state.fn == "fit" and (data := self._data) is not None:
+            checkpoint["loops"]["fit_loop"] = loop_state_at(
+                checkpoint["loops"]["fit_loop"],
+                checkpoint["global_step"],
+                data.steps_per_epoch,
+                data.micro_batches,
+            )
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -385,14 +371,6 @@ class BabyGPT(L.LightningModule):
         if self.trainer.world_size == 1:
             return tensor
         return cast(torch.Tensor, self.trainer.strategy.reduce(tensor.to(self.device), reduce_op="sum"))
-
-    def _total_steps(self) -> int | None:
-        """Optimiser steps of the whole run; None where nothing bounds it."""
-        trainer, data = self.trainer, self._data
-        bounds = [trainer.max_steps] if trainer.max_steps != -1 else []
-        if trainer.max_epochs not in (None, -1) and data is not None:
-            bounds.append(trainer.max_epochs * data.limited_steps_per_epoch)
-        return min(bounds) if bounds else None
 
     def _say(self, message: str) -> None:
         if message not in self._said and (self._trainer is None or self.trainer.is_global_zero):

@@ -1,4 +1,4 @@
-"""Lightning's loop counters, derived from the number of completed optimiser steps.
+"""Where a run is, and how long: Lightning's loop counters, derived from the number of completed optimiser steps.
 
 Lightning's own counters depend on the hook a save was made in: one saved at an epoch's end is one epoch short, one
 saved at a batch's end is one batch short, and resuming twice adds the errors up. Here nothing is believed but the
@@ -10,7 +10,10 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-__all__ = ["loop_state_at"]
+from babygpt.data.module import LLMDataModule
+from babygpt.data.steps import limited_steps
+
+__all__ = ["loop_state_at", "total_steps"]
 
 _TRACKERS = ("ready", "started", "processed", "completed")
 
@@ -44,3 +47,14 @@ def loop_state_at(
         validation = state["epoch_loop.val_loop.batch_progress"][scope]
         validation.update(dict.fromkeys(_TRACKERS, 0))
     return state
+
+
+def total_steps(trainer: Any, data: LLMDataModule | None) -> int | None:
+    """Optimiser steps of the whole run; None where nothing bounds it, or somebody else's data.
+
+    Lightning's own `estimated_stepping_batches` would make the loader anew, and drop its state at a resume.
+    """
+    bounds = [trainer.max_steps] if trainer.max_steps != -1 else []
+    if trainer.max_epochs not in (None, -1) and data is not None:
+        bounds.append(trainer.max_epochs * limited_steps(data.plan, trainer.limit_train_batches))
+    return min(bounds) if bounds else None

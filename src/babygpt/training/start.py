@@ -27,7 +27,7 @@ from babygpt.recipe import Recipe, read_recipe, write_recipe
 from babygpt.settings import TrainSettings
 from babygpt.timing import StepTime
 from babygpt.training import dial
-from babygpt.training.memory import is_out_of_memory, let_go, smaller
+from babygpt.training.memory import Smaller, is_out_of_memory, let_go, smaller
 from babygpt.training.module import BabyGPT
 from babygpt.training.parts import (
     build_data,
@@ -47,6 +47,7 @@ __all__ = [
     "Say",
     "begin",
     "go_back",
+    "new_folder",
     "pieces",
     "reopen",
     "shrink",
@@ -124,7 +125,7 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
     Raises:
         InputError: something given is wrong; nothing has been written.
     """
-    out = _new_folder(settings.out)
+    out = new_folder(settings.out)
     since = time.monotonic() if settings.begun is None else settings.begun
     facts, preparing = detect(), time.monotonic()
     recipe = dial.provisional(settings.recipe)
@@ -187,7 +188,7 @@ def _fitting(
             if not is_out_of_memory(error):
                 raise
             del data, module
-            plan = _smaller(recipe, plan, error, say)
+            plan = _smaller(recipe, plan, error, say).plan
 
 
 def shrink(run: Run, error: Exception, say: Say) -> Run:
@@ -196,12 +197,13 @@ def shrink(run: Run, error: Exception, say: Say) -> Run:
     Raises:
         MachineError: nothing is left to make smaller, or several processes would have to agree on it.
     """
-    plan = _smaller(run.recipe, run.plan, error, say)
+    less = _smaller(run.recipe, run.plan, error, say)
+    plan = less.plan
     if plan.devices * plan.nodes > 1:
         raise MachineError(
             "memory ran out on one of several devices",
             where="machine.micro_batch",
-            hint=f"Go on with --resume {run.out} --machine.micro_batch {plan.micro_batch}",
+            hint=f"Go on with --resume {run.out} {less.option}",
         ) from error
     value = json.loads((run.out / "machine.json").read_text(encoding="utf-8"))
     write_json_atomic(run.out / "machine.json", {**value, "plan": asdict(plan)})
@@ -221,18 +223,12 @@ def go_back(run: Run, spike: SpikeSeen, say: Say) -> Run:
     return replace(run, checkpoint=newest(run.checkpoints, lambda m: say(f"resume: {m}")), built=None)
 
 
-def _smaller(recipe: Recipe, plan: MachinePlan, error: Exception, say: Say) -> MachinePlan:
+def _smaller(recipe: Recipe, plan: MachinePlan, error: Exception, say: Say) -> Smaller:
     let_go(error)
     sequences = sequences_of(recipe, plan)
     less = smaller(plan, sequences)
-    now = (
-        f"micro-batch {less.micro_batch}"
-        if less.micro_batch < plan.micro_batch
-        else "activation checkpointing"
-    )
-    say(
-        f"memory: it ran out ({str(error).splitlines()[0][:100]}); going on with {now}, the same {sequences} a step"
-    )
+    why = str(error).splitlines()[0][:100]
+    say(f"memory: it ran out ({why}); going on with {less.change}, the same {sequences} a step")
     return less
 
 
@@ -276,7 +272,15 @@ def _with_steps(
     return replace(recipe, validate=replace(recipe.validate, batches=count)), seconds
 
 
-def _new_folder(asked: str | None) -> Path:
+def new_folder(asked: str | None) -> Path:
+    """Where a new run goes; the folder is not made.
+
+    Args:
+        asked: by the user; None takes one under `runs/` by the clock.
+
+    Raises:
+        InputError: it cannot be a folder, or holds a run.
+    """
     if asked is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         return Path("runs") / f"run-{stamp}"
