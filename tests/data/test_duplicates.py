@@ -181,7 +181,7 @@ def test_without_its_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(duplicates, "version", missing)
     assert identity_of("none") == ()
     assert identity_of("exact") == ("exact",)
-    with pytest.raises(DataError, match=r"rensa, which is not installed.*babygpt\[dedup\]") as caught:
+    with pytest.raises(DataError, match=r"rensa, which is not installed.*pip install rensa") as caught:
         identity_of("near")
     assert caught.value.where == "data.deduplicate"
 

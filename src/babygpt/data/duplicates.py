@@ -136,7 +136,7 @@ def identity_of(mode: str) -> tuple[str, ...]:
         raise DataError(
             "near duplicates are found by the package rensa, which is not installed",
             where="data.deduplicate",
-            hint='Install it with pip install "babygpt[dedup]", or take data.deduplicate exact',
+            hint="Install it with pip install rensa, or take data.deduplicate exact",
         ) from None
 
 
