@@ -4,7 +4,7 @@
     a folder, or logs/**/*.txt      the files in it, sorted by their paths: `folders`
     https://..., s3://..., -        what lies there, or comes on standard input, kept in the cache: `remote`
     a saved data set's folder       one document a row
-    a hub data set's name           the same; `name:configuration` picks a configuration
+    a hub data set's name           the same; its configuration, split and number of rows: `hub_datasets`
     builtin:python                  the source files of the running Python's standard library, one document a
                                     file
     builtin:prose                   the topics of Python's language help: English prose, one document a topic
