@@ -90,7 +90,7 @@ def kind_of(path: str) -> Kind:
 
 
 def survey(
-    paths: Sequence[str], cache: Path, *, trust: bool = True, say: Callable[[str], None] | None = None
+    paths: Sequence[str], cache: Path, *, trust: bool = True, say: Callable[[str], None] = lambda text: None
 ) -> Survey:
     """Look at what is behind the paths; a file is read unless the cache's index knows it and it was not touched.
 

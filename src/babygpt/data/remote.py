@@ -62,13 +62,15 @@ def is_remote(path: str) -> bool:
     return path == "-" or _ADDRESS.match(path) is not None or is_part_of_hub(path)
 
 
-def localise(paths: Sequence[str], cache: Path, say: Callable[[str], None] | None = None) -> list[Located]:
+def localise(
+    paths: Sequence[str], cache: Path, say: Callable[[str], None] = lambda text: None
+) -> list[Located]:
     """Copies what the paths name elsewhere into the cache, unless it is there.
 
     Args:
         paths: anything of `data.path`; what is on this computer is let be.
         cache: folder of the cache.
-        say: told what takes long, in sentences.
+        say: told in sentences what takes long, and why.
 
     Raises:
         DataError: something cannot be fetched; the message holds no secret of its address.
@@ -85,12 +87,16 @@ def localise(paths: Sequence[str], cache: Path, say: Callable[[str], None] | Non
             if path == "-":
                 located.append(_standard_input(parent))
             elif is_part_of_hub(path):
-                file, note = first_rows(path, parent, say or (lambda text: None))
+                file, note = first_rows(path, parent, say)
                 located.append(Located(path, (file,), (note,)))
             else:
-                copies = [_copy(source, path, parent) for source in _sources(path)]
-                files = tuple(file for file, _ in copies)
-                located.append(Located(redacted(path), files, tuple(note for _, note in copies)))
+                sources, left_out = _sources(path)
+                copies = [_copy(source, path, parent, say) for source in sources]
+                notes = [
+                    *(note for _, note in copies),
+                    *([f"{redacted(path)}: {left_out}"] if left_out else []),
+                ]
+                located.append(Located(redacted(path), tuple(file for file, _ in copies), tuple(notes)))
         clear_leftovers(parent)
     return located
 
@@ -113,8 +119,8 @@ def _is_web(url: str) -> bool:
     return url.partition(":")[0].lower() in ("http", "https")
 
 
-def _sources(url: str) -> list[Source]:
-    """The files behind an address."""
+def _sources(url: str) -> tuple[list[Source], str]:
+    """The files behind an address, and what lies there and is not read, in words."""
     if "?..." in url:
         raise DataError(
             "the address's query is missing, because it is never written down",
@@ -123,12 +129,13 @@ def _sources(url: str) -> list[Source]:
         )
     scheme = url.partition(":")[0].lower()
     if _is_web(url):
-        return [_checked(HttpSource(url))]
+        return [_checked(HttpSource(url))], ""
     if scheme in ("file", "local"):
         raise DataError("a file of this computer", where=redacted(url), hint="Give its path without file://")
     if scheme == "hf" and not reachable():
         raise DataError("the hub cannot be reached", where=redacted(url), hint="Give a local file or folder")
-    return [_checked(source) for source in bucket_sources(url)]
+    sources, left_out = bucket_sources(url)
+    return [_checked(source) for source in sources], left_out
 
 
 def _checked(source: Source) -> Source:
@@ -136,13 +143,13 @@ def _checked(source: Source) -> Source:
     return source
 
 
-def _copy(source: Source, url: str, parent: Path) -> tuple[Path, str]:
+def _copy(source: Source, url: str, parent: Path, say: Callable[[str], None]) -> tuple[Path, str]:
     """The copy of one file behind an address, and a note of how it came there."""
     bare = re.sub(r"(?<=://)[^/\s@]+@", "", url)
     key = key_of(f"{bare} {source.path}")
     copy = known(parent, key)
     with _partial(parent) as partial:
-        received = receive(source, partial, copy.stamp if copy else None)
+        received = receive(source, partial, copy.stamp if copy else None, say)
         if received is None:
             assert copy is not None
             return copy.file, f"{source.shown}: not changed, the copy in the cache is used"

@@ -322,7 +322,7 @@ def text_to_train_on(recipe: DataRecipe, sources: Sources, progress: Progress, w
     return Builder(recipe, origin, None, None, progress, lambda note: None).text_to_train_on(work)
 
 
-def look(recipe: DataRecipe, cache: Path, *, trust: bool = True, say: Say | None = None) -> Sources:
+def look(recipe: DataRecipe, cache: Path, *, trust: bool = True, say: Say = lambda text: None) -> Sources:
     """What stands behind a recipe's paths; without `trust` every file is read. `say` is told what takes long."""
     path, val_path = (survey(each, cache, trust=trust, say=say) for each in (recipe.path, recipe.val_path))
     return Sources(path, val_path)
