@@ -6,6 +6,7 @@ is told by what the file system says of it besides the size; where it says nothi
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -50,11 +51,14 @@ def _filesystem(url: str) -> tuple[Any, str]:
     import fsspec
 
     try:
+        _quieten(fsspec.get_filesystem_class(fsspec.utils.get_protocol(url)))
         filesystem, root = fsspec.core.url_to_fs(url)
         return filesystem, str(root)
     except ImportError as error:
+        # Of an installed package that lacks one of its own, only the cause tells.
+        why = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
         raise DataError(
-            f"what opens such addresses is not installed ({redacted(str(error))})",
+            f"what opens such addresses is not installed ({redacted(why)})",
             where=redacted(url),
             hint="Install that package beside babygpt, with pip",
         ) from None
@@ -64,6 +68,13 @@ def _filesystem(url: str) -> tuple[Any, str]:
             where=redacted(url),
             hint="Check data.path",
         ) from None
+
+
+def _quieten(opens: type) -> None:
+    """Keeps a library from writing to standard error, unless it was told what to log: what it raises is told."""
+    logger = logging.getLogger(opens.__module__.partition(".")[0])
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.CRITICAL)
 
 
 def _names(filesystem: Any, root: str, url: str) -> tuple[list[str], str]:
