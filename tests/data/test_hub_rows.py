@@ -146,6 +146,18 @@ def test_rows_are_fetched_once_and_a_killed_process_is_gone_on_from(hub: HubServ
         assert ask("ann/few::test[:5]") == {"error": unknown}
         assert len(list(copies.iterdir())) == 6  # a copy and an entry each, nothing half-written
 
+        hub.sent.clear()
+        hub.cut_after = size  # in the second file
+        broken = ask("ann/tales[:90]")["error"]
+        assert broken.startswith("ann/tales[:90]: the hub's data set cannot be streamed (")
+        assert broken.endswith("Start again later: what came is gone on with.")
+        hub.cut_after = None
+        mended = ask("ann/tales[:90]")
+        assert mended["said"] == [
+            "ann/tales[:90]: fetching the first 90 rows, going on after the 40 that came before"
+        ]
+        assert [row["text"] for row in rows_of(mended["file"])] == TALES[:90]
+
         # This process has HF_HUB_OFFLINE=1.
         (offline,) = localise([part], tmp_path / "cache")
         assert str(offline.files[0]) == first["file"]

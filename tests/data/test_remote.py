@@ -341,7 +341,8 @@ def test_the_errors_of_a_file_system(error: Exception, found: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cause", "found"), [(TimeoutError(), "TimeoutError"), (OSError(16, "Slow down"), "Slow down")]
+    ("cause", "found"),
+    [(TimeoutError(), "the store does not answer in time"), (OSError(16, "Slow down"), "Slow down")],
 )
 def test_what_a_library_makes_of_a_broken_connection_is_tried_again(cause: Exception, found: str) -> None:
     class Broken:

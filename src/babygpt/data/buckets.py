@@ -169,7 +169,9 @@ class BucketSource:
                 what, hint = f"not allowed ({reason})", "Set the credentials its library reads"
                 raise DataError(what, where=self.shown, hint=hint) from None
             if (cause := _cause(error)) is not None:
-                raise BrokenOffError(redacted(_first_line(cause))) from None
+                late = isinstance(cause, TimeoutError)
+                words = "the store does not answer in time" if late else redacted(_first_line(cause))
+                raise BrokenOffError(words) from None
             what = f"cannot be fetched ({type(error).__name__}: {reason})"
             raise DataError(what, where=self.shown, hint="Check the address and its credentials") from None
 
