@@ -38,8 +38,8 @@ class HubServer:
 
     def commit(self, name: str) -> str:
         """A name for the content of a repository, as long as a commit's."""
-        files = sorted(self.repositories[name].items())
-        return hashlib.sha1(repr(files).encode(), usedforsecurity=False).hexdigest()
+        files = sorted((path, _digest(content)) for path, content in self.repositories[name].items())
+        return _digest(repr(files).encode())
 
     def bytes_of(self, end: str) -> int:
         """Bytes that were sent of files whose path ends so."""

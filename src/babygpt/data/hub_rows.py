@@ -5,7 +5,7 @@
 
 The copy is read like any other file of records: twice or more, at any time, and always the same. The rows are those of
 `datasets`, each an object on its line, without the bytes of pictures and sounds. A process that is killed is gone on
-from: of the file of the data set in which it was, the beginning is read once more, and nothing before that. The place
+from: of the file of the data set in which it was, a part is read once more, and nothing before that. The place
 is a file's number and a row's in it, not the library's state of a stream, which some of its versions restore wrongly.
 """
 
@@ -15,8 +15,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,6 +33,7 @@ from babygpt.untrusted import read_json
 __all__ = ["first_rows", "is_part_of_hub"]
 
 _COMMIT_SECONDS = 10.0  # what a killed process loses at most
+_BATCH_ROWS = 100  # made into Python objects at once
 
 
 @dataclass(frozen=True)
@@ -109,23 +111,15 @@ def _version_of(builder: Any) -> str:
 
 def _fetch(builder: Any, name: HubName, path: str, work: Path, say: Callable[[str], None]) -> _Done:
     """Writes the rows to `rows.jsonl` in a folder, from where another process was."""
-    try:
-        stream = one_split(builder.as_streaming_dataset(), path, name.split)
-        if stream.features:  # what is not known is not decoded
-            stream = stream.decode(False)
-        files = int(stream.num_shards)
-    except DataError:
-        raise
-    except Exception as error:
-        raise refused("streamed", error, path) from error
-    done, most = _begun(work, files), int(name.rows or 0)
+    files = _files(builder, name, path)
+    done, most = _begun(work, len(files)), int(name.rows or 0)
     before = f", going on after the {done.all_rows:,} that came before" if done.all_rows else ""
     say(f"{path}: fetching the first {most:,} rows{before}")
     with (work / "rows.jsonl").open("ab") as out:
         out.truncate(done.size)
         committed = time.monotonic()
         try:
-            for now in _written(out, islice(_rows(stream, files, done, path), most - done.all_rows), done):
+            for now in _written(out, islice(_rows(files, done, path), most - done.all_rows), done):
                 done = now
                 if time.monotonic() - committed >= _COMMIT_SECONDS:
                     _commit(out, work, done)
@@ -139,12 +133,58 @@ def _fetch(builder: Any, name: HubName, path: str, work: Path, say: Callable[[st
     return done
 
 
-def _rows(stream: Any, files: int, done: _Done, path: str) -> Iterator[tuple[int, int, Any]]:
+def _files(builder: Any, name: HubName, path: str) -> list[Callable[[int], Iterator[Any]]]:
+    """For each file of the data set what gives its rows, from a number on."""
+    try:
+        if builder.name == "parquet":
+            addresses = one_split(dict(builder.config.data_files), path, name.split)
+            return [partial(_parquet_rows, address) for address in addresses]
+        stream = one_split(builder.as_streaming_dataset(), path, name.split)
+        if stream.features:  # what is not known is not decoded
+            stream = stream.decode(False)
+        shards = int(stream.num_shards)
+    except DataError:
+        raise
+    except Exception as error:
+        raise refused("streamed", error, path) from error
+
+    def rows(number: int, first: int) -> Iterator[Any]:
+        return islice(stream.shard(shards, number), first, None)
+
+    return [partial(rows, number) for number in range(shards)]
+
+
+def _parquet_rows(address: str, first: int) -> Iterator[Any]:
+    """Rows of a Parquet file of the hub, in the thread that asks for them; the groups before are not read.
+
+    `datasets` reads such files ahead in threads of Arrow's, up to hundreds of megabytes, and a process that ends
+    meanwhile is aborted.
+    """
+    import pyarrow.parquet as parquet
+    from huggingface_hub import HfFileSystem
+
+    with (
+        HfFileSystem().open(address, "rb", cache_type="none") as file,
+        parquet.ParquetFile(file, pre_buffer=False) as table,
+    ):
+        for group in range(table.num_row_groups):
+            size = table.metadata.row_group(group).num_rows
+            if first < size:
+                for batch in table.iter_batches(_BATCH_ROWS, row_groups=[group], use_threads=False):
+                    yield from batch.slice(min(first, len(batch))).to_pylist()
+                    first -= min(first, len(batch))
+            else:
+                first -= size
+
+
+def _rows(
+    files: Sequence[Callable[[int], Iterator[Any]]], done: _Done, path: str
+) -> Iterator[tuple[int, int, Any]]:
     """The rows from a place on: the file each is of, its number there from 1, and the row."""
-    for file in range(done.file, files):
-        skipped = done.rows if file == done.file else 0
+    for file in range(done.file, len(files)):
+        first = done.rows if file == done.file else 0
         try:
-            for number, row in enumerate(islice(stream.shard(files, file), skipped, None), skipped + 1):
+            for number, row in enumerate(files[file](first), first + 1):
                 yield file, number, row
         except Exception as error:  # of the library and of those below it
             raise refused("streamed", error, path, "Start again later: what came is gone on with") from error
