@@ -17,6 +17,7 @@ from babygpt.data.identity import survey
 from babygpt.data.remote import is_remote, localise
 from babygpt.data.sources import read_documents
 from babygpt.data.store import prepare
+from babygpt.data.transfer import BrokenOffError
 from babygpt.errors import DataError
 from babygpt.recipe import DataRecipe, Recipe, read_recipe, write_recipe
 from web_server import WebServer
@@ -254,7 +255,12 @@ def test_files_folders_and_patterns_of_a_file_system(memory: Any, tmp_path: Path
     assert texts("memory://data/a.jsonl") == ["a.jsonl"]
     assert texts("memory://data/*.jsonl") == ["a.jsonl", "b.jsonl"]
     assert texts("memory://data") == ["a.jsonl", "b.jsonl", "deep/c.jsonl"]
-    assert all("not changed" in note for note in localise(["memory://data"], tmp_path)[0].notes)
+    *notes, left_out = localise(["memory://data"], tmp_path)[0].notes
+    assert all("not changed" in note for note in notes)
+    assert left_out == "memory://data: 1 file is of another kind and not read (.png)"
+    for name in ("a.txt", "b.csv", ".hidden/c.txt"):  # as of a folder on the disk
+        memory.pipe(f"/mixed/{name}", name.encode())
+    assert texts("memory://mixed") == ["a.txt"]
     memory.pipe("/data/a.jsonl", b'{"text": "new"}')
     assert texts("memory://data/a.jsonl") == ["new"]
     assert "no file matches" in refusal("memory://data/*.csv", tmp_path)
@@ -306,6 +312,10 @@ def test_a_missing_driver_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "Give its path without file://" in refusal("file:///etc/hosts", tmp_path)
 
 
+class NoCredentialsError(Exception):
+    """As a library of an object store has one."""
+
+
 @pytest.mark.parametrize(
     ("error", "found"),
     [
@@ -315,6 +325,7 @@ def test_a_missing_driver_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             "(RuntimeError: NoCredentials https://a/b?...",
         ),
         (FileNotFoundError("x"), "no such file"),
+        (NoCredentialsError("Unable to locate credentials"), "not allowed (Unable to locate credentials)"),
     ],
 )
 def test_the_errors_of_a_file_system(error: Exception, found: str) -> None:
@@ -327,6 +338,24 @@ def test_the_errors_of_a_file_system(error: Exception, found: str) -> None:
         pass
     assert found in str(raised.value)
     assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("cause", "found"),
+    [(TimeoutError(), "the store does not answer in time"), (OSError(16, "Slow down"), "Slow down")],
+)
+def test_what_a_library_makes_of_a_broken_connection_is_tried_again(cause: Exception, found: str) -> None:
+    class Broken:
+        def cat_file(self, path: str, start: int, end: int) -> bytes:
+            try:
+                raise cause
+            except OSError as error:
+                return bytes(error.args[2])  # s3fs looks at arguments that a timeout lacks
+
+    source = buckets.BucketSource(Broken(), "bucket/a.jsonl", "s3://bucket/a.jsonl")
+    with pytest.raises(BrokenOffError) as raised:
+        source.part(0, 8)
+    assert str(raised.value) == found
 
 
 # -- standard input ------------------------------------------------------------------------------------------

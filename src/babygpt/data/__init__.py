@@ -1,6 +1,6 @@
 """Text to batches, a file a stage.
 
-    remote      addresses              -> copies in the cache (transfer, web, connections and buckets fetch)
+    remote      addresses              -> copies in the cache (transfer, web, connections, buckets and hub_rows fetch)
     formats     a file                 -> text, or records (streams and utf8 read them)
     records     a record               -> Document: text, spans or messages (messages reads conversations)
     sources     paths                  -> Documents of all of that (folders finds files, hub_datasets opens data sets)

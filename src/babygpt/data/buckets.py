@@ -1,17 +1,18 @@
 """Files of whatever fsspec opens: object stores, the Hugging Face hub, file servers.
 
-A path there may be a file, a pattern or a folder. A version is told by what the file system says of it besides the
-size; where it says nothing, every start fetches anew.
+A path there may be a file, a pattern or a folder, of which the same files are read as of one on the disk. A version
+is told by what the file system says of it besides the size; where it says nothing, every start fetches anew.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from babygpt.data.formats import is_known
+from babygpt.data.folders import read_in_a_folder
 from babygpt.data.transfer import Answer, BrokenOffError, Stamp, no_parts
 from babygpt.errors import DataError
 from babygpt.untrusted import redacted
@@ -25,14 +26,15 @@ _VERSIONS = (
 )
 
 
-def bucket_sources(url: str) -> list[BucketSource]:
-    """The files behind an address, sorted.
+def bucket_sources(url: str) -> tuple[list[BucketSource], str]:
+    """The files behind an address, sorted; and what else lies there and is not read, in words.
 
     Raises:
         DataError: what opens such addresses is not installed, or there is no file of a kind that is read.
     """
     filesystem, root = _filesystem(url)
-    return [BucketSource(filesystem, name, url) for name in _names(filesystem, root, url)]
+    names, left_out = _names(filesystem, root, url)
+    return [BucketSource(filesystem, name, url) for name in names], left_out
 
 
 def bucket_file(url: str) -> BucketSource:
@@ -49,11 +51,14 @@ def _filesystem(url: str) -> tuple[Any, str]:
     import fsspec
 
     try:
+        _quieten(fsspec.get_filesystem_class(fsspec.utils.get_protocol(url)))
         filesystem, root = fsspec.core.url_to_fs(url)
         return filesystem, str(root)
     except ImportError as error:
+        # Of an installed package that lacks one of its own, only the cause tells.
+        why = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
         raise DataError(
-            f"what opens such addresses is not installed ({redacted(str(error))})",
+            f"what opens such addresses is not installed ({redacted(why)})",
             where=redacted(url),
             hint="Install that package beside babygpt, with pip",
         ) from None
@@ -65,24 +70,32 @@ def _filesystem(url: str) -> tuple[Any, str]:
         ) from None
 
 
-def _names(filesystem: Any, root: str, url: str) -> list[str]:
+def _quieten(opens: type) -> None:
+    """Keeps a library from writing to standard error, unless it was told what to log: what it raises is told."""
+    logger = logging.getLogger(opens.__module__.partition(".")[0])
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.CRITICAL)
+
+
+def _names(filesystem: Any, root: str, url: str) -> tuple[list[str], str]:
     """The paths of the files behind one, sorted: of itself, of a pattern's matches, of a folder's files."""
-    source = BucketSource(filesystem, root, url)
+    source, left_out = BucketSource(filesystem, root, url), ""
     try:
         with source.plain():
             if re.search(r"[*?\[]", root):
                 names = [name for name in filesystem.glob(root) if not filesystem.isdir(name)]
             elif filesystem.isdir(root):
-                names = [name for name in filesystem.find(root) if is_known(name)]
+                found = [name for name in filesystem.find(root) if "/." not in name.removeprefix(root)]
+                names, left_out = read_in_a_folder(found)
             else:
-                return [root]
+                return [root], ""
     except BrokenOffError as error:
         raise DataError(f"cannot be reached ({error})", where=source.shown, hint="Try again later") from None
     if not names:
         raise DataError(
             "no file matches, or none of a kind that is read", where=source.shown, hint="Check data.path"
         )
-    return sorted(names)
+    return sorted(names), left_out
 
 
 class BucketSource:
@@ -150,12 +163,26 @@ class BucketSource:
             raise DataError(
                 f"not allowed ({reason})", where=self.shown, hint="Set the credentials its library reads"
             ) from None
-        except OSError as error:
-            raise BrokenOffError(redacted(_first_line(error))) from None
         except Exception as error:
-            what = f"cannot be fetched ({type(error).__name__}: {redacted(_first_line(error))})"
+            reason = redacted(_first_line(error))
+            if "Credentials" in type(error).__name__:  # botocore's and google-auth's, which share no class
+                what, hint = f"not allowed ({reason})", "Set the credentials its library reads"
+                raise DataError(what, where=self.shown, hint=hint) from None
+            if (cause := _cause(error)) is not None:
+                late = isinstance(cause, TimeoutError)
+                words = "the store does not answer in time" if late else redacted(_first_line(cause))
+                raise BrokenOffError(words) from None
+            what = f"cannot be fetched ({type(error).__name__}: {reason})"
             raise DataError(what, where=self.shown, hint="Check the address and its credentials") from None
 
 
+def _cause(error: BaseException | None) -> OSError | None:
+    """The system's error that an error is or came from: a library may fail again while it looks at one."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")
+    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (words.strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from babygpt.data.formats import format_of, is_known
 from babygpt.errors import DataError
 
-__all__ = ["files_below", "is_pattern", "matching"]
+__all__ = ["files_below", "is_pattern", "matching", "read_in_a_folder"]
+
+_NOT_BESIDE_TEXT = frozenset({"json", "csv", "tsv"})  # where nobody names them one by one
 
 
 def files_below(root: Path, *, skipped: frozenset[str] = frozenset(), depth: int | None = None) -> list[str]:
@@ -70,6 +74,21 @@ def _refuse_circle(root: Path, inside: str, link: str) -> None:
                 f"the link leads back to {folder}, a folder above it", where=link, hint="Remove the link"
             )
         folder = folder.parent
+
+
+def read_in_a_folder(names: Sequence[str]) -> tuple[list[str], str]:
+    """Of a folder's files those that are read, and how many of which kinds are not, in words; empty if none."""
+    read = [name for name in names if is_known(name)]
+    if any(format_of(name).kind == "text" for name in read):
+        # Beside code and prose such files are mostly settings and results, not documents.
+        read = [name for name in read if format_of(name).kind not in _NOT_BESIDE_TEXT]
+    left = sorted({*names} - {*read})
+    kinds = Counter(os.path.splitext(name)[1] or "without a suffix" for name in left)
+    if not kinds:
+        return read, ""
+    most = ", ".join(kind for kind, _ in kinds.most_common(5)) + (", ..." if len(kinds) > 5 else "")
+    are = "files are of other kinds and" if len(left) > 1 else "file is of another kind and"
+    return read, f"{len(left):,} {are} not read ({most})"
 
 
 def is_pattern(path: str) -> bool:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from babygpt.data.copies import damaged
 from babygpt.data.digests import FileState, Index
 from babygpt.data.formats import format_of
 from babygpt.data.hub_datasets import open_hub
-from babygpt.data.remote import Located, damaged, is_remote, localise
+from babygpt.data.remote import Located, is_remote, localise
 from babygpt.data.sources import content_hash, files_of, is_hub_name, is_saved, prose
 from babygpt.errors import DataError
 
@@ -33,8 +34,8 @@ class Listing:
     Attributes:
         path: as given; of an address, without its secrets.
         kind: `files` for files, a folder or a pattern, `saved` for a saved data set's folder, `builtin` for what
-            Python brings along, `hub` for a data set's name, `remote` for an address or standard input, `corpus` for
-            prepared data.
+            Python brings along, `hub` for a data set's name, `remote` for an address, rows of such a data set or
+            standard input, `corpus` for prepared data.
         files: in the order they are read; none of a hub data set and `builtin:prose`.
         fingerprint: of what is no file: a hub data set's or a corpus's own, and a digest of `builtin:prose`.
         python: the version that brought a built-in corpus along.
@@ -88,18 +89,21 @@ def kind_of(path: str) -> Kind:
     return "hub" if is_hub_name(path) else "files"
 
 
-def survey(paths: Sequence[str], cache: Path, *, trust: bool = True) -> Survey:
+def survey(
+    paths: Sequence[str], cache: Path, *, trust: bool = True, say: Callable[[str], None] = lambda text: None
+) -> Survey:
     """Look at what is behind the paths; a file is read unless the cache's index knows it and it was not touched.
 
     Args:
         paths: anything of `data.path`.
         cache: folder of the cache, into which is fetched what lies elsewhere.
         trust: whether the index may be believed; without, every file is read.
+        say: told what takes long.
 
     Raises:
         DataError: something is missing, or cannot be read or fetched.
     """
-    located = localise(paths, cache)
+    located = localise(paths, cache, say)
     local = tuple(str(file) for place in located for file in place.files or (place.path,))
     with Index(local, cache, trust=trust) as index:
         found = [_listing(place, index) for place in located]

@@ -1,12 +1,10 @@
-"""Addresses and standard input to files in the cache.
+"""Addresses, the first rows of hub data sets, and standard input to files in the cache.
 
-    CACHE/remote/KEY.json               an address: its copy, and what the server said of that version
-    CACHE/remote/KEY-SHA-NAME           the copy: KEY of the address, SHA of the content, NAME tells the kind
+    CACHE/remote/KEY.json, KEY-SHA-NAME what an address names, or the rows (`copies`)
     CACHE/remote/stdin-SHA.jsonl, .txt  what came on standard input
 
-An address is asked anew at every start, and fetched only where its version is another one. The name of a copy is made
-from its content, so that it is whole or not there and never two things. Credentials and queries of addresses may be
-secrets: nothing that is written or said holds them, and a KEY is a digest.
+An address is asked anew at every start, and fetched only where its version is another one. Credentials and queries of
+addresses may be secrets: nothing that is written or said holds them, and a KEY is a digest.
 """
 
 from __future__ import annotations
@@ -16,32 +14,32 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from babygpt.data.buckets import bucket_file, bucket_sources
 from babygpt.data.cache import clear_leftovers, publishing
+from babygpt.data.copies import keep, key_of, known
 from babygpt.data.formats import looks_like_file, refuse_unread
-from babygpt.data.transfer import Source, Stamp, receive
+from babygpt.data.hub_rows import first_rows, is_part_of_hub
+from babygpt.data.transfer import Source, receive
 from babygpt.data.utf8 import looks_like
 from babygpt.data.web import HttpSource
 from babygpt.disk import fsync_dir, plain_errors
 from babygpt.errors import DataError
-from babygpt.files import write_json_atomic
 from babygpt.hub import reachable
 from babygpt.launch import is_first_process
-from babygpt.untrusted import read_json, redacted
+from babygpt.untrusted import redacted
 
-__all__ = ["STANDARD_INPUT", "Located", "beside", "damaged", "is_remote", "kept_input", "localise"]
+__all__ = ["STANDARD_INPUT", "Located", "beside", "is_remote", "kept_input", "localise"]
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|[a-z][a-z0-9+.-]+::", re.IGNORECASE)
 # A variable with process and file of what came there: of the processes of a run, only the first can read it.
 STANDARD_INPUT = "BABYGPT_STANDARD_INPUT"
 _INPUT = r"stdin-[0-9a-f]{32}\.(txt|jsonl)"
 _BLOCK = 2**20
-_NAME = 80  # characters of a name that are kept
 
 
 @dataclass(frozen=True)
@@ -60,16 +58,19 @@ class Located:
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is an address, or standard input."""
-    return path == "-" or _ADDRESS.match(path) is not None
+    """Whether a path is an address, the first rows of a hub data set, or standard input."""
+    return path == "-" or _ADDRESS.match(path) is not None or is_part_of_hub(path)
 
 
-def localise(paths: Sequence[str], cache: Path) -> list[Located]:
-    """Copies what the addresses among the paths name into the cache, unless it is there.
+def localise(
+    paths: Sequence[str], cache: Path, say: Callable[[str], None] = lambda text: None
+) -> list[Located]:
+    """Copies what the paths name elsewhere into the cache, unless it is there.
 
     Args:
-        paths: anything of `data.path`; what is no address is let be.
+        paths: anything of `data.path`; what is on this computer is let be.
         cache: folder of the cache.
+        say: told in sentences what takes long, and why.
 
     Raises:
         DataError: something cannot be fetched; the message holds no secret of its address.
@@ -85,17 +86,19 @@ def localise(paths: Sequence[str], cache: Path) -> list[Located]:
             parent.mkdir(parents=True, exist_ok=True)
             if path == "-":
                 located.append(_standard_input(parent))
+            elif is_part_of_hub(path):
+                file, note = first_rows(path, parent, say)
+                located.append(Located(path, (file,), (note,)))
             else:
-                copies = [_copy(source, path, parent) for source in _sources(path)]
-                files = tuple(file for file, _ in copies)
-                located.append(Located(redacted(path), files, tuple(note for _, note in copies)))
+                sources, left_out = _sources(path)
+                copies = [_copy(source, path, parent, say) for source in sources]
+                notes = [
+                    *(note for _, note in copies),
+                    *([f"{redacted(path)}: {left_out}"] if left_out else []),
+                ]
+                located.append(Located(redacted(path), tuple(file for file, _ in copies), tuple(notes)))
         clear_leftovers(parent)
     return located
-
-
-def damaged(file: Path, sha256: str) -> bool:
-    """Whether a copy in the cache is no longer what its name says."""
-    return sha256[:16] not in file.name.split("-")[:2][-1]
 
 
 # -- addresses -----------------------------------------------------------------------------------------------
@@ -116,8 +119,8 @@ def _is_web(url: str) -> bool:
     return url.partition(":")[0].lower() in ("http", "https")
 
 
-def _sources(url: str) -> list[Source]:
-    """The files behind an address."""
+def _sources(url: str) -> tuple[list[Source], str]:
+    """The files behind an address, and what lies there and is not read, in words."""
     if "?..." in url:
         raise DataError(
             "the address's query is missing, because it is never written down",
@@ -126,12 +129,13 @@ def _sources(url: str) -> list[Source]:
         )
     scheme = url.partition(":")[0].lower()
     if _is_web(url):
-        return [_checked(HttpSource(url))]
+        return [_checked(HttpSource(url))], ""
     if scheme in ("file", "local"):
         raise DataError("a file of this computer", where=redacted(url), hint="Give its path without file://")
     if scheme == "hf" and not reachable():
         raise DataError("the hub cannot be reached", where=redacted(url), hint="Give a local file or folder")
-    return [_checked(source) for source in bucket_sources(url)]
+    sources, left_out = bucket_sources(url)
+    return [_checked(source) for source in sources], left_out
 
 
 def _checked(source: Source) -> Source:
@@ -139,51 +143,23 @@ def _checked(source: Source) -> Source:
     return source
 
 
-def _copy(source: Source, url: str, parent: Path) -> tuple[Path, str]:
+def _copy(source: Source, url: str, parent: Path, say: Callable[[str], None]) -> tuple[Path, str]:
     """The copy of one file behind an address, and a note of how it came there."""
     bare = re.sub(r"(?<=://)[^/\s@]+@", "", url)
-    key = hashlib.sha256(f"{bare} {source.path}".encode()).hexdigest()[:24]
-    entry = parent / f"{key}.json"
-    known = _known(entry)
+    key = key_of(f"{bare} {source.path}")
+    copy = known(parent, key)
     with _partial(parent) as partial:
-        received = receive(source, partial, known[1] if known else None)
+        received = receive(source, partial, copy.stamp if copy else None, say)
         if received is None:
-            assert known is not None
-            return known[0], f"{source.shown}: not changed, the copy in the cache is used"
-        name = re.sub(r"[^\w.-]", "_", source.path.rpartition("/")[2])[-_NAME:].lstrip(".-")
+            assert copy is not None
+            return copy.file, f"{source.shown}: not changed, the copy in the cache is used"
+        name = source.path.rpartition("/")[2].lstrip(".-")
         if not looks_like_file(name) or received.suffix.endswith(".gz"):
             name += "" if name.endswith(received.suffix) else received.suffix
-        file = parent / f"{key}-{received.sha256[:16]}-{name or 'data'}"
-        os.replace(partial, file)
-    fsync_dir(parent)
-    stamp = received.stamp
-    write_json_atomic(
-        entry,
-        {
-            "url": source.shown,
-            "file": file.name,
-            "size": received.size,
-            "etag": stamp.etag,
-            "modified": stamp.modified,
-            "declared": stamp.size,
-        },
-    )
-    if known and known[0] != file:
-        known[0].unlink(missing_ok=True)
+        sha256, stamp = received.sha256, received.stamp
+        file = keep(partial, parent, key, name=name, sha256=sha256, shown=source.shown, stamp=stamp)
     counted = "" if stamp.size is not None else "; the server did not say how many there should be"
     return file, f"{source.shown}: fetched {received.size:,} bytes{counted}"
-
-
-def _known(entry: Path) -> tuple[Path, Stamp] | None:
-    """The copy that an entry names, if it is there in its size, and its version."""
-    try:
-        value = read_json(entry)
-        file = entry.parent / value["file"]
-        stamp = Stamp(str(value["etag"]), str(value["modified"]), value["declared"])
-        is_ours = re.fullmatch(rf"{entry.stem}-[0-9a-f]{{16}}-[\w.-]+", value["file"]) is not None
-        return (file, stamp) if is_ours and file.stat().st_size == value["size"] else None
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
 
 
 @contextmanager

@@ -53,7 +53,8 @@ def names_of(paths: Sequence[str]) -> tuple[str, ...]:
     """A name for each source: its path's last component, fit for a key, and a number where two are alike."""
     plain = []
     for path in paths:
-        last = re.split(r"[/\\:]", re.sub(r"[?#].*", "", path).rstrip("/\\"))[-1]
+        bare = re.sub(r"[?#].*|\[:\d+\]$", "", path)  # no query, and no number of rows
+        last = re.split(r"[/\\:]", bare.rstrip("/\\"))[-1]
         name = "stdin" if path == "-" else re.sub(r"[^\w.-]", "_", last, flags=re.ASCII)
         plain.append(name if re.search(r"[A-Za-z0-9]", name) else "source")
     names: list[str] = []
@@ -106,7 +107,7 @@ def prepare_several(
         _refuse_mixed(corpora, wanted)
     elif isinstance(wanted, TrainedTokenizer):
         refuse_no_tokenizer([*recipe.path, *recipe.val_path], recipe.field)
-        folder, note = _common_tokenizer(recipes, wanted, home, progress or (lambda *_: None))
+        folder, note = _common_tokenizer(recipes, wanted, home, progress or (lambda *_: None), say)
         recipes = [replace(each, tokenizer=str(folder)) for each in recipes]
         notes.append(note)
         say(note)
@@ -184,12 +185,12 @@ def _sources(each: Sequence[Sources | None]) -> Sources | None:
 
 
 def _common_tokenizer(
-    recipes: Sequence[DataRecipe], wanted: TrainedTokenizer, home: Path, progress: Progress
+    recipes: Sequence[DataRecipe], wanted: TrainedTokenizer, home: Path, progress: Progress, say: Say
 ) -> tuple[Path, str]:
     """The folder of a tokenizer trained on all sources, and what to tell about it."""
     parent = home / "tokenizers"
     clear_leftovers(parent)
-    sources = [look(recipe, home) for recipe in recipes]
+    sources = [look(recipe, home, say=say) for recipe in recipes]
     key = _key(recipes, sources, wanted)
     if (note := _note_of(parent / key)) is not None:
         return parent / key / "tokenizer", note

@@ -4,7 +4,7 @@
     a folder, or logs/**/*.txt      the files in it, sorted by their paths: `folders`
     https://..., s3://..., -        what lies there, or comes on standard input, kept in the cache: `remote`
     a saved data set's folder       one document a row
-    a hub data set's name           the same; `name:configuration` picks a configuration
+    a hub data set's name           the same; its configuration, split and number of rows: `hub_datasets`
     builtin:python                  the source files of the running Python's standard library, one document a
                                     file
     builtin:prose                   the topics of Python's language help: English prose, one document a topic
@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import os
 import sysconfig
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from babygpt.data.cache import default_cache
-from babygpt.data.folders import files_below, is_pattern, matching
-from babygpt.data.formats import format_of, is_known, looks_like_file, read_records, read_text, refuse_unread
+from babygpt.data.folders import files_below, is_pattern, matching, read_in_a_folder
+from babygpt.data.formats import format_of, looks_like_file, read_records, read_text, refuse_unread
 from babygpt.data.hub_datasets import open_hub, open_saved
 from babygpt.data.records import Columns, Document, Span, choose, content_hash, document_of
 from babygpt.data.remote import is_remote, localise
@@ -47,7 +46,6 @@ __all__ = [
 
 Say = Callable[[str], None]
 
-_NOT_BESIDE_TEXT = frozenset({"json", "csv", "tsv"})  # where nobody names them one by one
 _NOT_CORPUS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "pydoc_data"})
 
 
@@ -130,11 +128,7 @@ def files_of(path: str) -> Files:
     if is_saved(path):
         # `datasets` keeps what it computes from a set in the set's own folder.
         return Files(root, [n for n in files_below(root) if not n.rpartition("/")[2].startswith("cache-")])
-    found = files_below(root)
-    known = [name for name in found if is_known(name)]
-    if any(format_of(name).kind == "text" for name in known):
-        # Beside code and prose such files are mostly settings and results, not documents.
-        known = [name for name in known if format_of(name).kind not in _NOT_BESIDE_TEXT]
+    known, left_out = read_in_a_folder(files_below(root))
     if not known:
         raise DataError(
             "the folder holds no text",
@@ -142,7 +136,7 @@ def files_of(path: str) -> Files:
             hint="Text (.txt, .md, .py, ...), .jsonl, .json, .csv, .tsv, .parquet and .arrow files are read;"
             " ids in .bin files are named, or matched by a pattern",
         )
-    return Files(root, known, _in_words(sorted(set(found) - set(known))))
+    return Files(root, known, left_out)
 
 
 def _one_file(file: Path, path: str) -> Files:
@@ -152,16 +146,6 @@ def _one_file(file: Path, path: str) -> Files:
     if file.is_symlink():
         raise DataError("the link leads to nothing, or in a circle", where=path, hint="Give the file itself")
     raise DataError("no such file or folder", where=path, hint="Check data.path")
-
-
-def _in_words(names: Sequence[str]) -> str:
-    """How many files of which kinds; empty if there are none."""
-    kinds = Counter(os.path.splitext(name)[1] or "without a suffix" for name in names)
-    if not kinds:
-        return ""
-    most = ", ".join(kind for kind, _ in kinds.most_common(5)) + (", ..." if len(kinds) > 5 else "")
-    are = "files are of other kinds and" if len(names) > 1 else "file is of another kind and"
-    return f"{len(names):,} {are} not read ({most})"
 
 
 def check_field(field: str, paths: Sequence[str]) -> None:

@@ -177,7 +177,7 @@ def prepare(
             where="data.deduplicate",
             hint="Use exact, or thin the text before it is tokenised",
         )
-    sources = look(recipe, home)
+    sources = look(recipe, home, say=say)
     key = _key(recipe, sources, source, tokenizer, imported)
     if (found := _open(parent / key)) is not None:
         return _reused(replace(found, notes=(*found.notes, _why_reused(found, sources))), sources, say)
@@ -322,9 +322,10 @@ def text_to_train_on(recipe: DataRecipe, sources: Sources, progress: Progress, w
     return Builder(recipe, origin, None, None, progress, lambda note: None).text_to_train_on(work)
 
 
-def look(recipe: DataRecipe, cache: Path, *, trust: bool = True) -> Sources:
-    """What stands behind a recipe's paths; without `trust` every file is read."""
-    return Sources(survey(recipe.path, cache, trust=trust), survey(recipe.val_path, cache, trust=trust))
+def look(recipe: DataRecipe, cache: Path, *, trust: bool = True, say: Say = lambda text: None) -> Sources:
+    """What stands behind a recipe's paths; without `trust` every file is read. `say` is told what takes long."""
+    path, val_path = (survey(each, cache, trust=trust, say=say) for each in (recipe.path, recipe.val_path))
+    return Sources(path, val_path)
 
 
 def _open(folder: Path) -> PreparedData | None:

@@ -123,13 +123,14 @@ class BrokenOffError(Exception):
         self.wait, self.restart = wait, restart
 
 
-def receive(source: Source, target: Path, known: Stamp | None) -> Received | None:
+def receive(source: Source, target: Path, known: Stamp | None, say: Callable[[str], None]) -> Received | None:
     """Fetches a file; None where it is the version that is known.
 
     Args:
         source: where it is.
         target: a new file; whoever calls removes it when an error is raised.
         known: the version that there is a copy of.
+        say: told why it is tried again.
 
     Raises:
         DataError: it is not there, is not allowed, is an HTML page, or does not come whole.
@@ -156,6 +157,7 @@ def receive(source: Source, target: Path, known: Stamp | None) -> Received | Non
                         where=source.shown,
                         hint="Try again later; nothing of it was kept",
                     ) from None
+                say(f"{source.shown}: {error}; trying again")
                 time.sleep(min(max(error.wait, _FIRST_WAIT * 2**tries / 2), _LONGEST_WAIT))
         out.flush()
         os.fsync(out.fileno())
