@@ -11,6 +11,7 @@ them which run it is, and they read what it has written.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -23,7 +24,7 @@ from rich.console import Console
 
 from babygpt.data.remote import STANDARD_INPUT
 from babygpt.disk import plain_errors
-from babygpt.errors import CheckpointError, InputError, SpikeSeen, Stopped
+from babygpt.errors import CheckpointError, InputError, MachineError, SpikeSeen, Stopped
 from babygpt.files import read_manifest
 from babygpt.launch import launched
 from babygpt.logger_names import check_installed
@@ -36,7 +37,7 @@ from babygpt.settings import ReportSettings, TrainSettings
 from babygpt.training.alive import alone_in, noted
 from babygpt.training.callbacks import RunFiles, Sampler, cut_after
 from babygpt.training.checkpoint_io import FolderCheckpointIO
-from babygpt.training.children import assembled
+from babygpt.training.children import assembled, end_with_parent
 from babygpt.training.fit import messages_to, quiet
 from babygpt.training.guards import SAVE, SignalGuard, requeue, slurm_job
 from babygpt.training.health_watch import HealthWatch
@@ -62,6 +63,8 @@ __all__ = ["RunResult", "train"]
 
 # What a state of the wrong form makes of Lightning's and torch's own restoring.
 _RESTORING = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+# Set once this process is one of several.
+_together = threading.Event()
 
 
 def train(settings: TrainSettings) -> RunResult:
@@ -77,7 +80,11 @@ def train(settings: TrainSettings) -> RunResult:
     guard = SignalGuard()
 
     launch = launched()
+    if launch.is_child:
+        end_with_parent()
     nodes = settings.machine.nodes
+    if launch.is_child or launch.world > 1 or nodes not in ("auto", 1):
+        _only_once()
 
     def say(message: str) -> None:
         if launch.is_first:
@@ -149,9 +156,21 @@ def _first(
     if _step_of(run.checkpoint) < run.steps:
         held.enter_context(noted(run.out, run.plan.micro_batch, say))
         if run.plan.devices > 1 and not others.is_open:
+            _only_once()
             others.open_here()
     others.tell(told_of(run.out, run.checkpoint))
     return run
+
+
+def _only_once() -> None:
+    """The processes of a run stay together until they end: those of a second one would take it for the first."""
+    if _together.is_set():
+        raise MachineError(
+            "this process has done a run on several devices already, and its others know of no second one",
+            where="machine.devices",
+            hint="Start a process of its own for each run",
+        )
+    _together.set()
 
 
 def _further(settings: TrainSettings, others: Meeting) -> Run:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -237,6 +240,31 @@ class TestGradient:
             )
         assert errors[1] <= 1.2 * errors[0]
         assert errors[0] < 0.1
+
+
+def test_large_hidden_states_do_not_overflow_in_fp16() -> None:
+    """Rows that pull one way: (0.5 - 1) * 40 in each of 4,096 is -81,920 a sum, where fp16 ends at 65,504."""
+    rows, weight = torch.full((4096, 1), 40.0), torch.zeros(2, 1, requires_grad=True)
+    targets = torch.ones(4096, dtype=torch.int64)
+    with torch.autocast("cpu", torch.float16):
+        head_nll(rows, weight, None, targets, 4096, LogitsMemory()).backward()  # type: ignore[no-untyped-call]
+    assert weight.grad is not None
+    assert weight.grad.flatten().tolist() == [81920.0, -81920.0]
+
+
+def test_logits_memory_is_no_part_of_copies_and_no_other_threads() -> None:
+    memory, weight = LogitsMemory(), torch.zeros(100, 4)
+    kept = memory.take(50, weight, torch.float32)
+    assert memory.take(50, weight, torch.float32).data_ptr() == kept.data_ptr()
+    assert len(pickle.dumps(memory)) < 200
+    assert copy.deepcopy(memory).take(50, weight, torch.float32).data_ptr() != kept.data_ptr()
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(memory.take, 50, weight, torch.float32).result().data_ptr() != kept.data_ptr()
+
+
+def test_no_rows_have_no_loss() -> None:
+    none = torch.zeros(0, dtype=torch.int64)
+    assert head_nll(torch.zeros(0, 4), torch.zeros(3, 4), None, none, 8, LogitsMemory()) == 0
 
 
 def test_head_is_a_plain_pair(tiny: Any) -> None:

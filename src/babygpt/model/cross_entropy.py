@@ -8,6 +8,7 @@ of a chunk. The idea is that of Liger's fused loss (Hsu et al., arXiv:2410.10989
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ LOGITS_BYTES = 2**27
 _ROWS = 2048
 # What a CPU core keeps close while it works on it.
 _CACHE_BYTES = 2**20
+_FP16_SCALE = 2.0**-6
 
 
 def chunk_rows(vocabulary: int, logits_bytes: int = LOGITS_BYTES) -> int:
@@ -32,8 +34,8 @@ def chunk_rows(vocabulary: int, logits_bytes: int = LOGITS_BYTES) -> int:
     return rows if rows < 64 else rows // 64 * 64
 
 
-class LogitsMemory:
-    """Where a chunk's logits lie: on a CPU in the same place all run long.
+class LogitsMemory(threading.local):
+    """Where a chunk's logits lie: on a CPU in the same place all run long, each thread's in its own.
 
     Taken and freed every step, pieces of this size leave gaps in which the next does not fit where a process keeps what
     it freed (`machine.keep_freed_memory`): a run whose tensors never took more than 1.6 GiB took 2.6.
@@ -41,6 +43,10 @@ class LogitsMemory:
 
     def __init__(self) -> None:
         self._kept: dict[torch.dtype, torch.Tensor] = {}
+
+    def __reduce__(self) -> tuple[type[LogitsMemory], tuple[()]]:
+        """Copies begin empty: what lies in it is nobody's."""
+        return LogitsMemory, ()
 
     def take(self, rows: int, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """An uninitialised [rows, vocabulary], on a CPU valid until the next call for its dtype.
@@ -86,7 +92,7 @@ def head_nll(
     kind = rows.device.type
     narrow = torch.is_autocast_enabled(kind) and rows.dtype != torch.float64
     dtype = torch.get_autocast_dtype(kind) if narrow else rows.dtype
-    work = _Work(min(chunk, len(rows)), dtype, torch.is_grad_enabled(), memory)
+    work = _Work(max(1, min(chunk, len(rows))), dtype, torch.is_grad_enabled(), memory)
     nll: torch.Tensor = _HeadNLL.apply(rows, weight, bias, targets, work)  # type: ignore[no-untyped-call]
     return nll
 
@@ -241,9 +247,15 @@ def _multiply(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
 
 def _plus_product(total: torch.Tensor | None, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """`total` + left @ right, in fp32 at least; None is 0."""
-    if total is None:
-        return (left @ right).to(_wide(right.dtype))
-    return total.addmm_(left, right) if total.dtype == right.dtype else total.add_(left @ right)
+    if total is not None and total.dtype == right.dtype:
+        return total.addmm_(left, right)
+    if right.dtype == torch.float16:
+        # A loss scale that shrinks cannot help here, since it comes afterwards: 2,048 rows of a hidden state above 32
+        # can be more than fp16 holds.
+        product = (left @ (right * _FP16_SCALE)).to(torch.float32).div_(_FP16_SCALE)
+    else:
+        product = (left @ right).to(_wide(right.dtype))
+    return product if total is None else total.add_(product)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -38,7 +38,8 @@ class Head:
 
     Args:
         base: input ids -> hidden states [batch, block, width].
-        linear: hidden states -> logits [batch, block, vocabulary].
+        linear: hidden states -> logits [batch, block, vocabulary]; only its weights are used, so that hooks on it are
+            not called.
         memory: for its logits.
     """
 
