@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 
 from babygpt.errors import MachineError
 from babygpt.machine import MachineFacts, MachinePlan, MachineRequest, memory_available, resident_memory_bytes
-from babygpt.model.cost import MemoryParts, memory_bytes, model_cost
+from babygpt.model.cost import MemoryParts, gap_bytes, memory_bytes, model_cost
 from babygpt.optim.cost import update_bytes
 from babygpt.recipe import Recipe
 
@@ -119,7 +119,7 @@ def memory_of(
     """Predicted bytes of a run on one device at its peak.
 
     On a CPU the process itself lies in the same memory, and so does the copy of weights and optimiser state that is
-    written while training goes on.
+    written while training goes on; and there are gaps.
 
     Args:
         recipe: resolved.
@@ -144,7 +144,12 @@ def memory_of(
     )
     if device != "cpu":
         return parts
-    return replace(parts, saving=parts.weights + parts.optimizer, process=resident_memory_bytes())
+    return replace(
+        parts,
+        saving=parts.weights + parts.optimizer,
+        process=resident_memory_bytes(),
+        gaps=gap_bytes(config, parts.activations),
+    )
 
 
 def should_checkpoint_activations(
