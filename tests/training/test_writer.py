@@ -43,3 +43,21 @@ def test_an_error_is_raised_once_and_takes_what_waits_with_it() -> None:
     writer.submit(lambda: done.append("after"))
     writer.wait()
     assert done == ["after"]
+
+
+def test_without_room_for_a_thread_the_work_is_done_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise OSError("no")
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    writer, done = BackgroundWriter(), []
+    writer.submit(lambda: done.append(threading.current_thread().name))
+    assert done == [threading.current_thread().name]
+    writer.submit(fails)
+    with pytest.raises(OSError, match="no"):
+        writer.wait()
+    writer.submit(lambda: done.append("after"))
+    assert done[1:] == ["after"]

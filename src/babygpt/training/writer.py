@@ -27,12 +27,24 @@ class BackgroundWriter:
         self._error: BaseException | None = None
 
     def submit(self, work: Callable[[], object]) -> None:
-        """Has the work done after everything submitted before; returns at once."""
+        """Has the work done after everything submitted before; returns at once.
+
+        Where memory, or a limit, leaves no room for a thread the work is done before this returns.
+        """
         with self._lock:
             self._works.append(work)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="checkpoint-writer", daemon=True)
-                self._thread.start()
+            if self._thread is not None:
+                return
+            thread: threading.Thread | None = threading.Thread(
+                target=self._run, name="checkpoint-writer", daemon=True
+            )
+            try:
+                thread.start()  # it waits for the lock, and is known before it can be over
+            except RuntimeError:
+                thread = None
+            self._thread = thread
+        if thread is None:
+            self._run()
 
     def check(self) -> None:
         """Raises the error of work that failed, once; does not wait."""
