@@ -26,9 +26,9 @@ from babygpt.data.remote import STANDARD_INPUT
 from babygpt.disk import plain_errors
 from babygpt.errors import CheckpointError, InputError, MachineError, SpikeSeen, Stopped
 from babygpt.files import read_manifest
-from babygpt.launch import launched
+from babygpt.launch import Launch, launched
 from babygpt.logger_names import check_installed
-from babygpt.machine import keep_freed_memory, peak_memory_bytes
+from babygpt.machine import MachineRequest, keep_freed_memory, peak_memory_bytes
 from babygpt.model.cost import model_cost
 from babygpt.prepare import PreparationView
 from babygpt.report.verb import report
@@ -80,11 +80,8 @@ def train(settings: TrainSettings) -> RunResult:
     guard = SignalGuard()
 
     launch = launched()
-    if launch.is_child:
-        end_with_parent()
     nodes = settings.machine.nodes
-    if launch.is_child or launch.world > 1 or nodes not in ("auto", 1):
-        _only_once()
+    _only_once(launch, settings.machine)
 
     def say(message: str) -> None:
         if launch.is_first:
@@ -156,21 +153,29 @@ def _first(
     if _step_of(run.checkpoint) < run.steps:
         held.enter_context(noted(run.out, run.plan.micro_batch, say))
         if run.plan.devices > 1 and not others.is_open:
-            _only_once()
+            _together.set()
             others.open_here()
     others.tell(told_of(run.out, run.checkpoint))
     return run
 
 
-def _only_once() -> None:
-    """The processes of a run stay together until they end: those of a second one would take it for the first."""
-    if _together.is_set():
+def _only_once(launch: Launch, asked: MachineRequest) -> None:
+    """The processes of a run are there until they end, and would take a second one for it.
+
+    Raises:
+        MachineError: this process has been one of several, and is to be it again.
+    """
+    several = launch.is_child or launch.world > 1 or asked.nodes not in ("auto", 1)
+    if _together.is_set() and (several or asked.devices != 1):
         raise MachineError(
             "this process has done a run on several devices already, and its others know of no second one",
             where="machine.devices",
-            hint="Start a process of its own for each run",
+            hint="Start a process of its own for each run, or take machine.devices 1",
         )
-    _together.set()
+    if several:
+        _together.set()
+    if launch.is_child:
+        end_with_parent()
 
 
 def _further(settings: TrainSettings, others: Meeting) -> Run:

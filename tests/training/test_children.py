@@ -93,7 +93,9 @@ def test_what_is_in_no_file_cannot_be_started_once_more(name: str, monkeypatch: 
         pass
 
 
-@pytest.mark.parametrize("launch", [Launch(rank=1, local_rank=1), Launch("torchrun", devices=2, nodes=1)])
+@pytest.mark.parametrize(
+    "launch", [Launch(), Launch(rank=1, local_rank=1), Launch("torchrun", devices=2, nodes=1)]
+)
 def test_a_process_is_one_of_several_once(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others of a second run would take it for the first."""
     verb = importlib.import_module("babygpt.train")

@@ -35,16 +35,15 @@ class BackgroundWriter:
             self._works.append(work)
             if self._thread is not None:
                 return
-            thread: threading.Thread | None = threading.Thread(
-                target=self._run, name="checkpoint-writer", daemon=True
-            )
+            thread = threading.Thread(target=self._run, name="checkpoint-writer", daemon=True)
             try:
                 thread.start()  # it waits for the lock, and is known before it can be over
             except RuntimeError:
-                thread = None
-            self._thread = thread
-        if thread is None:
-            self._run()
+                pass
+            else:
+                self._thread = thread
+                return
+        self._run()
 
     def check(self) -> None:
         """Raises the error of work that failed, once; does not wait."""
