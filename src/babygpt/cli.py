@@ -93,8 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         return _say(prog, "interrupted", exit_code(error))
     except BrokenPipeError:
-        # Whoever read our output has gone; the interpreter would complain once more when it flushes.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        _print_no_more()
         return _UNREAD
     except Exception as error:
         print(shown(traceback.format_exc()), end="", file=sys.stderr)
@@ -205,11 +204,16 @@ def _put(text: str) -> None:
     """
     try:
         print(text, flush=True)
-    except BrokenPipeError:
-        raise
     except OSError as error:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        if isinstance(error, BrokenPipeError):
+            raise
+        _print_no_more()
         raise BabyGPTError(f"standard output cannot be written to ({error.strerror})") from error
+
+
+def _print_no_more() -> None:
+    """What could not be written is still there, and the interpreter would complain once more when it flushes."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
 def _safe(line: str | Text) -> str | Text:

@@ -24,13 +24,13 @@ from typing import Any, BinaryIO
 
 from babygpt.data.cache import building
 from babygpt.data.copies import keep, key_of, known
-from babygpt.data.hub_datasets import HubName, builder_of, hub_name, is_part_of_hub, one_split, refused
+from babygpt.data.hub_datasets import HubName, builder_of, hub_name, one_split, refused
 from babygpt.data.transfer import Stamp
 from babygpt.errors import DataError
 from babygpt.files import sha256_of, write_json_atomic
 from babygpt.untrusted import read_json
 
-__all__ = ["first_rows", "is_part_of_hub"]
+__all__ = ["first_rows"]
 
 _COMMIT_SECONDS = 10.0  # what a killed process loses at most
 _BATCH_ROWS = 100  # made into Python objects at once

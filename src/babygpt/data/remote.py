@@ -23,7 +23,8 @@ from babygpt.data.buckets import bucket_file, bucket_sources
 from babygpt.data.cache import clear_leftovers, publishing
 from babygpt.data.copies import keep, key_of, known
 from babygpt.data.formats import looks_like_file, refuse_unread
-from babygpt.data.hub_rows import first_rows, is_part_of_hub
+from babygpt.data.hub_datasets import is_part_of_hub
+from babygpt.data.hub_rows import first_rows
 from babygpt.data.transfer import Source, receive
 from babygpt.data.utf8 import looks_like
 from babygpt.data.web import HttpSource
