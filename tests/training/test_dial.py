@@ -164,6 +164,8 @@ def test_minutes_are_what_the_clock_says(
     none = tmp_path / "none"
     assert main([*asked[:-1], str(none), "--budget.minutes", "0.01", "--machine.device", "cpu"]) == 2
     said = capsys.readouterr().err
-    assert "model: preset:llama-32x1 by the scaling law: the smallest, since 0.01 minutes are too short" in said
+    assert (
+        "model: preset:llama-32x1 by the scaling law: the smallest, since 0.01 minutes are too short" in said
+    )
     assert "budget.minutes: 0.01 minutes are too short: a step takes 0.50 s" in said
     assert not none.exists()

@@ -75,10 +75,12 @@ def test_a_fetch_that_takes_long_is_told_of_as_it_goes(
     assert seen.code == 143, seen.err
     assert (seen.err.count(again), seen.err.count(split)) == (1, 1)
     assert seen.err.index(again) < seen.err.index("data: reading") < seen.err.index(split)
+    assert f"checkpoints: step 2 is saved; go on with babygpt train --resume {out}\n" in seen.err
     shutil.rmtree(tmp_path / "cache")
     web.faults = [503]
     seen = command("train", "--resume", out)  # what was tokenised is gone, and made again
     assert seen.code == 0, seen.err
+    assert "resume: going on after step 2 of 4" in seen.err
     assert (seen.err.count(again), seen.err.count(split)) == (1, 1)
     assert seen.err.index(again) < seen.err.index("data: reading") < seen.err.index(split)
 

@@ -87,6 +87,8 @@ def resume(settings: TrainSettings, say: Say, progress: Progress | None = None) 
     if paths or longer:
         write_recipe(out / "recipe.yaml", recipe)
         say(f"run: {out}, {recipe.budget.steps:,} steps")
+    if found is not None:
+        say(f"resume: going on after step {done:,} of {recipe.budget.steps:,}")
     plan = _plan_again(out, recipe, settings, say, progress)
     if reweighted:
         change_weights(out, recipe.data, settings.data.weights, next_step, say)
