@@ -12,6 +12,7 @@ begins a line but with a table or figure: to Markdown, a line that begins so is 
     claim LAB NUMBER                   whether it holds
     mean LAB OUTCOME ARM               of the arm's runs
     setting LAB FIELD                  of the baseline's first run
+    machine LAB                        which its runs were made on
     made LAB                           command, cost, machine and versions
     verdicts LAB                       every comparison and claim, as a table
     table LAB TITLE                    a table of the first pair
@@ -157,6 +158,7 @@ KINDS: dict[str, Callable[..., str]] = {
     "claim": lambda result, number: _claim(result, number).words,
     "mean": lambda result, outcome, arm: mean_of(result["runs"], arm, outcome),
     "setting": _setting,
+    "machine": lambda result: str(result["machine"]),
     "made": _made,
     "verdicts": _verdicts,
     "table": _table,

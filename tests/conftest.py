@@ -1,4 +1,4 @@
-"""What every test shares: no network, a cache of their own, two threads, the command, a tiny model."""
+"""What every test shares: a web server but no network, a cache of their own, two threads, the command, a tiny model."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+import web_server
 from browser import Browser, find_chromium
 
 torch.set_num_threads(1)
@@ -81,6 +82,19 @@ def babygpt(tmp_path_factory: pytest.TempPathFactory) -> Command:
         )
 
     return run
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[web_server.WebServer]:
+    """A web server on this computer; whoever fetches from it waits for nothing between two tries."""
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr("babygpt.data.transfer._FIRST_WAIT", 0.0)
+    served = web_server.WebServer()
+    server = web_server.start(served)
+    yield served
+    served.stop.set()
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture(scope="session")

@@ -124,13 +124,13 @@ def test_wrong_lists(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--learning_rate", "1"], "there is no flag --learning_rate. Did you mean --optim.lr."),
-        (["--learning_rate=1"], "there is no flag --learning_rate. Did you mean --optim.lr."),
-        (["-lr", "1"], "there is no flag -lr. Did you mean --optim.lr."),
-        (["--model", "gpt2"], "there is no flag --model. Did you mean --model.name."),
+        (["--learning_rate", "1"], "there is no flag --learning_rate. Did you mean --optim.lr?"),
+        (["--learning_rate=1"], "there is no flag --learning_rate. Did you mean --optim.lr?"),
+        (["-lr", "1"], "there is no flag -lr. Did you mean --optim.lr?"),
+        (["--model", "gpt2"], "there is no flag --model. Did you mean --model.name?"),
         (["--optim.learnrate", "1"], "there is no flag --optim.learnrate."),
         (["--given", "x"], "there is no flag --given."),
-        (["--see", "1"], "there is no flag --see. Did you mean --seed."),
+        (["--see", "1"], "there is no flag --see. Did you mean --seed?"),
         (["--optim.lr", "fast"], "--optim.lr: fast is not a number or auto."),
         (["--optim.lr"], "--optim.lr: needs a number or auto."),
         (["--optim.lr", "-1"], "optim.lr: -1.0 is not a number above 0."),
@@ -156,9 +156,9 @@ def test_mistakes_of_other_verbs():
     assert refusal("eval", "--checkpoint", "x").endswith("It goes without one: babygpt eval CHECKPOINT.")
     assert refusal("eval", "x", "--data.tokenizer", "y").startswith("there is no flag --data.tokenizer.")
     assert refusal("eval", "x", "--config", "y").startswith("there is no flag --config.")
-    assert refusal("generate", "x", "--top-p", "0.5") == "there is no flag --top-p. Did you mean --top_p."
+    assert refusal("generate", "x", "--top-p", "0.5") == "there is no flag --top-p. Did you mean --top_p?"
     assert refusal("generate", "x", "--top_p", "2") == "top_p: 2.0 is not above 0 and at most 1."
-    assert refusal("generate", "x", "--promt", "a") == "there is no flag --promt. Did you mean --prompt."
+    assert refusal("generate", "x", "--promt", "a") == "there is no flag --promt. Did you mean --prompt?"
 
 
 # -- recipe files --------------------------------------------------------------------------------------------
@@ -214,8 +214,8 @@ def test_a_runs_own_recipe_file_is_a_config(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("learning_rate: 1\n", "{}: there is no field learning_rate. Did you mean optim.lr."),
-        ("optim: {leraning_rate: 1}\n", "{}: there is no field optim.leraning_rate. Did you mean optim.lr."),
+        ("learning_rate: 1\n", "{}: there is no field learning_rate. Did you mean optim.lr?"),
+        ("optim: {leraning_rate: 1}\n", "{}: there is no field optim.leraning_rate. Did you mean optim.lr?"),
         ("given: [a]\n", "{}: there is no field given."),
         ("optim: {lr: fast}\n", "{}: optim.lr: 'fast' is not a number or auto."),
         ("budget: {steps: 0}\n", "{}: budget.steps: 0 is not a whole number of at least 1."),

@@ -118,7 +118,7 @@ def test_2_usage(verb, capsys):
     assert main(["generate", "x", "--temprature", "1"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == "babygpt generate: there is no flag --temprature. Did you mean --temperature.\n"
+    assert err == "babygpt generate: there is no flag --temprature. Did you mean --temperature?\n"
     assert asked == []
 
 
@@ -246,12 +246,12 @@ def test_what_the_terminal_cannot_show_is_no_failure():
             "no verb is given. There are train, eval, generate, data prepare, data inspect, report, lab, checkpoint"
             " verify, plan, doctor; babygpt --help says more.",
         ),
-        (["trian"], "there is no verb trian. Did you mean babygpt train."),
-        (["finetune"], "there is no verb finetune. Did you mean babygpt train."),
-        (["evaluate", "x"], "there is no verb evaluate. Did you mean babygpt eval."),
-        (["verify", "x"], "there is no verb verify. Did you mean babygpt checkpoint verify."),
-        (["checkpoint"], "there is no verb checkpoint. Did you mean babygpt checkpoint verify."),
-        (["checkpoint", "vrfy"], "there is no verb checkpoint vrfy. Did you mean babygpt checkpoint verify."),
+        (["trian"], "there is no verb trian. Did you mean babygpt train?"),
+        (["finetune"], "there is no verb finetune. Did you mean babygpt train?"),
+        (["evaluate", "x"], "there is no verb evaluate. Did you mean babygpt eval?"),
+        (["verify", "x"], "there is no verb verify. Did you mean babygpt checkpoint verify?"),
+        (["checkpoint"], "there is no verb checkpoint. Did you mean babygpt checkpoint verify?"),
+        (["checkpoint", "vrfy"], "there is no verb checkpoint vrfy. Did you mean babygpt checkpoint verify?"),
         (["--seed", "1"], "--seed stands before the verb. Begin with one of train,"),
         (
             ["xyzzy"],

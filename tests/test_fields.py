@@ -110,8 +110,8 @@ def test_describe_every_part_of_a_union():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"cuont": 3}, "r.yaml: there is no field cuont. Did you mean count."),
-        ({"inner": {"rat": 3}}, "r.yaml: there is no field inner.rat. Did you mean inner.rate."),
+        ({"cuont": 3}, "r.yaml: there is no field cuont. Did you mean count?"),
+        ({"inner": {"rat": 3}}, "r.yaml: there is no field inner.rat. Did you mean inner.rate?"),
         ({"inner": 3}, "r.yaml: inner: 3 is not a group of fields. It holds rate, pair, names, word, on."),
         (
             {"inner": None},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from babygpt import GenerateSettings
 from babygpt import generate as generate_verb
-from babygpt.errors import InputError
+from babygpt.errors import InputError, RecipeError
 from babygpt.generate import continue_text
 
 
@@ -109,5 +110,81 @@ def test_the_verb(tiny_gpt2: Path, model: Any, tokenizer: Any) -> None:
         "checkpoint": str(tiny_gpt2),
         "prompt": "def f",
         "text": by_hand(model, tokenizer, "def f", 8),
+        "chat": False,
     }
     assert done.lines() == ["def f" + done.text]
+
+
+# -- a turn of a conversation ----------------------------------------------------------------------------------------
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture
+def chat_model(tiny_gpt2: Path, tmp_path: Path) -> Path:
+    """The tiny model with ChatML's two marks behind its other tokens."""
+    folder = tmp_path / "chat"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = CHATML
+    tokenizer.save_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(tiny_gpt2)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_a_turn_is_answered_in_the_models_own_template(
+    chat_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def noted(model: Any, tokenizer: Any, prompt: Any, **options: Any) -> str:
+        seen.update(prompt=prompt, ends=options["ends"])
+        return continue_text(model, tokenizer, prompt, **options)
+
+    monkeypatch.setattr(importlib.import_module("babygpt.generate"), "continue_text", noted)
+    asked = GenerateSettings(str(chat_model), "Hi!", chat=True, max_new_tokens=8, temperature=0)
+    done = generate_verb(asked)
+    tokenizer = AutoTokenizer.from_pretrained(chat_model)
+    start, end = (tokenizer.convert_tokens_to_ids(mark) for mark in ("<|im_start|>", "<|im_end|>"))
+    words = [tokenizer(text)["input_ids"] for text in ("user\nHi!", "\n", "assistant\n")]
+    assert seen["prompt"] == [start, *words[0], end, *words[1], start, *words[2]]
+    assert seen["ends"] == [end]
+    model = AutoModelForCausalLM.from_pretrained(chat_model).eval()
+    text = "<|im_start|>user\nHi!<|im_end|>\n<|im_start|>assistant\n"
+    assert done.text == by_hand(model, tokenizer, text, 8)
+    assert done.lines() == [done.text]
+
+
+def test_what_ends_a_turn_ends_the_text(model: Any, tokenizer: Any) -> None:
+    stop = tokenizer(by_hand(model, tokenizer, "a", 1))["input_ids"][0]  # the likeliest token after it
+    text = continue_text(model, tokenizer, "a", ends=[stop], max_new_tokens=9, temperature=0)
+    assert text == by_hand(model, tokenizer, "a", 1)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, "the tokenizer has no chat template"),
+        ("{{ raise_exception('no such role') }}", r"the chat template refuses the prompt \(no such role\)"),
+    ],
+)
+def test_a_template_that_is_missing_or_refuses(
+    chat_model: Path, template: str | None, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(chat_model)
+    tokenizer.chat_template = template
+    monkeypatch.setattr("babygpt.data.tokenizers.load_tokenizer", lambda folder: tokenizer)
+    with pytest.raises(InputError, match=message):
+        generate_verb(GenerateSettings(str(chat_model), "Hi!", chat=True))
+
+
+def test_a_chat_needs_a_turn() -> None:
+    with pytest.raises(RecipeError, match="there is no turn to answer"):
+        GenerateSettings("model", chat=True)

@@ -92,7 +92,7 @@ class TestNoNetwork:
         assert time.monotonic() - begun < 2
 
     def test_a_preset_without_its_prefix(self) -> None:
-        with pytest.raises(ModelError, match=r"cannot be reached\. Did you mean preset:gpt2-1m\."):
+        with pytest.raises(ModelError, match=r"cannot be reached\. Did you mean preset:gpt2-1m\?"):
             hub.fetch("gpt2-1m", what="model")
 
     def test_a_connection_that_hangs_is_given_three_seconds(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,6 @@ def test_only_known_names_are_suggested():
 
 def test_unknown_field_says_name_place_and_meant():
     assert str(unknown_field("learning_rate", KNOWN, where="r.yaml")) == (
-        "r.yaml: there is no field learning_rate. Did you mean optim.lr."
+        "r.yaml: there is no field learning_rate. Did you mean optim.lr?"
     )
-    assert str(unknown_field("lr", KNOWN, flag="-lr")) == "there is no flag -lr. Did you mean --optim.lr."
+    assert str(unknown_field("lr", KNOWN, flag="-lr")) == "there is no flag -lr. Did you mean --optim.lr?"

@@ -142,7 +142,7 @@ def test_errors_in_a_file_name_file_and_field(tmp_path):
     path.write_text("learning_rate: 1\n")
     with pytest.raises(RecipeError) as error:
         read_recipe(path)
-    assert str(error.value) == f"{path}: there is no field learning_rate. Did you mean optim.lr."
+    assert str(error.value) == f"{path}: there is no field learning_rate. Did you mean optim.lr?"
 
 
 # -- differences ---------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ class InputError(BabyGPTError, ValueError):
     Args:
         what: what is wrong, a sentence without its full stop.
         where: the file, field or line it was found in.
-        hint: what to do about it, a sentence without its full stop.
+        hint: what to do about it, a sentence without its full stop, or a question, `Did you mean ...`.
 
     What and where often quote what others wrote: the message is one line without control characters, and without
     the credentials and queries of addresses.
@@ -67,7 +67,8 @@ class InputError(BabyGPTError, ValueError):
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
         self.what, self.where, self.hint = _line(what), where and _line(where), hint and _line(hint)
         message = f"{self.where}: {self.what}" if where else self.what
-        super().__init__(f"{message}. {self.hint}." if hint else f"{message}.")
+        end = "?" if (self.hint or "").startswith("Did you mean") and "?" not in str(self.hint) else "."
+        super().__init__(f"{message}. {self.hint}{end}" if hint else f"{message}.")
 
 
 def _line(text: str) -> str:

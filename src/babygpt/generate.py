@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from babygpt.data.bounds import bounded
 from babygpt.errors import InputError
+from babygpt.untrusted import shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["GenerateResult", "continue_text", "generate"]
 
+_SECONDS = 5.0  # that a chat template may take
+_ANSWER = "\ue000"
+
 
 @dataclass(frozen=True)
 class GenerateResult:
@@ -21,28 +27,31 @@ class GenerateResult:
 
     Args:
         checkpoint: the model folder.
-        prompt: what was continued.
-        text: the continuation, without the prompt.
+        prompt: what was continued, or answered.
+        text: the continuation, without the prompt; or the answer.
+        chat: whether the prompt was a user's turn.
     """
 
     checkpoint: str
     prompt: str
     text: str
+    chat: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """For people: prompt and continuation as one text."""
-        return [self.prompt + self.text]
+        """For people: prompt and continuation as one text, or the answer."""
+        return [self.text if self.chat else self.prompt + self.text]
 
 
 def continue_text(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompt: str,
+    prompt: str | Sequence[int],
     *,
+    ends: Sequence[int] = (),
     max_new_tokens: int,
     temperature: float = 0.8,
     top_p: float = 0.95,
@@ -53,7 +62,8 @@ def continue_text(
     Args:
         model: in eval mode.
         tokenizer: of the model.
-        prompt: may be empty: then the model begins a document of its own.
+        prompt: text, or its ids; may be empty: then the model begins a document of its own.
+        ends: ids that end the text, beside the tokenizer's end of text.
         max_new_tokens: at most so many; fewer where the model ends or its positions do.
         temperature: 0 is greedy.
         top_p: share of the probability that is sampled from.
@@ -64,7 +74,7 @@ def continue_text(
 
     writer: Any = model  # its `generate` is mixed in and untyped
     device = next(model.parameters()).device
-    ids = tokenizer(prompt)["input_ids"] if prompt else []
+    ids = list(tokenizer(prompt)["input_ids"] if prompt and isinstance(prompt, str) else prompt)
     start = [tokenizer.eos_token_id] if not ids and tokenizer.eos_token_id is not None else []
     inputs = torch.tensor([start + ids], device=device)
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
@@ -82,7 +92,7 @@ def continue_text(
     config = GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=room,
         pad_token_id=pad if pad is not None else eos,
-        eos_token_id=eos,
+        eos_token_id=[*ends, *([] if eos is None else [eos])] or None,
         use_cache=True,
         remove_invalid_values=True,  # a model that has diverged writes nonsense, and does not end the run
         **choice,
@@ -99,6 +109,35 @@ def continue_text(
     return str(tokenizer.decode(out[0, inputs.shape[1] :], skip_special_tokens=True))
 
 
+def _turn(tokenizer: PreTrainedTokenizerBase, settings: GenerateSettings) -> tuple[list[int], list[int]]:
+    """The prompt as a user's turn up to where the assistant begins, and what ends its turn, as ids.
+
+    Raises:
+        InputError: the tokenizer has no chat template, or one that refuses the turn.
+    """
+    if tokenizer.chat_template is None:
+        raise InputError(
+            "the tokenizer has no chat template",
+            where=settings.checkpoint,
+            hint="Leave chat out, or give a model that was trained on conversations",
+        )
+    user, answer = {"role": "user", "content": settings.prompt}, {"role": "assistant", "content": _ANSWER}
+    write: Any = tokenizer.apply_chat_template
+    try:
+        with bounded() as alarm:
+            alarm(_SECONDS)
+            begun = write([user], tokenize=False, add_generation_prompt=True)
+            behind = write([user, answer], tokenize=False).rpartition(_ANSWER)[2]
+    except Exception as error:  # templates raise whatever they like
+        raise InputError(
+            f"the chat template refuses the prompt ({shown(str(error) or type(error).__name__, 300)})",
+            where=settings.checkpoint,
+        ) from error
+    ids, after = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (begun, behind))
+    # A word that stands behind the turn may stand within it as well: only a special token ends it.
+    return ids, [i for i in after[:1] if i in tokenizer.added_tokens_decoder]
+
+
 def generate(settings: GenerateSettings) -> GenerateResult:
     """Loads a model folder or hub name and continues the prompt.
 
@@ -109,15 +148,18 @@ def generate(settings: GenerateSettings) -> GenerateResult:
     from babygpt.data.tokenizers import load_tokenizer
     from babygpt.model.load import load_model
 
+    tokenizer = load_tokenizer(settings.checkpoint) if settings.chat else None
+    asked, ends = (settings.prompt, []) if tokenizer is None else _turn(tokenizer, settings)
     model = load_model(settings.checkpoint)
     model.train(False)
     text = continue_text(
         model,
-        load_tokenizer(settings.checkpoint),
-        settings.prompt,
+        tokenizer or load_tokenizer(settings.checkpoint),
+        asked,
+        ends=ends,
         max_new_tokens=settings.max_new_tokens,
         temperature=settings.temperature,
         top_p=settings.top_p,
         seed=settings.seed,
     )
-    return GenerateResult(settings.checkpoint, settings.prompt, text)
+    return GenerateResult(settings.checkpoint, settings.prompt, text, settings.chat)

@@ -266,8 +266,8 @@ def _resolved(
     note: Callable[[str], None],
 ) -> tuple[Recipe, LLMDataModule]:
     """The recipe as a run there would begin with it, and its data."""
-    with PreparationView(Console(stderr=True)) as progress:
-        data = build_data(dial.provisional(settings.recipe), batch_size=1, progress=progress)
+    with PreparationView(Console(stderr=True)) as view:
+        data = build_data(dial.provisional(settings.recipe), batch_size=1, progress=view, say=view.say)
         data.prepare_data()
     other, request = settings.machine.other, settings.machine.request
     pace = (

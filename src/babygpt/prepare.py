@@ -111,20 +111,17 @@ def prepare_data(settings: PrepareSettings) -> PrepareResult:
     """
     if settings.to is not None:
         refuse_taken(Path(settings.to).expanduser())
-    console = Console(stderr=True)
     began = time.monotonic()
 
-    def say(text: str) -> None:
-        console.print(shown(f"data: {text}"), **_RAW)
-
     make = prepare_several if settings.data.weights else prepare
-    with PreparationView(console) as view:
+    view = PreparationView(Console(stderr=True))
+    with view:
         data = make(
             settings.data,
             model_name=provisional_model(settings.model.name),
             revision=settings.model.revision,
             progress=view,
-            say=say,
+            say=view.say,
         )
     if not data.train.manifest.num_targets:
         raise DataError(
@@ -132,7 +129,7 @@ def prepare_data(settings: PrepareSettings) -> PrepareResult:
             where=redacted(", ".join(settings.data.path)),
             hint="babygpt data inspect shows why",
         )
-    corpus = _export(settings, data, say) if settings.to is not None else None
+    corpus = _export(settings, data, view.say) if settings.to is not None else None
     return replace(_result(settings, data, time.monotonic() - began), corpus=corpus)
 
 
@@ -216,6 +213,10 @@ class PreparationView:
             self._bar.update(self._task, completed=done, total=total or None)
         if total and done >= total:
             self._close()
+
+    def say(self, text: str) -> None:
+        """Tells what was found or decided, above a bar that is there."""
+        self._console.print(shown(f"data: {text}"), **_RAW)
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -157,6 +157,7 @@ class GenerateSettings:
     Args:
         checkpoint: a checkpoint or other model folder, or a hub name.
         prompt: the text to continue; without one the model begins a document of its own.
+        chat: take the prompt for a user's turn, in the model's own chat template, and write the assistant's.
         max_new_tokens: length of the continuation at most.
         temperature: 0 always takes the likeliest token; 1 follows the model's probabilities.
         top_p: share of the probability that tokens are drawn from.
@@ -169,6 +170,7 @@ class GenerateSettings:
 
     checkpoint: str
     prompt: str = ""
+    chat: bool = False
     max_new_tokens: int = 100
     temperature: float = 0.8
     top_p: float = 0.95
@@ -177,6 +179,8 @@ class GenerateSettings:
 
     def __post_init__(self) -> None:
         _named(self.checkpoint)
+        if self.chat and not self.prompt:
+            raise RecipeError("there is no turn to answer", where="prompt", hint='Give --prompt "..."')
         if self.max_new_tokens < 1:
             raise RecipeError(f"{self.max_new_tokens} is not at least 1", where="max_new_tokens")
         if not (math.isfinite(self.temperature) and self.temperature >= 0):

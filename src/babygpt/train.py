@@ -136,20 +136,20 @@ def _first(
     if again is not None:
         say(f"restart {launch.restart} of {launch.restarts}: going on with {again.resume} as --resume would")
         settings = again
-    if settings.resume:
-        held.enter_context(alone_in(Path(settings.resume)))
-        run = resume(settings, say)
-    else:
-        settings = replace(settings, out=str(new_folder(settings.out)))
-        others.keep(begun_by(settings, Path(str(settings.out))))
-        with PreparationView(console) as preparation:
+    with PreparationView(console) as preparation:
 
-            def progress(stage: str, done: int, total: int) -> None:
-                guard.raise_if_asked()
-                preparation(stage, done, total)
+        def progress(stage: str, done: int, total: int) -> None:
+            guard.raise_if_asked()
+            preparation(stage, done, total)
 
+        if settings.resume:
+            held.enter_context(alone_in(Path(settings.resume)))
+            run = resume(settings, say, progress)
+        else:
+            settings = replace(settings, out=str(new_folder(settings.out)))
+            others.keep(begun_by(settings, Path(str(settings.out))))
             run = begin(settings, say, progress)
-        held.enter_context(alone_in(run.out))
+            held.enter_context(alone_in(run.out))
     if _step_of(run.checkpoint) < run.steps:
         held.enter_context(noted(run.out, run.plan.micro_batch, say))
         if run.plan.devices > 1 and not others.is_open:

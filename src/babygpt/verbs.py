@@ -102,6 +102,7 @@ VERBS: dict[str, Verb] = {
             examples=(
                 'babygpt generate runs/notes/checkpoints/last --prompt "Once"',
                 'babygpt generate path/to/model --prompt "2 + 2 =" --temperature 0 --max_new_tokens 5',
+                'babygpt generate path/to/model --chat --prompt "Who are you?"',
             ),
         ),
     ),
@@ -205,7 +206,7 @@ VERBS: dict[str, Verb] = {
 }
 
 OTHER_VERBS = {
-    "chat": "generate",
+    "chat": "generate --chat",
     "check": "doctor",
     "diagnose": "doctor",
     "env": "doctor",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -86,19 +86,6 @@ def make_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeStore:
         return open_store(folder)
 
     return make
-
-
-@pytest.fixture
-def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[web_server.WebServer]:
-    """A web server on this computer; whoever fetches from it waits for nothing between two tries."""
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr("babygpt.data.transfer._FIRST_WAIT", 0.0)
-    served = web_server.WebServer()
-    server = web_server.start(served)
-    yield served
-    served.stop.set()
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture

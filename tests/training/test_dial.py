@@ -161,3 +161,11 @@ def test_minutes_are_what_the_clock_says(
     times = clock[0] - 100
     assert 2.5 <= times <= 4.5, "a size or a few, and the one that was taken once more"
     assert recipe.budget.steps == int((0.97 * 9 - times) / 0.5)
+    none = tmp_path / "none"
+    assert main([*asked[:-1], str(none), "--budget.minutes", "0.01", "--machine.device", "cpu"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        "model: preset:llama-32x1 by the scaling law: the smallest, since 0.01 minutes are too short" in said
+    )
+    assert "budget.minutes: 0.01 minutes are too short: a step takes 0.50 s" in said
+    assert not none.exists()

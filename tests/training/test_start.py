@@ -18,6 +18,7 @@ from babygpt.data.digests import Index
 from babygpt.recipe import read_recipe
 from command import Command
 from sparse import write_sparse_store
+from web_server import WebServer
 
 LONG_AGO = 1_600_000_000
 
@@ -52,6 +53,36 @@ def stopped(command: Command, corpus: Path, tmp_path: Path) -> Path:
 
 def snapshot(out: Path) -> dict[Path, int]:
     return {p: p.stat().st_mtime_ns for p in [out, *out.rglob("*")]}
+
+
+def test_a_fetch_that_takes_long_is_told_of_as_it_goes(
+    command: Command, corpus: Path, web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BABYGPT_CACHE", str(tmp_path / "cache"))
+    web.files["/text.jsonl"] = corpus.read_bytes()
+    url, out = web.url("/text.jsonl"), tmp_path / "run"
+    fields = {
+        "model.name": "preset:gpt2-1m",
+        "data.path": url,
+        "data.block": 32,
+        "data.tokenizer": "train:300",
+    }
+    fields |= {"data.global_batch_size": 2, "budget.steps": 4, "machine.device": "cpu", "out": out}
+    again = f"data: {url}: the server answers 503 (Service Unavailable); trying again"
+    split = "documents, chosen by their content"
+    web.faults = [503]
+    seen = command("train", *(f"--{name}={value}" for name, value in fields.items()), signal_at=1)
+    assert seen.code == 143, seen.err
+    assert (seen.err.count(again), seen.err.count(split)) == (1, 1)
+    assert seen.err.index(again) < seen.err.index("data: reading") < seen.err.index(split)
+    assert f"checkpoints: step 2 is saved; go on with babygpt train --resume {out}\n" in seen.err
+    shutil.rmtree(tmp_path / "cache")
+    web.faults = [503]
+    seen = command("train", "--resume", out)  # what was tokenised is gone, and made again
+    assert seen.code == 0, seen.err
+    assert "resume: going on after step 2 of 4" in seen.err
+    assert (seen.err.count(again), seen.err.count(split)) == (1, 1)
+    assert seen.err.index(again) < seen.err.index("data: reading") < seen.err.index(split)
 
 
 def test_changed_data_are_refused_and_nothing_is_written(command: Command, stopped: Path) -> None:

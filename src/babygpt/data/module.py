@@ -29,7 +29,7 @@ from babygpt.data.mixture import Stretch, go_on, stretches_of
 from babygpt.data.order import data_step, skips_of
 from babygpt.data.several import names_of, prepare_several
 from babygpt.data.steps import Laid, accumulation_of, laid_out, loader_of, order_of, plan_of
-from babygpt.data.store import PreparedData, Progress, prepare
+from babygpt.data.store import PreparedData, Progress, Say, prepare
 from babygpt.errors import RecipeError
 from babygpt.recipe import DataRecipe
 from babygpt.untrusted import redacted
@@ -64,6 +64,7 @@ class LLMDataModule(L.LightningDataModule):
         revision: of a hub model or tokenizer.
         cache: where token stores are kept.
         progress: called with (stage, documents done, documents in all or 0) while they are built.
+        say: told each note as it arises, and what takes long.
         rollbacks: (to, seen) pairs, as `order.skips_of` takes them: data that the run has left out.
         reweighted: changes of the weights, as `mixture.stretches_of` takes them.
         prepared_as: key of the token store to take without looking at the paths, as `store.prepare` does.
@@ -96,6 +97,7 @@ class LLMDataModule(L.LightningDataModule):
         revision: str | None = None,
         cache: str | Path | None = None,
         progress: Progress | None = None,
+        say: Say | None = None,
         rollbacks: Sequence[tuple[int, int]] = (),
         reweighted: Sequence[Stretch] = (),
         prepared_as: str | None = None,
@@ -125,7 +127,7 @@ class LLMDataModule(L.LightningDataModule):
         self._stretches = stretches_of(self.recipe.weights, reweighted)
         self._global_batch_size, self._val_batches = global_batch_size, val_batches
         self._cache, self._progress = Path(cache) if cache is not None else None, progress
-        self._prepared_as, self._cache_gb = prepared_as, cache_gb
+        self._say, self._prepared_as, self._cache_gb = say, prepared_as, cache_gb
         self._skips, self.rollbacks = skips_of(rollbacks), len(rollbacks)
         self._prepared: PreparedData | None = None
         self._laid: Laid | None = None
@@ -221,6 +223,7 @@ class LLMDataModule(L.LightningDataModule):
                 revision=self.revision,
                 cache=self._cache,
                 progress=self._progress,
+                say=self._say,
                 prepared_as=self._prepared_as,
                 cache_gb=self._cache_gb,
             )

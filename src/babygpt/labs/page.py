@@ -16,7 +16,7 @@ __all__ = ["describe", "interval_row", "lab_page", "mean_of", "number_of", "verd
 
 _STYLE = STYLE + (
     ".wide { overflow-x: auto; } .wide th, .wide td { white-space: normal; vertical-align: top;"
-    " padding: .25rem 1rem .25rem 0; width: auto; min-width: 6rem; } figure { margin: 1rem 0; }"
+    " overflow-wrap: normal; padding: .25rem 1rem .25rem 0; width: auto; min-width: 6rem; } figure { margin: 1rem 0; }"
     " @media (max-width: 40rem) { .wide th, .wide td { display: table-cell; } }"
 )
 

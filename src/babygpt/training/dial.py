@@ -184,6 +184,8 @@ def _tokens(recipe: Recipe, data: LLMDataModule, size: Size) -> float:
 
 
 def _reason(choice: Choice, unit: str, distinct: int) -> str:
+    if choice.tokens < 1:
+        return f"the smallest, since {unit} are too short for any"
     said = f"{unit} train it on {choice.tokens:,.0f} tokens" if "tokens" not in unit else f"{unit} suit it"
     passes = choice.tokens / distinct
     if passes > 1:

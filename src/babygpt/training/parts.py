@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from babygpt import planner, timing
 from babygpt.data.mixture import Stretch
 from babygpt.data.module import LLMDataModule
-from babygpt.data.store import Progress
+from babygpt.data.store import Progress, Say
 from babygpt.errors import RecipeError
 from babygpt.machine import MachinePlan
 from babygpt.model.load import load_config
@@ -25,6 +25,7 @@ __all__ = [
     "first_words",
     "measured",
     "micro_batches",
+    "of_data",
     "require_full_steps",
     "resolved",
     "sequences_of",
@@ -37,6 +38,7 @@ def build_data(
     batch_size: int,
     workers: int = 0,
     progress: Progress | None = None,
+    say: Say | None = None,
     prepared_as: str | None = None,
     rollbacks: Sequence[Rollback] = (),
     reweighted: Sequence[Stretch] = (),
@@ -65,11 +67,17 @@ def build_data(
         seed=recipe.seed,
         revision=recipe.model.revision,
         progress=progress,
+        say=say,
         prepared_as=prepared_as,
         rollbacks=[(r.to, r.seen) for r in rollbacks],
         reweighted=reweighted,
         cache_gb=cache_gb,
     )
+
+
+def of_data(say: Say) -> Say:
+    """What is told of the data, among what a run says besides."""
+    return lambda note: say(f"data: {note}")
 
 
 def build_module(recipe: Recipe, plan: MachinePlan, data: LLMDataModule) -> BabyGPT:

@@ -9,7 +9,9 @@ from pathlib import Path
 from babygpt import budgets, planner
 from babygpt.checkpoints import newest
 from babygpt.data import changes
+from babygpt.data.module import LLMDataModule
 from babygpt.data.order import data_step, skips_of
+from babygpt.data.store import Progress
 from babygpt.errors import CheckpointError, RecipeError
 from babygpt.files import read_manifest
 from babygpt.forecast import plan_words
@@ -18,7 +20,7 @@ from babygpt.recipe import Recipe, differences, write_recipe
 from babygpt.run_folder import recipe_of
 from babygpt.settings import TrainSettings
 from babygpt.training.budget import lengthened
-from babygpt.training.parts import build_data, config_of
+from babygpt.training.parts import build_data, config_of, of_data
 from babygpt.training.spikes import read_rollbacks, undo
 from babygpt.training.start import Run, Say, reopen, write_machine
 from babygpt.training.weights import change_weights, check_weights, refuse_change
@@ -28,8 +30,13 @@ __all__ = ["recipe_of", "resume"]
 _NO_RECIPE = ("machine", "checkpoint", "out", "resume", "log", "json")
 
 
-def resume(settings: TrainSettings, say: Say) -> Run:
+def resume(settings: TrainSettings, say: Say, progress: Progress | None = None) -> Run:
     """Reads a run folder and finds where to go on.
+
+    Args:
+        settings: as given.
+        say: tells the user what was found and decided.
+        progress: of preparing the data, where the cache has them no more.
 
     Raises:
         CheckpointError: it is no run folder.
@@ -69,7 +76,7 @@ def resume(settings: TrainSettings, say: Say) -> Run:
     if longer:
         if paths:  # where the data lay may be gone, or an address whose secrets were not written down
             recipe = replace(recipe, data=changes.unchanged(out, recipe.data, settings.recipe.data, paths))
-        recipe = _lengthened(recipe, settings, out, done)
+        recipe = _lengthened(recipe, settings, out, done, say, progress)
     next_step = data_step(done, skips_of([(r.to, r.seen) for r in rollbacks]))
     if found is not None and done >= int(recipe.budget.steps or 0):
         if reweighted:
@@ -80,17 +87,21 @@ def resume(settings: TrainSettings, say: Say) -> Run:
     if paths or longer:
         write_recipe(out / "recipe.yaml", recipe)
         say(f"run: {out}, {recipe.budget.steps:,} steps")
-    plan = _plan_again(out, recipe, settings, say)
+    if found is not None:
+        say(f"resume: going on after step {done:,} of {recipe.budget.steps:,}")
+    plan = _plan_again(out, recipe, settings, say, progress)
     if reweighted:
         change_weights(out, recipe.data, settings.data.weights, next_step, say)
     return Run(out, recipe, plan, settings, found)
 
 
-def _plan_again(out: Path, recipe: Recipe, settings: TrainSettings, say: Say) -> MachinePlan:
+def _plan_again(
+    out: Path, recipe: Recipe, settings: TrainSettings, say: Say, progress: Progress | None
+) -> MachinePlan:
     """The plan of this start, written down."""
     facts = detect()
     request = settings.machine
-    data = build_data(recipe, batch_size=1, prepared_as=changes.store_key(out), cache_gb=request.most_cached)
+    data = _data_of(out, recipe, settings, say, progress)
     changes.check_prepared(out, data.prepared)
     before = _plan_before(out)
     if before is not None and before[1].same_computer(facts):
@@ -102,7 +113,22 @@ def _plan_again(out: Path, recipe: Recipe, settings: TrainSettings, say: Say) ->
     return planned.plan
 
 
-def _lengthened(recipe: Recipe, settings: TrainSettings, out: Path, done: int) -> Recipe:
+def _data_of(
+    out: Path, recipe: Recipe, settings: TrainSettings, say: Say, progress: Progress | None
+) -> LLMDataModule:
+    return build_data(
+        recipe,
+        batch_size=1,
+        progress=progress,
+        say=of_data(say),
+        prepared_as=changes.store_key(out),
+        cache_gb=settings.machine.most_cached,
+    )
+
+
+def _lengthened(
+    recipe: Recipe, settings: TrainSettings, out: Path, done: int, say: Say, progress: Progress | None
+) -> Recipe:
     """The recipe with the budget that is asked for now."""
     if settings.budget.minutes is not None:
         raise RecipeError(
@@ -110,9 +136,7 @@ def _lengthened(recipe: Recipe, settings: TrainSettings, out: Path, done: int) -
             where="budget.minutes",
             hint="Give budget.steps, budget.tokens, budget.epochs or budget.flops",
         )
-    data = build_data(
-        recipe, batch_size=1, prepared_as=changes.store_key(out), cache_gb=settings.machine.most_cached
-    )
+    data = _data_of(out, recipe, settings, say, progress)
     data.setup()
     flops = budgets.step_flops(recipe, config_of(recipe, data))
     asked = budgets.resolve_steps(

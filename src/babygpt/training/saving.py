@@ -13,6 +13,7 @@ the end of the step that found out.
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -202,6 +203,8 @@ class RunCheckpoints(L.Callback):
         self._since, self._due, self._saved = time.monotonic(), False, trainer.global_step
         if self._stop:
             self._wait()
+            run = shlex.quote(str(self._plan.folder.parent))
+            self._say(f"step {trainer.global_step:,} is saved; go on with babygpt train --resume {run}")
             raise Stopped(self._stop)
 
     def _stage(self, trainer: L.Trainer, pl_module: Any, name: str) -> Path:

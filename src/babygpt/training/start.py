@@ -34,6 +34,7 @@ from babygpt.training.parts import (
     build_module,
     config_of,
     measured,
+    of_data,
     require_full_steps,
     resolved,
     sequences_of,
@@ -129,8 +130,8 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
     since = time.monotonic() if settings.begun is None else settings.begun
     facts, preparing = detect(), time.monotonic()
     recipe = dial.provisional(settings.recipe)
-    data = build_data(recipe, batch_size=1, progress=progress, cache_gb=settings.machine.most_cached)
-    for note in data.notes:
+    data = build_data(recipe, 1, progress=progress, say=of_data(say), cache_gb=settings.machine.most_cached)
+    for note in data.notes_on_length:
         say(f"data: {note}")
     if data.sources:
         say(f"mixture: {in_words(data.sources, recipe.data.weights)}")
