@@ -145,6 +145,35 @@ def test_prose_cut_anywhere_comes_out_as_defined(encoders, prose, which: str) ->
             check(parts, encoders[which])
 
 
+@pytest.mark.parametrize("width", [(3, 3), (200, 200)])
+def test_how_wide_a_window_is_changes_nothing(encoders, prose, monkeypatch, width: tuple[int, int]) -> None:
+    from babygpt.data import borders
+
+    monkeypatch.setattr(borders, "_WIDTHS", (width,))
+    draw = random.Random(1)
+    for _ in range(60):
+        text, other = draw.sample(prose, 2)
+        at, until = draw.randrange(len(text)), draw.randrange(len(other))
+        parts = [text[at : at + 90], other[until : until + draw.randint(1, 40)], text[at + 60 : at + 150]]
+        check([part for part in parts if part], encoders[draw.choice(["threes", "tokenizer", "trimming"])])
+
+
+def test_equal_borders_are_looked_at_once(encoders, monkeypatch) -> None:
+    from babygpt.data import borders
+
+    windows = []
+    encode = borders.encode_texts
+    monkeypatch.setattr(
+        borders, "encode_texts", lambda texts, tokenizer: windows.append(texts) or encode(texts, tokenizer)
+    )
+    encoder = ready(encoders["threes"])
+    turns = [f"{word} asks<|end|>say\n" for word in ("One", "Two", "Three")]
+    windows.clear()
+    found = encoder.encode([(Span(turn, False), Span("Yes, they may.", True)) for turn in turns])
+    assert [texts for texts in windows[1:] if texts] == [["say\n", "say\nYes, they may."]]
+    assert [ids[-4:].tolist() for ids, _ in found] == [found[0][0][-4:].tolist()] * 3
+
+
 def test_of_a_conversation_little_more_than_its_text_is_encoded(encoders, monkeypatch) -> None:
     from babygpt.data import borders
 

@@ -37,7 +37,10 @@ from babygpt.data.texts import Ids, encode_texts
 
 __all__ = ["SpanEncoder"]
 
-_WIDTHS = ((16, 16), (64, 32))  # characters before and behind a border; the next where the first leave it open
+_WIDTHS = (
+    (16, 16),
+    (64, 32),
+)  # characters on either side of a border; the second where the first leave it open
 _LOOK_BACK = max(before for before, _ in _WIDTHS)  # characters in which a special token is looked for
 _AGREE = 2  # tokens on either side of a border that must come out as in the spans
 
@@ -229,6 +232,8 @@ def _kind(char: str) -> str:
 
 def _merge(spans: Spans) -> Spans:
     """Join neighbours of one kind and drop empty spans; at least one span stays."""
+    if all(span.text for span in spans) and all(a.is_target != b.is_target for a, b in pairwise(spans)):
+        return spans
     groups = groupby((span for span in spans if span.text), key=lambda span: span.is_target)
     merged = tuple(Span("".join(span.text for span in group), kind) for kind, group in groups)
     return merged or spans[-1:]
