@@ -140,7 +140,9 @@ class SpanEncoder:
                 barrier = found.end()
             if barrier == len(tail):
                 continue
-            start = max(barrier, len(tail) - before_chars)
+            # At a space, where there is one: words begin there, and the same header gives the same window.
+            space = tail.rfind(" ", 0, len(tail) - before_chars // 2 + 1)
+            start = barrier or max(0, len(tail) - before_chars, space)
             behind, to_end = "", False
             for following in spans[number + 1 :]:
                 behind += following.text[: behind_chars + 1]
