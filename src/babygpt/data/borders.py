@@ -7,16 +7,17 @@ What comes out is defined by three encodings, of which the first that fits is ta
    text's start: a span alone has a mark that it has not here);
 3. the spans one by one, each but the first without such a mark: some token lies across a border.
 
-Byte-pair encoders need not do all that to tell, as long as they mark no more than a text's start. They cut at
-special tokens, then into words, and within a word any row of tokens is right in which every two neighbours are what
-the two alone would give. So the spans are encoded one by one, and of each border the text up to 16 characters before
-and behind. Where the two tokens on either side come out as in the spans, case 1 or 2 holds, with the same ids;
-where those before the border change and two more follow, case 3 does. Where neither is so, a document's borders are
-looked at with 64 characters before and 32 behind. Anything else, which is rare, is encoded as the definition says, as
-is everything by other kinds of tokenizers. How wide a window is decides how often it leaves a border open, not what
-comes out: a word that fills one of its sides and goes on across the border leaves it open, too.
+Byte-pair encoders need not do all that to tell, as long as they mark no more than a text's start. They cut at special
+tokens, then into words, and within a word any row of tokens is right in which every two neighbours are what the two
+alone would give. So the spans are encoded one by one, and of each border up to 16 characters before, or what follows
+a special token among the last 64, and 16 behind. Where the two tokens on either side come out as in the spans, case 1
+or 2 holds, with the same ids; where those before the border change and two more follow, case 3 does. Where neither is
+so, a document's borders are looked at with 64 characters before and 32 behind. Anything else, which is rare, is
+encoded as the definition says, as is everything by other kinds of tokenizers. How wide a window is decides how often
+it leaves a border open, not what comes out: a word that fills one of its sides and goes on across the border leaves
+it open, too.
 
-Cost: the text once, and 20 to 50 characters a border, equal ones once; none for a border behind a special token.
+Cost: the text once, and 25 to 50 characters a border, equal ones once; none for a border behind a special token.
 """
 
 from __future__ import annotations
