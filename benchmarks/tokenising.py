@@ -8,12 +8,18 @@
 
 Both get the same documents, from memory, in the same batches, and give their ids; the library's as the lists that it
 makes. BabyGPT's `encode` gives arrays with end-of-text and targets, and the hash of each document's content. Rounds are
-interleaved; medians of wall and processor seconds are printed as one JSON object, with the ratio library / BabyGPT of
-each: the rounds' median, least and largest. The text is the standard library of the Python that runs.
+interleaved; medians of wall and processor seconds are printed as one JSON object, with the ratios library / BabyGPT
+(the rounds' median, least and largest) by wall clock and by processor time. The text is the standard library of the
+Python that runs.
 
-With `--chat` the documents are conversations of four turns, and the library is given their rendered text: what remains
-is the price of the template and of finding the turns. `render_share` is the template's part of BabyGPT's processor
-time. The tokenizer and template are
+With `--chat` the documents are conversations of four turns, and the library is given their rendered text. Then there
+are two ratios:
+
+    tokenising     `encode` with each conversation's rendering and turns at hand, as the library has them
+    with_template  `encode` as it is: the template renders, and the turns are found
+
+`template_share` is the processor time of rendering and finding the turns, of the library's own; `ceiling` is
+1 / (1 + that): what `with_template` would be with tokenising at the library's speed. The tokenizer and template are
 
     chatml         byte-level BPE, ChatML without generation marks: a rendering for each border of a turn
     marks          the same with generation marks: one rendering
@@ -27,8 +33,9 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
@@ -36,8 +43,8 @@ sys.path.insert(0, str(ROOT / "src"))
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 from transformers import PreTrainedTokenizerFast  # noqa: E402
 
-from babygpt.data.chat import Specials, render_all  # noqa: E402
-from babygpt.data.encoding import encode  # noqa: E402
+from babygpt.data import encoding  # noqa: E402
+from babygpt.data.chat import Rendered, Specials, render_all  # noqa: E402
 from babygpt.data.sources import Document, read_documents  # noqa: E402
 from babygpt.data.tokenizers import train_tokenizer  # noqa: E402
 
@@ -77,29 +84,48 @@ def main() -> None:
         found = (
             tokenizer.backend_tokenizer.encode_batch(batch, add_special_tokens=False) for batch in batches
         )
-        return sum(len(encoding.ids) for batch in found for encoding in batch)
+        return sum(len(encoded.ids) for batch in found for encoded in batch)
 
     def ours() -> int:
-        return sum(len(encoded.ids) for encoded in encode(documents, tokenizer))
+        return sum(len(encoded.ids) for encoded in encoding.encode(documents, tokenizer))
 
-    def rendering() -> int:
+    def template() -> int:
         return len(render_all(documents, tokenizer, Specials(tokenizer)))
 
-    runs = {"library": library, "babygpt": ours, **({"rendering": rendering} if asked.chat else {})}
-    tokens = {"library": library(), "babygpt": ours()}  # once before it counts
+    runs = {"library": library, "tokenising": ours}
+    if asked.chat:
+        rendered = render_all(documents, tokenizer, Specials(tokenizer))
+        at_hand = {document.id: each for document, each in zip(documents, rendered, strict=True)}
+        runs |= {"tokenising": lambda: without_template(ours, at_hand), "with_template": ours}
+        runs["template"] = template
+    made = {name: run() for name, run in runs.items()}  # once before it counts
     rounds = [{name: timed(run) for name, run in runs.items()} for _ in range(asked.rounds)]
     seconds = {name: [statistics.median(each[name][n] for each in rounds) for n in (0, 1)] for name in runs}
     said: dict[str, object] = {
         "documents": len(documents),
         "megabytes": round(sum(len(text.encode()) for text in texts) / 1e6, 1),
-        "tokens": tokens,
-        **{f"{name}_s": [round(value, 2) for value in found] for name, found in seconds.items()},
-        "wall_ratio": spread([each["library"][0] / each["babygpt"][0] for each in rounds]),
-        "cpu_ratio": spread([each["library"][1] / each["babygpt"][1] for each in rounds]),
+        "tokens": {name: made[name] for name in ("library", "tokenising")},
+        "seconds": {name: [round(value, 2) for value in found] for name, found in seconds.items()},
     }
+    for name in ("tokenising", "with_template"):
+        if name in runs:
+            wall, processor = ([each["library"][n] / each[name][n] for each in rounds] for n in (0, 1))
+            said[name] = {"wall_ratio": spread(wall), "cpu_ratio": spread(processor)}
     if asked.chat:
-        said["render_share"] = round(seconds["rendering"][1] / seconds["babygpt"][1], 3)
+        shares = [each["template"][1] / each["library"][1] for each in rounds]
+        said["template_share"] = spread(shares)
+        said["ceiling"] = round(1 / (1 + statistics.median(shares)), 3)
     print(json.dumps(said))
+
+
+def without_template(run: Callable[[], int], at_hand: dict[str, Rendered]) -> int:
+    """What `run` gives where every document's rendering, by its id, is known."""
+
+    def looked_up(documents: Sequence[Document], *args: object, **settings: object) -> list[Rendered]:
+        return [at_hand[document.id] for document in documents]
+
+    with mock.patch.object(encoding, "render_all", looked_up):
+        return run()
 
 
 def spread(ratios: list[float]) -> list[float]:

@@ -20,9 +20,15 @@ _THREES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# As GPT-4o's: a word takes what is written behind an apostrophe, so that what follows depends on what stands before.
+_SUFFIXES = (
+    r"[^\r\n\p{L}\p{N}]?\p{L}+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _SPECIAL = ["<unk>", "<s>", "</s>", "<|end|>"]
 _NAMES = [
     "threes",
+    "suffixes",
     "unigram",
     "marks each",
     "legacy",
@@ -65,6 +71,12 @@ def encoders(
     threes = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(_THREES), "isolated"), level])
     made = {
         "threes": trained(prose, models.BPE(), pairs, threes),
+        "suffixes": trained(
+            prose,
+            models.BPE(),
+            pairs,
+            pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(_SUFFIXES), "isolated"), level]),
+        ),
         "unigram": trained(prose, models.Unigram(), pieces, pre_tokenizers.ByteLevel(add_prefix_space=False)),
         "marks each": trained(prose, models.BPE(), pairs, pre_tokenizers.ByteLevel(add_prefix_space=True)),
     }
@@ -143,6 +155,39 @@ def test_prose_cut_anywhere_comes_out_as_defined(encoders, prose, which: str) ->
         parts = [text[a:b] for a, b in pairwise(cuts) if text[a:b]]
         if len(parts) > 1:
             check(parts, encoders[which])
+
+
+@pytest.mark.parametrize("width", [(3, 3), (200, 200)])
+def test_how_wide_a_window_is_changes_nothing(encoders, prose, monkeypatch, width: tuple[int, int]) -> None:
+    from babygpt.data import borders
+
+    monkeypatch.setattr(borders, "_WIDTHS", (width,))
+    draw, suffixes = random.Random(1), encoders["suffixes"]
+    for _ in range(60):
+        text, other = draw.sample(prose, 2)
+        at, until = draw.randrange(len(text)), draw.randrange(len(other))
+        parts = [text[at : at + 90], other[until : until + draw.randint(1, 40)], text[at + 60 : at + 150]]
+        check([part for part in parts if part], encoders[draw.choice(["threes", "tokenizer", "trimming"])])
+        check(
+            [text[at : at + 30] + " it", f"'{draw.choice(['mellow', 'reading', 'still'])} {other[:40]}"],
+            suffixes,
+        )
+
+
+def test_equal_borders_are_looked_at_once(encoders, monkeypatch) -> None:
+    from babygpt.data import borders
+
+    windows = []
+    encode = borders.encode_texts
+    monkeypatch.setattr(
+        borders, "encode_texts", lambda texts, tokenizer: windows.append(texts) or encode(texts, tokenizer)
+    )
+    encoder = ready(encoders["threes"])
+    turns = [f"{word} asks<|end|>say\n" for word in ("One", "Two", "Three")]
+    windows.clear()
+    found = encoder.encode([(Span(turn, False), Span("Yes, they may.", True)) for turn in turns])
+    assert [texts for texts in windows[1:] if texts] == [["say\n", "say\nYes, they may."]]
+    assert [ids[-4:].tolist() for ids, _ in found] == [found[0][0][-4:].tolist()] * 3
 
 
 def test_of_a_conversation_little_more_than_its_text_is_encoded(encoders, monkeypatch) -> None:

@@ -7,14 +7,17 @@ What comes out is defined by three encodings, of which the first that fits is ta
    text's start: a span alone has a mark that it has not here);
 3. the spans one by one, each but the first without such a mark: some token lies across a border.
 
-Byte-pair encoders need not do all that to tell, as long as they mark no more than a text's start. They cut at
-special tokens, then into words, and within a word any row of tokens is right in which every two neighbours are what
-the two alone would give. So the spans are encoded one by one, and of each border the text up to 64 characters before
-and 32 behind. Where the two tokens on either side come out as in the spans, case 1 or 2 holds, with the same ids;
-where those before the border change and two more follow, case 3 does. Anything else, which is rare, is encoded as
-the definition says, as is everything by other kinds of tokenizers.
+Byte-pair encoders need not do all that to tell, as long as they mark no more than a text's start. They cut at special
+tokens, then into words, and within a word any row of tokens is right in which every two neighbours are what the two
+alone would give. So the spans are encoded one by one, and of each border up to 16 characters before, or what follows
+a special token among the last 64, and 16 behind. Where the two tokens on either side come out as in the spans, case 1
+or 2 holds, with the same ids; where those before the border change and two more follow, case 3 does. Where neither is
+so, a document's borders are looked at with 64 characters before and 32 behind. Anything else, which is rare, is
+encoded as the definition says, as is everything by other kinds of tokenizers. How wide a window is decides how often
+it leaves a border open, not what comes out: a word that fills one of its sides and goes on across the border leaves
+it open, too.
 
-Cost: the text once, and about 50 characters a border; none for a border behind a special token.
+Cost: the text once, and 25 to 50 characters a border, equal ones once; none for a border behind a special token.
 """
 
 from __future__ import annotations
@@ -35,7 +38,11 @@ from babygpt.data.texts import Ids, encode_texts
 
 __all__ = ["SpanEncoder"]
 
-_BEFORE_CHARS, _BEHIND_CHARS = 64, 32  # of text around a border
+_WIDTHS = (
+    (16, 16),
+    (64, 32),
+)  # characters on either side of a border; the second where the first leave it open
+_LOOK_BACK = max(before for before, _ in _WIDTHS)  # characters in which a special token is looked for
 _AGREE = 2  # tokens on either side of a border that must come out as in the spans
 
 Mask = npt.NDArray[np.bool_]
@@ -49,7 +56,7 @@ class _Window:
     Attributes:
         before, behind: on either side.
         at: tokens of the document before the border, when its spans are encoded one by one.
-        from_start: whether `before` begins where the text or a special token does, so that its tokens are right
+        from_start: whether `before` begins with the text or behind a special token, so that its tokens are right
             from the first on.
         to_end: whether `behind` reaches the text's end.
         within: whether something stands before `before`.
@@ -88,11 +95,11 @@ class SpanEncoder:
         counts = [[len(part) for part in each] for each in parts]
         several = [number for number, spans in enumerate(merged) if len(spans) > 1]
         unclear = several
-        if self._looks_near:
+        for width in _WIDTHS if self._looks_near else ():
             windows = [
                 (number, window)
-                for number in several
-                for window in self._windows(merged[number], list(accumulate(counts[number])))
+                for number in unclear
+                for window in self._windows(merged[number], list(accumulate(counts[number])), *width)
             ]
             unclear = sorted({number for number, is_clear in self._judge(windows, ids) if not is_clear})
         defined = self._by_definition([merged[n] for n in unclear], [parts[n] for n in unclear])
@@ -120,30 +127,35 @@ class SpanEncoder:
 
     # -- borders -------------------------------------------------------------------------------------------------
 
-    def _windows(self, spans: Spans, lengths: Sequence[int]) -> Iterator[_Window]:
+    def _windows(
+        self, spans: Spans, lengths: Sequence[int], before_chars: int, behind_chars: int
+    ) -> Iterator[_Window]:
         """The text around each border that no special token decides."""
         tail, longer = "", False
         for number, span in enumerate(spans[:-1]):
-            longer = longer or len(tail) + len(span.text) > _BEFORE_CHARS
-            text = span.text[-_BEFORE_CHARS:]
-            tail = text if len(text) == _BEFORE_CHARS else (tail + text)[-_BEFORE_CHARS:]
-            barriers = list(self._barrier.finditer(tail))
-            last = barriers[-1] if barriers else None
-            if last is not None and last.end() == len(tail):
+            longer = longer or len(tail) + len(span.text) > _LOOK_BACK
+            text = span.text[-_LOOK_BACK:]
+            tail = text if len(text) == _LOOK_BACK else (tail + text)[-_LOOK_BACK:]
+            barrier = 0  # where the last special token in the tail ends
+            for found in self._barrier.finditer(tail):
+                barrier = found.end()
+            if barrier == len(tail):
                 continue
+            # At a space, where there is one: words begin there, and the same header gives the same window.
+            space = tail.rfind(" ", 0, len(tail) - before_chars // 2 + 1)
+            start = barrier or max(0, len(tail) - before_chars, space)
             behind, to_end = "", False
             for following in spans[number + 1 :]:
-                behind += following.text[: _BEHIND_CHARS + 1]
-                if len(behind) > _BEHIND_CHARS:
+                behind += following.text[: behind_chars + 1]
+                if len(behind) > behind_chars:
                     break
             else:
                 to_end = True
-            start = last.start() if last else 0
             yield _Window(
                 before=tail[start:],
-                behind=behind[:_BEHIND_CHARS] if not to_end else behind,
+                behind=behind if to_end else behind[:behind_chars],
                 at=lengths[number],
-                from_start=last is not None or not longer,
+                from_start=start == barrier and (barrier > 0 or not longer),
                 to_end=to_end,
                 within=longer or start > 0,
             )
@@ -154,16 +166,13 @@ class SpanEncoder:
         """Of each window its document, and whether the ids at its border are those of the definition."""
         mark = self._end if self._marks_start else ""
         befores = [(mark if window.within else "") + window.before for _, window in windows]
-        different = list(dict.fromkeys(befores))
-        alone = dict(zip(different, encode_texts(different, self._tokenizer), strict=True))
-        texts = [before + window.behind for before, (_, window) in zip(befores, windows, strict=True)]
-        joint = encode_texts(texts, self._tokenizer)
-        for (number, window), before, both in zip(windows, befores, joint, strict=True):
+        joined = [before + window.behind for before, (_, window) in zip(befores, windows, strict=True)]
+        different = list(dict.fromkeys([*befores, *joined]))
+        encoded = (found.tolist() for found in encode_texts(different, self._tokenizer))
+        ids_of: dict[str, list[int]] = dict(zip(different, encoded, strict=True))
+        for (number, window), before, both in zip(windows, befores, joined, strict=True):
             skipped = int(self._marks_start and window.within)
-            yield (
-                number,
-                _is_clear(window, alone[before][skipped:].tolist(), both[skipped:].tolist(), ids[number]),
-            )
+            yield number, _is_clear(window, ids_of[before][skipped:], ids_of[both][skipped:], ids[number])
 
     def _by_definition(
         self, documents: Sequence[Spans], within: Sequence[list[Ids]]
@@ -206,6 +215,8 @@ def _is_clear(window: _Window, before: list[int], both: list[int], ids: Ids) -> 
     goes_on = kind == _kind(window.before[-1])
     if goes_on and kind == "number":
         return False
+    if goes_on and not window.from_start and all(_kind(char) == kind for char in window.before):
+        return False
     if both[:count] == before:  # a token ends at the border
         if goes_on and not window.to_end and all(_kind(char) == kind for char in window.behind):
             return False
@@ -224,6 +235,8 @@ def _kind(char: str) -> str:
 
 def _merge(spans: Spans) -> Spans:
     """Join neighbours of one kind and drop empty spans; at least one span stays."""
+    if all(span.text for span in spans) and all(a.is_target != b.is_target for a, b in pairwise(spans)):
+        return spans
     groups = groupby((span for span in spans if span.text), key=lambda span: span.is_target)
     merged = tuple(Span("".join(span.text for span in group), kind) for kind, group in groups)
     return merged or spans[-1:]

@@ -138,18 +138,19 @@ def _finish(
     end = len(ids)
     while end and ids[end - 1] == eos:
         end -= 1
-    if end < len(ids):  # the text brought its own, once or more often: keep the first and what it is
-        ends = ids[end : end + 1], mask[end : end + 1]
+    starts = not len(prefix) or np.array_equal(ids[: len(prefix)], prefix)  # the text brought its own start
+    if end < len(ids):  # and its own end, once or more often: keep the first and what it is
+        ids, mask = ids[: end + 1], mask[: end + 1]
     else:
         is_target = rendered.spans[-1].is_target
         if rendered.is_chat and end and is_target:
             is_target = int(ids[-1]) not in specials.ids
-        ends = np.array([eos], np.uint32), np.array([is_target], np.bool_)
-    if np.array_equal(ids[: len(prefix)], prefix):  # the text brought its own start, too
-        prefix = prefix[:0]
+        ids, mask = np.concatenate([ids, np.array([eos], np.uint32)]), np.concatenate([mask, [is_target]])
+    if starts:
+        return ids, mask
     # The start counts as the first span's: BOS before a prompt is no target.
     start_mask = np.full(len(prefix), rendered.spans[0].is_target, np.bool_)
-    return np.concatenate([prefix, ids[:end], ends[0]]), np.concatenate([start_mask, mask[:end], ends[1]])
+    return np.concatenate([prefix, ids]), np.concatenate([start_mask, mask])
 
 
 def _prefix(tokenizer: PreTrainedTokenizerBase) -> Ids:

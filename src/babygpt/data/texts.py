@@ -6,6 +6,7 @@ A very long text is cut at line ends for the same reason, with proof that the cu
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -39,7 +40,7 @@ def encode_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> li
     out = []
     for text in texts:
         if len(text) <= longest:
-            ids = np.array(next(encodings).ids, dtype=np.uint32)
+            ids = np.asarray(array("I", next(encodings).ids), np.uint32)  # a third of the time of np.array
         elif (cut := _encode_long(text, backend)) is not None:
             ids = cut
         else:
