@@ -89,7 +89,10 @@ def resolve_steps(
     if budget.steps is not None:
         steps = budget.steps
     elif budget.tokens is not None:
-        steps = max(1, math.ceil(budget.tokens / max(1, layout.step_targets(0))))
+        each = layout.step_targets(0)
+        if layout.prompt_weight:  # a step may be nothing but prompts
+            each = int(layout.windows.targets.sum()) // layout.order.steps_per_epoch
+        steps = max(1, math.ceil(budget.tokens / max(1, each)))
     elif budget.epochs is not None:
         steps = max(1, round(budget.epochs * layout.order.steps_per_epoch))
     elif budget.flops is not None:

@@ -77,6 +77,13 @@ def test_buckets_are_means_and_extremes_of_their_steps(
             assert mean == pytest.approx(expected, abs=1e-9)  # at most 150 sums of numbers below 50 * 9
 
 
+def test_where_prompts_count_losses_are_weighed_by_what_they_are_means_over() -> None:
+    row = {"tokens": 9, "targets": 1, "lr": 1, "grad_norm": 1, "tokens_per_second": 1}
+    weights = (3.0, 1.0, 1.0, 1.0)
+    rows = [{**row, "step": n, "train_loss": n, "loss_weight": w} for n, w in enumerate(weights, 1)]
+    assert curves_of(rows, 2).train["train_loss"] == [(1 * 3 + 2 * 1) / 4, 3.5]
+
+
 def test_a_spike_of_a_long_run_is_still_to_be_seen() -> None:
     metrics = [dict(line) for line in lines(3000)]
     spike = next(line for line in metrics if line["step"] == 1777 and "train_loss" in line)

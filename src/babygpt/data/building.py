@@ -80,6 +80,7 @@ class Builder:
 
     Attributes:
         notes: sentences about the data, the same however often the build was interrupted.
+        withheld: what of the training data is to count nothing whatever prompts count, as `choosing.Chosen` says it.
         went_on_from: documents that an interrupted build had encoded.
     """
 
@@ -95,6 +96,7 @@ class Builder:
         self._recipe, self._origin, self._wanted = recipe, origin, wanted
         self._tokenizer, self._progress, self._say = tokenizer, progress, say
         self.notes: list[str] = []
+        self.withheld = ""
         self.went_on_from = 0
 
     def build(self, work: Path) -> Path:
@@ -106,6 +108,7 @@ class Builder:
         """
         done = begin(work, _COMMIT_TOKENS)
         chosen = self._choose(work)
+        self.withheld = chosen.withheld
         give_back()
         probe = [
             text[:_PROBED_CHARS] for text in islice(self._origin.texts(self._recipe.path), _PROBED_DOCUMENTS)

@@ -115,7 +115,7 @@ def sum_nll(
         inputs: of `model_inputs`, without labels.
         labels: int64 [batch, block], the input ids or -100 where a token is no target.
         head: of `find_head`, for this very model.
-        weights: float [batch, block], how much each token's loss counts, whatever its label; None: 1 where it is a target.
+        weights: float [batch, block], how much each token's loss counts, whatever its label; None counts targets alone.
         logits_bytes: of the head's fp32 logits that are there at a time.
 
     Returns:

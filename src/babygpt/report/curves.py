@@ -198,7 +198,7 @@ class Gatherer:
         )
         for name in _RANGED:
             if (value := _number(line.get(name))) is not None:
-                weight = max(1, targets) if name == "train_loss" else 1
+                weight = (_number(line.get("loss_weight")) or max(1, targets)) if name == "train_loss" else 1
                 bucket.sums[name], bucket.ends[name] = (value * weight, weight), (value, value)
         self._append(bucket)
 

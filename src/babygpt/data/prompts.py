@@ -1,0 +1,46 @@
+"""Prompts that count: whether what is no target in a store is a prompt, and nothing that was left out on purpose.
+
+A store's mask tells targets from the rest. It does not tell a prompt from a turn that its author left out (`weight` 0),
+nor what the labels of data tokenised elsewhere meant: that is noted where documents are read, in words, and goes with
+the store.
+"""
+
+from __future__ import annotations
+
+from babygpt.data.arrow import TokenStore
+from babygpt.errors import RecipeError
+from babygpt.recipe import DataRecipe
+
+__all__ = ["check_prompts"]
+
+_WHERE = "data.prompt_weight"
+
+
+def check_prompts(recipe: DataRecipe, train: TokenStore, withheld: str | None) -> str | None:
+    """What there is to say of `prompt_weight` with these data; None where it is 0 or does what it says.
+
+    Args:
+        recipe: says how much prompts count.
+        train: what is trained on.
+        withheld: the first part of it that is to count nothing, in words; empty if there is none, None if not known.
+
+    Raises:
+        RecipeError: prompts would count, and with them what is to count nothing.
+    """
+    if not recipe.prompt_weight:
+        return None
+    if not train.has_targets:
+        return f"there are no prompts in these data: {_WHERE} {recipe.prompt_weight:g} changes nothing"
+    if withheld is None:
+        raise RecipeError(
+            "the corpus was prepared by a version that did not note whether something in it is to count nothing",
+            where=_WHERE,
+            hint="Prepare it again from the text, or leave data.prompt_weight out",
+        )
+    if withheld:
+        raise RecipeError(
+            f"counts all that is no target, and some of that was left out on purpose: {withheld}",
+            where=_WHERE,
+            hint="Leave it out, or take such parts out of the data",
+        )
+    return None
