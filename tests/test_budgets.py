@@ -51,6 +51,16 @@ def test_a_budget_in_steps(budget: Budget, steps: int) -> None:
     assert done.validate.every_steps == math.ceil(steps / 8)
 
 
+def test_a_budget_in_tokens_counts_targets_of_an_epoch_where_a_step_may_have_none() -> None:
+    is_target = np.arange(50 * 127 + 1) >= 25 * 127
+    cumsum = np.concatenate([[0], np.cumsum(is_target)])
+    packed = pack(np.array([0, len(is_target)]), 128, "stream", cumsum, with_prompts=True)
+    plan = BatchPlan(Order(len(packed), 12, 0), packed, 4, 1, prompt_weight=0.1)
+    each = 25 * 127 // 5  # half of the tokens, in five steps
+    recipe = replace(resolved(), budget=Budget(tokens=3 * each))
+    assert resolve_steps(recipe, plan, 3, None).budget == Budget(steps=3)
+
+
 def test_minutes_leave_time_for_the_validations() -> None:
     recipe = replace(resolved(), budget=Budget(minutes=2))
     done = resolve_steps(recipe, layout(), 10, StepTime(step=0.5, forward=0.1))
