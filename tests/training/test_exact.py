@@ -13,7 +13,7 @@ import torch
 
 from architectures import loss_alone, own_loss, plain, save_tiny
 from babygpt import BabyGPT, LLMDataModule
-from babygpt.errors import CheckError
+from babygpt.errors import CheckError, RecipeError
 from fits import Recorder, by_hand, trainer_of, weights_equal, worst
 
 GLOBAL_BATCH = 8
@@ -278,3 +278,12 @@ def test_another_loader_counts_its_own_targets(make_module: Callable[..., BabyGP
     fresh(input_ids=rows[:4], labels=rows[:4]).loss.backward()
     reference = {n: p.grad for n, p in fresh.named_parameters() if p.grad is not None}
     assert worst(recorder.gradients, reference) <= 1e-5
+
+
+def test_loaders_whose_prompts_count_need_their_data_module(
+    make_data: Callable[..., LLMDataModule], make_module: Callable[..., BabyGPT], pairs: Path
+) -> None:
+    data = make_data(4, path=str(pairs), prompt_weight=0.5)
+    data.setup()
+    with pytest.raises(RecipeError, match=r"^data\.prompt_weight: .*Give the trainer datamodule="):
+        trainer_of(max_steps=1).fit(make_module(), data.train_dataloader(), data.val_dataloader())

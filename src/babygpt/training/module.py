@@ -202,6 +202,12 @@ class BabyGPT(L.LightningModule):
         accumulate, step = self.trainer.accumulate_grad_batches, self.trainer.global_step
         micro, rank = batch_idx % accumulate, self.trainer.global_rank
         seed_micro_batch(self.hparams["seed"], step, micro, rank, self.device)
+        if self._data is None and "loss_weights" in batch:
+            raise RecipeError(
+                "batches in which prompts count come without the data module that knows the sum of their weights",
+                where="data.prompt_weight",
+                hint="Give the trainer datamodule=, not its loaders",
+            )
         nll = self.sum_nll(batch)
         if self._data is None:
             self._say(
