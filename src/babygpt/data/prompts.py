@@ -41,6 +41,6 @@ def check_prompts(recipe: DataRecipe, train: TokenStore, withheld: str | None) -
         raise RecipeError(
             f"counts all that is no target, and some of that was left out on purpose: {withheld}",
             where=_WHERE,
-            hint="Leave it out, or take such parts out of the data",
+            hint="Leave data.prompt_weight out, or take such documents out of the data",
         )
     return None
