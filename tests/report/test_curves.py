@@ -107,6 +107,14 @@ def test_a_resumed_run_is_seen_by_its_speed() -> None:
     assert curves.seconds == pytest.approx(6)
 
 
+def test_steps_of_prompts_alone_are_no_new_process() -> None:
+    metrics = [dict(line) for line in lines(30)]
+    for line in metrics:
+        if 10 < line["step"] <= 20 and "targets" in line:
+            line |= {"targets": 0, "tokens_per_second": 0.0, "loss_weight": 50.0}
+    assert curves_of(metrics).resumed == ()
+
+
 def test_sources_skipped_steps_and_no_numbers() -> None:
     metrics = [dict(line) for line in lines(20, sources=("a", "b"))]
     metrics[3] |= {"train_loss": None, "grad_norm": None, "skipped": True}

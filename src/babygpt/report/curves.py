@@ -184,7 +184,7 @@ class Gatherer:
             if self._speed is None:
                 self._time_the_first(speed)
             self._speed, self._timed = speed, True
-        elif self._timed:  # a process begins without a speed
+        elif self._timed and targets:  # a process begins without a speed; steps of prompts alone have none
             self._timed = False
             self._resumed += [step - 1] if len(self._resumed) < _MOST_EVENTS else []
         seconds = targets / self._speed if self._speed else 0.0
