@@ -14,7 +14,8 @@ from babygpt.untrusted import redacted
 __all__ = ["DataRecipe", "without_secrets"]
 
 
-_LEAST_WEIGHT = 1e-6  # of a prompt: a step of nothing else is divided by the sum of its weights
+# Of a prompt: with less, fp16 loses the gradient of its logits, and no loss scale brings that back.
+_LEAST_WEIGHT = 1e-3
 
 
 @dataclass(frozen=True)

@@ -182,5 +182,5 @@ def test_what_was_left_out_on_purpose_stays_so_in_stores_found_by_their_keys(pre
     fields = {"path": (str(tmp_path / "web.jsonl"), str(path)), "weights": (1, 1)}
     keys = prepared(**fields).key
     assert prepared(**fields, as_=keys).key == keys
-    with pytest.raises(RecipeError, match="left out on purpose: .*talks.jsonl:1: message 1"):
+    with pytest.raises(RecipeError, match=r"left out on purpose: .*talks\.jsonl:1: message 1"):
         prepared(**fields, as_=keys, prompt_weight=0.1)
