@@ -91,7 +91,9 @@ class DataRecipe:
         fields.check_number(where, self.prompt_weight, least=0, most=1)
         if 0 < self.prompt_weight < _LEAST_WEIGHT:
             raise RecipeError(
-                f"{self.prompt_weight!r} is as good as nothing", where=where, hint="Give 0, or more"
+                f"{self.prompt_weight!r} is as good as nothing",
+                where=where,
+                hint=f"Give 0, or {_LEAST_WEIGHT} or more",
             )
         if self.prompt_weight and self.train_on_prompts:
             raise RecipeError(

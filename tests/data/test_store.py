@@ -394,6 +394,9 @@ def test_what_was_left_out_on_purpose_does_not_come_back_as_a_prompt(
     tmp_path: Path, marked: dict[str, object], at: int
 ) -> None:
     file = _talks(tmp_path / "talks.jsonl", marked=marked, at=at)
+    with pytest.raises(RecipeError, match="left out on purpose"):
+        build(tmp_path / "fresh", file, tokenizer="train:400", prompt_weight=0.1)
+    assert list((tmp_path / "fresh" / "data").iterdir()) == [], "refused before anything is encoded"
     whole = build(tmp_path / "cache", file, tokenizer="train:400")
     message = (
         rf"^data\.prompt_weight: .*{re.escape(str(file))}:3: message {at} of field 'messages' has weight 0"

@@ -28,6 +28,7 @@ from babygpt.data.arrow import DATA_NAME, open_store
 from babygpt.data.choosing import Chosen, Progress, choose_documents
 from babygpt.data.excerpts import SAMPLE_BYTES, excerpts
 from babygpt.data.heap import give_back
+from babygpt.data.prompts import check_prompts
 from babygpt.data.reading import Origin, taken
 from babygpt.data.split import copy_split
 from babygpt.data.tokenizers import (
@@ -104,11 +105,13 @@ class Builder:
 
         Raises:
             DataError, TokenizerError: the data or the tokenizer are unfit.
+            RecipeError: prompts would count that cannot be told from what is to count nothing.
             SpaceError: the disk has too little room.
         """
         done = begin(work, _COMMIT_TOKENS)
         chosen = self._choose(work)
         self.withheld = chosen.withheld
+        check_prompts(self._recipe, chosen.train_masked, chosen.withheld)  # before anything is encoded
         give_back()
         probe = [
             text[:_PROBED_CHARS] for text in islice(self._origin.texts(self._recipe.path), _PROBED_DOCUMENTS)

@@ -7,7 +7,6 @@ the store.
 
 from __future__ import annotations
 
-from babygpt.data.arrow import TokenStore
 from babygpt.errors import RecipeError
 from babygpt.recipe import DataRecipe
 
@@ -16,12 +15,12 @@ __all__ = ["check_prompts"]
 _WHERE = "data.prompt_weight"
 
 
-def check_prompts(recipe: DataRecipe, train: TokenStore, withheld: str | None) -> str | None:
+def check_prompts(recipe: DataRecipe, masked: bool, withheld: str | None) -> str | None:
     """What there is to say of `prompt_weight` with these data; None where it is 0 or does what it says.
 
     Args:
         recipe: says how much prompts count.
-        train: what is trained on.
+        masked: whether some of what is trained on may be no target.
         withheld: the first part of it that is to count nothing, in words; empty if there is none, None if not known.
 
     Raises:
@@ -29,7 +28,7 @@ def check_prompts(recipe: DataRecipe, train: TokenStore, withheld: str | None) -
     """
     if not recipe.prompt_weight:
         return None
-    if not train.has_targets:
+    if not masked:
         return f"there are no prompts in these data: {_WHERE} {recipe.prompt_weight:g} changes nothing"
     if withheld is None:
         raise RecipeError(

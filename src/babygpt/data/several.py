@@ -100,7 +100,7 @@ def prepare_several(
         whole = [data for data in known if data is not None]
         if len(whole) == len(known) == len(names):
             for each, there in zip(recipes, whole, strict=True):
-                check_prompts(each, there.train, there.withheld)
+                check_prompts(each, there.train.has_targets, there.withheld)
             return _join(names, whole)
     wanted = tokenizer_source(recipe.tokenizer, model_name)
     say = say or (lambda note: None)

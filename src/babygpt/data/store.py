@@ -165,7 +165,7 @@ def prepare(
             say(note)
     if data is None:
         data = _found_or_built(recipe, home, model_name, revision, progress, say)
-    if (note_on_prompts := check_prompts(recipe, data.train, data.withheld)) is None:
+    if (note_on_prompts := check_prompts(recipe, data.train.has_targets, data.withheld)) is None:
         return data
     say(note_on_prompts)
     return replace(data, notes=(*data.notes, note_on_prompts))
