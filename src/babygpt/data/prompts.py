@@ -34,7 +34,7 @@ def check_prompts(recipe: DataRecipe, masked: bool, withheld: str | None) -> str
         raise RecipeError(
             "the corpus was prepared by a version that did not note whether something in it is to count nothing",
             where=_WHERE,
-            hint="Prepare it again from the text, or leave data.prompt_weight out",
+            hint="Prepare it again from the text, with data.prompt_weight, or leave that out",
         )
     if withheld:
         raise RecipeError(
