@@ -416,8 +416,7 @@ def test_prompts_count_in_the_very_store_that_is_there(tmp_path: Path) -> None:
     assert not any("prompt_weight" in note for note in again.notes)
     # One that does not say is made again, and no other.
     facts = {"notes": list(whole.notes)}
-    for path in (whole.folder / "manifest.json",):
-        path.unlink()
+    (whole.folder / "manifest.json").unlink()
     publish_filled(whole.folder.rename(tmp_path / "filled"), whole.folder, facts)
     assert build(cache, file, tokenizer="train:400").reused
     made = build(cache, file, tokenizer="train:400", prompt_weight=0.1)

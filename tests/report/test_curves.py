@@ -82,6 +82,8 @@ def test_where_prompts_count_losses_are_weighed_by_what_they_are_means_over() ->
     weights = (3.0, 1.0, 1.0, 1.0)
     rows = [{**row, "step": n, "train_loss": n, "loss_weight": w} for n, w in enumerate(weights, 1)]
     assert curves_of(rows, 2).train["train_loss"] == [(1 * 3 + 2 * 1) / 4, 3.5]
+    rows[2]["loss_weight"], rows[3]["loss_weight"] = -1.0, 1e199  # damaged: the targets weigh
+    assert curves_of(rows, 2).train["train_loss"] == [(1 * 3 + 2 * 1) / 4, 3.5]
 
 
 def test_a_spike_of_a_long_run_is_still_to_be_seen() -> None:
