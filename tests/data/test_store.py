@@ -419,7 +419,9 @@ def test_prompts_count_in_the_very_store_that_is_there(tmp_path: Path) -> None:
     (whole.folder / "manifest.json").unlink()
     publish_filled(whole.folder.rename(tmp_path / "filled"), whole.folder, facts)
     assert build(cache, file, tokenizer="train:400").reused
-    made = build(cache, file, tokenizer="train:400", prompt_weight=0.1)
+    recipe, told = DataRecipe(path=(str(file),), tokenizer="train:400", prompt_weight=0.1), list[str]()
+    made = prepare(recipe, model_name="preset:gpt2-1m", cache=cache, say=told.append)
+    assert sum("tokenised again: an earlier version" in note for note in told) == 1
     assert (made.key, made.reused, made.fingerprint) == (whole.key, False, whole.fingerprint)
     assert build(cache, file, tokenizer="train:400", prompt_weight=0.1).reused
 

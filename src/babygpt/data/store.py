@@ -201,6 +201,8 @@ def _found_or_built(
     needs = recipe.prompt_weight > 0
     if (found := _open(parent / key, needs)) is not None:
         return _reused(replace(found, notes=(*found.notes, _why_reused(found, sources))), sources, say)
+    if needs and _open(parent / key) is not None:
+        say("tokenised again: an earlier version did not note what is to count nothing")
     if sources.taken_on_trust:
         sources = look(recipe, home, trust=False)
         key = _key(recipe, sources, source, tokenizer, imported)
