@@ -11,6 +11,7 @@ import pytest
 
 from babygpt.budgets import resolve_steps, step_flops
 from babygpt.data.batches import BatchPlan
+from babygpt.data.mixture import Mixture, stretches_of
 from babygpt.data.order import Order
 from babygpt.data.packing import pack
 from babygpt.errors import RecipeError
@@ -49,6 +50,31 @@ def test_a_budget_in_steps(budget: Budget, steps: int) -> None:
     done = resolve_steps(replace(resolved(), budget=budget), plan, 3, None, flops=1e9)
     assert done.budget == Budget(steps=steps)
     assert done.validate.every_steps == math.ceil(steps / 8)
+
+
+def test_a_budget_in_tokens_counts_targets_of_an_epoch_where_a_step_may_have_none() -> None:
+    is_target = np.arange(50 * 127 + 1) >= 25 * 127
+    cumsum = np.concatenate([[0], np.cumsum(is_target)])
+    packed = pack(np.array([0, len(is_target)]), 128, "stream", cumsum, with_prompts=True)
+    plan = BatchPlan(Order(len(packed), 12, 0), packed, 4, 1, prompt_weight=0.1)
+    each = 25 * 127 // 5  # half of the tokens, in five steps
+    recipe = replace(resolved(), budget=Budget(tokens=3 * each))
+    assert resolve_steps(recipe, plan, 3, None).budget == Budget(steps=3)
+
+
+def test_a_budget_in_tokens_counts_the_sources_of_a_mixture_as_they_are_met() -> None:
+    """Of nine windows in ten every token is a target, of the others one; the steps have them half and half."""
+    is_target = np.arange(100 * 127 + 1) >= 10 * 127
+    is_target[1 : 10 * 127 : 127] = True
+    cumsum = np.concatenate([[0], np.cumsum(is_target)])
+    packed = pack(np.array([0, len(is_target)]), 128, "stream", cumsum, with_prompts=True)
+    order = Mixture((10, 90), stretches_of((1, 1)), 20, 0)
+    plan = BatchPlan(order, packed, 4, 1, prompt_weight=0.1)
+    each = sum(plan.step_targets(step) for step in range(order.steps_per_epoch)) / order.steps_per_epoch
+    assert 10 * 127 <= each < 11 * 127
+    recipe = replace(resolved(), budget=Budget(tokens=int(30 * each)))
+    steps = resolve_steps(recipe, plan, 3, None).budget.steps
+    assert steps == pytest.approx(30, abs=1)
 
 
 def test_minutes_leave_time_for_the_validations() -> None:

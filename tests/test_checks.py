@@ -140,3 +140,15 @@ def test_a_rate_that_does_not_move(name: str) -> None:
 @pytest.mark.parametrize("name", ["constant", "wsd"])
 def test_a_rate_that_may_stay(name: str) -> None:
     check_schedule(name, total=10, warmup=0, final=1.0)
+
+
+def test_prompts_that_count(model: Any, context: StepContext) -> None:
+    """A batch of nothing else is one to train on; its padding is not."""
+    labels = torch.full_like(context.batch["labels"], -100)
+    weights = torch.full(labels.shape, 0.1)
+    mask = context.batch["attention_mask"].clone()
+    mask[1, 20:] = 0
+    padded = with_batch(context, attention_mask=mask, labels=labels, loss_weights=weights)
+    assert "padding is inside the loss" in failure(model, padded)
+    check_model(model, find_head(model), with_batch(padded, loss_weights=weights * mask))
+    assert "every target" in failure(model, with_batch(padded, loss_weights=weights * 0))

@@ -206,6 +206,30 @@ def test_what_train_takes_of_its_own_accord(records: Path) -> None:
 # -- the counts ----------------------------------------------------------------------------------------------
 
 
+def test_prompts_that_count(chat_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = chats(tmp_path / "chat.jsonl", "user", "assistant")
+    words = ["data", "inspect", "--data.path", data, "--model.name", chat_model, "--data.block", "64"]
+    words += ["--data.packing", "padded", "--windows", "2", "--data.prompt_weight", "0.1"]
+    assert main([*map(str, words), "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    weighed = [0, 0]
+    for window in value["windows"]:
+        tokens = [token for document in window["documents"] for token in document["tokens"]]
+        first, *others = tokens
+        assert first[2:] == [False], "nothing predicts it"
+        assert [each[2:] in ([True], [False, 0.1]) for each in others] == [True] * len(others)
+        assert window["prompts"] == sum(len(ids) for ids, *_, last in others if last == 0.1)
+        weighed = [weighed[0] + window["targets"], weighed[1] + window["prompts"]]
+    assert value["step_targets"] >= weighed[0]
+    assert value["step_prompts"] >= weighed[1] > 0
+    assert value["inputs"][-1].startswith("loss_weights float32")
+    assert main([*map(str, words)]) == 0
+    out = capsys.readouterr().out
+    assert "~ prompt, counts 0.1" in out
+    assert f"{value['step_targets']:,} targets, {value['step_prompts']:,} tokens of prompts" in out
+    assert f"{value['prompts']:,} tokens of prompts that count 0.1 each, in validation nothing" in out
+
+
 def test_counts_by_hand(tiny_gpt2: Path, tmp_path: Path) -> None:
     path = tmp_path / "odd.jsonl"
     texts = [sentence(n) for n in range(36)]
@@ -240,7 +264,7 @@ def test_counts_by_hand(tiny_gpt2: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     assert value["packing"]["documents"] == found.train.documents
     assert [sorted(w) for w in value["windows"]] == [
-        ["documents", "masked", "padding", "targets", "window"]
+        ["documents", "masked", "padding", "prompts", "targets", "window"]
     ] * 2
 
 

@@ -22,6 +22,7 @@ HOSTILE = (
 class Found:
     windows: tuple[WindowView, ...]
     ids: bool = False
+    prompt_weight: float = 0.0
 
     def window_heading(self, number: int) -> str:
         return f"window {number} <b>"
@@ -87,6 +88,16 @@ def test_each_token_with_its_text_id_and_kind() -> None:
     assert "document 3, goes on in another window" in found.text
     assert "9 of padding (id 0)" in found.text
     assert "window 1 <b>" in found.text
+
+
+def test_prompts_that_count() -> None:
+    asked = Piece("Why", (8,), False, prompt_weight=0.25)
+    view = WindowView(0, (DocumentView(3, True, True, (asked,)),), 0, 0, 0, pad_id=0, prompts=1)
+    found = Reader(inspect_page(Found((view,), prompt_weight=0.25)))
+    (token,) = [attributes for tag, attributes in found.elements if "tabindex" in attributes]
+    assert (token["data-k"], token["class"]) == ("8: prompt, counts 0.25", "t q")
+    assert "prompt, counts 0.25" in found.text
+    assert "prompt, counts" not in Reader(inspect_page(Found((VIEW,)))).text
 
 
 def test_ids_on_request() -> None:

@@ -252,6 +252,20 @@ def test_weights_that_are_none(weights):
         DataRecipe(path=("a", "b"), weights=weights)
 
 
+@pytest.mark.parametrize("weight", [-0.1, 1.5, float("nan"), float("inf"), "0.1", True, 9e-4])
+def test_prompt_weights_that_are_none(weight):
+    with pytest.raises(RecipeError, match=r"^data\.prompt_weight: "):
+        DataRecipe(prompt_weight=weight)
+
+
+def test_a_prompt_weight_beside_prompts_as_targets_is_refused():
+    with pytest.raises(
+        RecipeError, match=r"^data\.prompt_weight: data\.train_on_prompts makes prompts targets"
+    ):
+        DataRecipe(prompt_weight=0.5, train_on_prompts=True)
+    assert DataRecipe(prompt_weight=1).prompt_weight == 1
+
+
 def test_weights_go_with_the_paths():
     DataRecipe(path=("a", "b"), weights=(0, 2.5)).check_sources()
     DataRecipe(path=("a", "b"), val_path=("c",)).check_sources()
@@ -279,7 +293,7 @@ def test_defaults_are_those_of_the_design():
             "path": ("builtin:python",), "weights": (), "field": "auto", "val_path": (), "val_fraction": 0.05,
             "deduplicate": "none",
             "tokenizer": "auto", "block": "auto", "packing": "stream", "too_long": "split",
-                "train_on_prompts": False, "global_batch_size": "auto",
+                "train_on_prompts": False, "prompt_weight": 0.0, "global_batch_size": "auto",
         },
         "optim": {"name": "auto", "lr": "auto", "weight_decay": 0.1, "betas": (0.9, 0.95), "grad_clip": 1.0,
                   "on_spike": "go_on"},

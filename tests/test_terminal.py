@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from babygpt.data.view import DocumentView, Piece, WindowView
-from babygpt.terminal import LEGEND, visible, window_lines
+from babygpt.terminal import legend, visible, window_lines
 
 
 def window(*documents: DocumentView, padding: int = 0) -> WindowView:
@@ -98,4 +98,11 @@ def test_no_line_is_wider_than_80_columns_or_moves_a_cursor(texts: list[tuple[st
 
 
 def test_the_legend_fits() -> None:
-    assert max(map(cell_len, LEGEND)) <= 80
+    assert max(map(cell_len, legend(1e-6))) <= 80
+    assert not any("prompt" in line for line in legend(0.0))
+
+
+def test_prompts_that_count_have_a_mark_of_their_own() -> None:
+    asked = Piece("Why?", (30,), False, prompt_weight=0.1)
+    assert plain(window(document(0, ASKED[0], asked, ANSWER[0])))[1:] == ["  ⊢Why?So", "  -~~~~=="]
+    assert "~ prompt, counts 0.1" in legend(0.1)

@@ -11,7 +11,10 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from babygpt.data.batches import BatchPlan
+from babygpt.data.mixture import Mixture
 from babygpt.errors import RecipeError
 from babygpt.forecast import saving_seconds, validation_seconds
 from babygpt.model.cost import model_cost
@@ -89,7 +92,7 @@ def resolve_steps(
     if budget.steps is not None:
         steps = budget.steps
     elif budget.tokens is not None:
-        steps = max(1, math.ceil(budget.tokens / max(1, layout.step_targets(0))))
+        steps = max(1, math.ceil(budget.tokens / max(1, _targets_of_a_step(layout))))
     elif budget.epochs is not None:
         steps = max(1, round(budget.epochs * layout.order.steps_per_epoch))
     elif budget.flops is not None:
@@ -120,6 +123,18 @@ def resolve_steps(
             recipe.validate, every_steps=math.ceil(steps / _VALIDATIONS) if every == "auto" else every
         ),
     )
+
+
+def _targets_of_a_step(layout: BatchPlan) -> float:
+    """Of the first; where prompts count, of the mean step of an epoch: one may be nothing but prompts."""
+    order = layout.order
+    if not layout.prompt_weight:
+        return layout.step_targets(0)
+    if not isinstance(order, Mixture):
+        return layout.windows.targets.sum() / order.steps_per_epoch
+    sizes = np.array(order.sizes)
+    of_sources = np.add.reduceat(np.asarray(layout.windows.targets), np.cumsum(sizes) - sizes)
+    return float((order.met(order.steps_per_epoch) * of_sources / sizes).sum() / order.steps_per_epoch)
 
 
 def _shared(recipe: Recipe, seconds: StepTime, batches: int, saved: int) -> tuple[float, float]:

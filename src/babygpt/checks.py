@@ -138,7 +138,8 @@ def _check_positions(model: PreTrainedModel, block: int) -> None:
 
 
 def _check_targets(context: StepContext) -> None:
-    if int(count_targets(context.batch["labels"])) == 0:
+    weights = context.batch.get("loss_weights")
+    if int(count_targets(context.batch["labels"]) if weights is None else weights.any()) == 0:
         raise CheckError(
             "every target of the first batch is masked, so that its loss would be 0/0",
             where="data",
@@ -154,7 +155,9 @@ def _check_padding(context: StepContext) -> None:
     )
     if mask is None:
         return
-    if bool(((mask == 0) & (labels != -100)).any()):
+    weights = context.batch.get("loss_weights")
+    counted = labels != -100 if weights is None else weights > 0
+    if bool(((mask == 0) & counted).any()):
         raise CheckError(
             "padding is inside the loss", where="labels", hint="Labels are -100 wherever attention_mask is 0"
         )

@@ -14,6 +14,10 @@ from babygpt.untrusted import redacted
 __all__ = ["DataRecipe", "without_secrets"]
 
 
+# Of a prompt: with less, fp16 loses the gradient of its logits, and no loss scale brings that back.
+_LEAST_WEIGHT = 1e-3
+
+
 @dataclass(frozen=True)
 class DataRecipe:
     """The data, its tokens and its windows.
@@ -37,6 +41,8 @@ class DataRecipe:
         too_long: what isolated and padded do with a document longer than a window: split it into pieces that
             overlap by one token, cut it to its first window, drop it, or refuse the data.
         train_on_prompts: whether prompts, and the turns of others than the assistant, are targets as well.
+        prompt_weight: how much a token counts in the training loss that stands in a prompt, 0 (nothing) to 1 (as a
+            target); validation never counts it.
         global_batch_size: windows of one optimiser step, over all devices and micro-batches.
     """
 
@@ -51,6 +57,7 @@ class DataRecipe:
     packing: Literal["stream", "isolated", "padded"] = "stream"
     too_long: Literal["split", "cut", "drop", "refuse"] = "split"
     train_on_prompts: bool = False
+    prompt_weight: float = 0.0
     global_batch_size: int | Auto = "auto"
 
     def __post_init__(self) -> None:
@@ -70,6 +77,7 @@ class DataRecipe:
         fields.check_text("data.tokenizer", self.tokenizer)
         trained_tokenizer(self.tokenizer)
         fields.check_whole("data.block", self.block, least=2, auto=True)
+        self._check_prompt_weight()
         if self.too_long != "split" and self.packing == "stream":
             raise RecipeError(
                 f"{self.too_long} has no meaning where data.packing is stream, which cuts windows from the whole",
@@ -77,6 +85,22 @@ class DataRecipe:
                 hint="Leave it at split, or give data.packing isolated or padded",
             )
         fields.check_whole("data.global_batch_size", self.global_batch_size, least=1, most=10**7, auto=True)
+
+    def _check_prompt_weight(self) -> None:
+        where = "data.prompt_weight"
+        fields.check_number(where, self.prompt_weight, least=0, most=1)
+        if 0 < self.prompt_weight < _LEAST_WEIGHT:
+            raise RecipeError(
+                f"{self.prompt_weight!r} is as good as nothing",
+                where=where,
+                hint=f"Give 0, or {_LEAST_WEIGHT} or more",
+            )
+        if self.prompt_weight and self.train_on_prompts:
+            raise RecipeError(
+                "data.train_on_prompts makes prompts targets, which count 1",
+                where=where,
+                hint="Give one of the two",
+            )
 
     def check_sources(self) -> None:
         """Refuses weights that do not go with the paths.

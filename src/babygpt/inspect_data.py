@@ -34,6 +34,7 @@ from babygpt.data.mixture import Mixture
 from babygpt.data.module import LLMDataModule
 from babygpt.data.oddities import Oddity, Tally, text_of
 from babygpt.data.opening import corpora_among
+from babygpt.data.packing import Windows
 from babygpt.data.sources import content_hash, read_documents
 from babygpt.data.store import PreparedData
 from babygpt.data.tokenised import is_tokenised
@@ -66,7 +67,7 @@ def inspect_data(settings: InspectSettings) -> InspectResult:
     """
     with PreparationView(Console(stderr=True)) as progress:
         module, step, notes = _module_of(settings, progress)
-        if module.step_targets(step) == 0:
+        if module.step_weight(step) == 0:
             raise _no_target(module.recipe, f"no token of step {step} is a target")
         result = replace(_result(settings, module, step, progress), notes=notes)
     if settings.html is not None:
@@ -161,7 +162,14 @@ def _result(settings: InspectSettings, module: LLMDataModule, step: int, progres
         windows=tuple(views),
         sources=tuple(module.sources[int(source)] for source in mixed),
         ids=settings.ids,
+        prompt_weight=module.plan.prompt_weight,
+        step_prompts=module.step_prompts(step),
+        prompts=_prompts(windows) if module.plan.prompt_weight else 0,
     )
+
+
+def _prompts(windows: Windows) -> int:
+    return int(windows.lengths.sum()) - len(windows.starts) - int(windows.targets.sum())
 
 
 def _looked(

@@ -15,7 +15,7 @@ from babygpt.data.duplicates import Contamination
 from babygpt.data.efficiency import PackingStatistics
 from babygpt.data.oddities import KINDS, Oddity
 from babygpt.data.view import WindowView
-from babygpt.terminal import LEGEND, aligned, window_lines
+from babygpt.terminal import aligned, legend, window_lines
 
 __all__ = ["Duplicates", "InspectResult", "Side"]
 
@@ -70,6 +70,8 @@ class InspectResult:
         sources: of a mixture, the source of each window of the step; empty where nothing is mixed.
         ids: whether people are shown the ids.
         html: the page that was written.
+        prompt_weight: how much prompts count.
+        step_prompts, prompts: tokens that count so, of the whole step and of an epoch; none of them is a target.
     """
 
     data: tuple[str, ...]
@@ -93,6 +95,9 @@ class InspectResult:
     unread: str | None = None
     ids: bool = False
     html: str | None = None
+    prompt_weight: float = 0.0
+    step_prompts: int = 0
+    prompts: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -106,7 +111,7 @@ class InspectResult:
 
     def lines(self) -> list[str | Text]:
         """For people, in 80 columns where no name or sentence is longer."""
-        lines: list[str | Text] = [*aligned(self.step_rows()), "", *LEGEND]
+        lines: list[str | Text] = [*aligned(self.step_rows()), "", *legend(self.prompt_weight)]
         for number, window in enumerate(self.windows, 1):
             lines += ["", Text(self.window_heading(number), style="bold")]
             lines += window_lines(window, ids=self.ids)
@@ -115,13 +120,15 @@ class InspectResult:
     def window_heading(self, number: int) -> str:
         """The line above the n-th window, counted from 1."""
         window = self.windows[number - 1]
-        counts = f"{window.targets:,} targets, {window.masked:,} masked, {window.padding:,} padding"
+        prompts = f", {window.prompts:,} of prompts" if self.prompt_weight else ""
+        counts = f"{window.targets:,} targets{prompts}, {window.masked:,} masked, {window.padding:,} padding"
         source = f", {self.sources[number - 1]}" if self.sources else ""
         return f"window {number} of {self.step_windows:,} (no. {window.number:,}{source}): {counts}"
 
     def step_rows(self) -> list[tuple[str, str]]:
         """What is shown, as (name, value)."""
         epoch, inside = divmod(self.step, self.steps_per_epoch)
+        prompts = f", {self._of_prompts(self.step_prompts)}" if self.prompt_weight else ""
         mixed = ", ".join(f"{count:,} of {name}" for name, count in Counter(self.sources).most_common())
         return [
             ("data", ", ".join(self.data)),
@@ -130,10 +137,13 @@ class InspectResult:
                 "step",
                 f"{self.step:,} (epoch {epoch}, {inside:,} of {self.steps_per_epoch:,}), seed {self.seed}",
             ),
-            ("in the step", f"{self.step_windows:,} windows, {self.step_targets:,} targets"),
+            ("in the step", f"{self.step_windows:,} windows, {self.step_targets:,} targets{prompts}"),
             *((("mixed", mixed),) if mixed else ()),
             *(("model gets" if not n else "", text) for n, text in enumerate(self.inputs)),
         ]
+
+    def _of_prompts(self, tokens: int) -> str:
+        return f"{tokens:,} tokens of prompts that count {self.prompt_weight:g} each"
 
     def count_rows(self) -> list[tuple[str, str]]:
         """What the data hold, as (name, value)."""
@@ -143,6 +153,8 @@ class InspectResult:
         ]
         packing = [line.strip().partition("  ") for line in self.packing.lines()]
         rows += [(name, value) for name, _, value in packing if name != "documents"]
+        if self.prompt_weight:
+            rows.append(("prompts", f"{self._of_prompts(self.prompts)}, in validation nothing"))
         if self.packing.tokens_left_out:
             whole = f"{self.packing.documents_left_out:,} whole documents"
             rows.append(("left out", f"{self.packing.tokens_left_out:,} tokens and {whole} are in no window"))

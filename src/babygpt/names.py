@@ -124,7 +124,7 @@ OTHER_NAMES: dict[str, str] = {
     "assistant_only_loss": "data.train_on_prompts",
     "completion_only_loss": "data.train_on_prompts",
     "mask_prompt": "data.train_on_prompts",
-    "prompt_loss_weight": "data.train_on_prompts",
+    "prompt_loss_weight": "data.prompt_weight",
     "train_on_input": "data.train_on_prompts",
     "train_on_inputs": "data.train_on_prompts",
     "truncation": "data.too_long",

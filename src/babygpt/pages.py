@@ -17,9 +17,9 @@ __all__ = ["inspect_page", "page", "table"]
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1b1f24; --page: #fff; --soft: #59636e; --line: #d1d9e0;
-  --target: #116329; --wash: #dafbe1; --wash2: #b4f1c1; --mark: #0550ae; }
+  --target: #116329; --wash: #dafbe1; --wash2: #b4f1c1; --prompt: #6b4400; --tint: #fff4c2; --mark: #0550ae; }
 @media (prefers-color-scheme: dark) { :root { --text: #e6edf3; --page: #0d1117; --soft: #9198a1; --line: #3d444d;
-  --target: #7ee787; --wash: #12341d; --wash2: #1c4a2a; --mark: #79c0ff; } }
+  --target: #7ee787; --wash: #12341d; --wash2: #1c4a2a; --prompt: #eac54f; --tint: #33280a; --mark: #79c0ff; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 62rem; padding: 1rem; color: var(--text); background: var(--page);
   font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
@@ -36,6 +36,7 @@ h3 { font-size: .85rem; font-weight: 600; color: var(--mark); border-top: 1px so
 .t { position: relative; border-radius: 2px; }
 .y { color: var(--target); background: var(--wash); border-bottom: 2px solid var(--target); }
 .y:nth-of-type(even) { background: var(--wash2); }
+.q { color: var(--prompt); background: var(--tint); border-bottom: 2px dashed var(--prompt); }
 .n { color: var(--soft); border-bottom: 2px dotted var(--soft); }
 .s { font-weight: 700; outline: 1px solid currentColor; }
 .p { color: var(--soft); border: 1px dashed var(--soft); padding: 0 .4rem; }
@@ -55,7 +56,7 @@ def inspect_page(found: InspectResult) -> str:
         "<h1>What the model sees</h1>",
         table(found.step_rows()),
         "<h2>The batch</h2>",
-        _legend(),
+        _legend(found.prompt_weight),
         *(_window(found, number) for number in range(1, len(found.windows) + 1)),
         "<h2>The data</h2>",
         table(found.count_rows()),
@@ -84,9 +85,10 @@ def table(rows: Iterable[tuple[str, str]]) -> str:
     return f"<table>\n{inside}\n</table>"
 
 
-def _legend() -> str:
+def _legend(prompt_weight: float) -> str:
+    prompt = f' &nbsp;<span class="t q">prompt, counts {prompt_weight:g}</span>' if prompt_weight else ""
     return (
-        '<p><span class="t y">target: learned</span> &nbsp;<span class="t n">seen, not learned</span>'
+        f'<p><span class="t y">target: learned</span>{prompt} &nbsp;<span class="t n">seen, not learned</span>'
         ' &nbsp;<span class="p">padding</span></p>\n'
         f"<p>{SYMBOLS['bos']} begin of text, {SYMBOLS['eos']} end of text, {SYMBOLS['newline']} line end,"
         f" {SYMBOLS['tab']} tab, \\x1b what cannot be seen. Point at a token, tap it, or go to it by Tab"
@@ -108,9 +110,12 @@ def _window(found: InspectResult, number: int) -> str:
 def _tokens(pieces: Iterable[Piece], ids: bool) -> Iterator[str]:
     for piece in pieces:
         numbers = "+".join(map(str, piece.ids))
-        kind = "target" if piece.is_target else "not learned"
+        mark, kind = "n", "not learned"
+        if piece.is_target or piece.prompt_weight:
+            weighed = f"prompt, counts {piece.prompt_weight:g}"
+            mark, kind = ("y", "target") if piece.is_target else ("q", weighed)
         name = f", {piece.text}" if piece.special else ""
-        classes = f"t {'y' if piece.is_target else 'n'}{' s' if piece.special else ''}"
+        classes = f"t {mark}{' s' if piece.special else ''}"
         text = escape(SYMBOLS.get(piece.special) or visible(piece.text))
         shown_id = f'<span class="i">{numbers}</span>' if ids else ""
         about = escape(visible(f"{numbers}: {kind}{name}"))

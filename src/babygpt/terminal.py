@@ -1,9 +1,9 @@
 """Windows as lines for a terminal of 80 columns: in colours, and readable without.
 
-Before each line stands what its tokens are: `=` targets, `-` seen and not learned, `.` padding. Where a line has
-both kinds, the marks stand below it, one for each column. In colours targets are green, from token to token in
-turn lighter, the rest is dim. What could move a cursor, hide, or turn the direction of writing is shown as its
-number; a line end is shown and then made.
+Before each line stands what its tokens are: `=` targets, `~` prompts that count, `-` seen and not learned, `.` padding.
+Where a line has several kinds, the marks stand below it, one for each column. In colours targets are green and prompts
+yellow, from token to token in turn lighter, the rest is dim. What could move a cursor, hide, or turn the direction of
+writing is shown as its number; a line end is shown and then made.
 """
 
 from __future__ import annotations
@@ -20,17 +20,22 @@ from rich.text import Text
 from babygpt.data.view import Piece, WindowView
 from babygpt.untrusted import shown
 
-__all__ = ["LEGEND", "SYMBOLS", "aligned", "stays_in_place", "visible", "window_lines"]
+__all__ = ["SYMBOLS", "aligned", "legend", "stays_in_place", "visible", "window_lines"]
 
 SYMBOLS = {"bos": "⊢", "eos": "⊣", "newline": "↵", "tab": "⇥", "space": "␣"}
-LEGEND = (
+_LEGEND = (
     "= target: learned   - seen, not learned   . padding   ── where a document begins",
     f"{SYMBOLS['bos']} begin of text   {SYMBOLS['eos']} end of text   {SYMBOLS['newline']} line end"
     f"   {SYMBOLS['tab']} tab   \\x1b what cannot be seen",
 )
 
 _WIDTH = 78  # of 80 columns two are for the mark
-_TARGET, _MASKED, _PADDING = "=", "-", "."
+_TARGET, _PROMPT, _MASKED, _PADDING = "=", "~", "-", "."
+_STYLES = {
+    _TARGET: ("green", "bright_green"),
+    _PROMPT: ("yellow", "bright_yellow"),
+    _MASKED: ("dim", "dim"),
+}
 # Beside what `shown` escapes: what takes no room and is no accent, but the joiners that some scripts need.
 _UNSEEN = re.compile("[\xad\u200b\u2060-\u2065\ufeff\U000e0000-\U000e007f]")
 
@@ -43,6 +48,12 @@ class _Cell:
     mark: str
     style: str
     ends_line: bool = False
+
+
+def legend(prompt_weight: float) -> list[str]:
+    """What the marks mean; `prompt_weight` is how much prompts count."""
+    first, *rest = _LEGEND
+    return [first, *([f"{_PROMPT} prompt, counts {prompt_weight:g}"] if prompt_weight else []), *rest]
 
 
 def visible(text: str) -> str:
@@ -73,9 +84,8 @@ def _cells(pieces: Iterable[Piece], ids: bool) -> Iterator[list[_Cell]]:
         text = SYMBOLS.get(piece.special) or visible(piece.text)
         if ids:
             text = text.replace(" ", SYMBOLS["space"])
-        style = ("green", "bright_green")[number % 2] if piece.is_target else "dim"
-        style += " reverse" if piece.special else ""
-        mark = _TARGET if piece.is_target else _MASKED
+        mark = _TARGET if piece.is_target else _PROMPT if piece.prompt_weight else _MASKED
+        style = _STYLES[mark][number % 2] + (" reverse" if piece.special else "")
         line_end = SYMBOLS["newline"] if "\n" in piece.text else ""
         cells = [_Cell(c, mark, style, ends_line=c == line_end and not ids) for c in text]
         if ids:

@@ -78,7 +78,8 @@ def measure_step(
         data = {k: v.to(device) for k, v in batch(number).items()}
         isolated = "position_ids" in data
         with torch.autocast(device.type, small, enabled=small is not None):
-            return sum_nll(model, model_inputs(data, isolated=isolated), data["labels"], head)
+            inputs = model_inputs(data, isolated=isolated)
+            return sum_nll(model, inputs, data["labels"], head, weights=data.get("loss_weights"))
 
     def step(number: int) -> None:
         for index in range(micro_batches):

@@ -174,3 +174,55 @@ def test_validation_reads_the_same_windows_however_they_are_shared(
     for rows in ranks:
         for row, own in zip(rows, plan.sources(micro, world), strict=True):
             assert (source[row[row >= 0]] == own).all()
+
+
+@lenient(max_examples=30)
+@given(
+    documents_drawn, st.integers(2, 12), packings, st.integers(1, 9), st.sampled_from([1e-6, 0.1, 0.5, 1.0])
+)
+def test_every_token_that_could_be_predicted_counts_with_its_weight_once(
+    make_store, lengths, block, packing, batch, weight
+) -> None:
+    """As often as it is a target of the same documents without masks; a step's divisor is the sum of its weights."""
+    documents, masks = numbered(lengths, masked=True)
+    store, unmasked = make_store(documents, masks), make_store(documents)
+    packed = partial(pack, store.offsets, block, packing, may_be_short=True)
+    try:
+        plain, windows = packed(None), packed(store.target_cumsum(), with_prompts=True)
+    except ValueError:
+        return
+    order = Order(len(windows), batch, seed=3)
+    plan = BatchPlan(order, windows, 2, 2, prompt_weight=weight)
+    for step in range(order.steps_per_epoch):
+        sums = [0.0, 0]
+        for rows in (plan.rows(step, m, r) for m in range(plan.micro_batches) for r in (0, 1)):
+            made, whole = (
+                make_batch(store, windows, rows, PAD, weight),
+                make_batch(unmasked, plain, rows, PAD),
+            )
+            wanted = np.zeros((2, block))
+            for row, position in (whole["labels"] != -100).nonzero().tolist():
+                is_target = whole["labels"][row, position] % 3 != 1
+                wanted[row, position] = 1 if is_target else weight
+                assert (made["labels"][row, position] != -100) == is_target
+            assert made["loss_weights"].dtype == torch.float32
+            np.testing.assert_array_equal(made["loss_weights"], wanted.astype(np.float32))
+            assert torch.equal(made["input_ids"], whole["input_ids"])
+            sums = [
+                sums[0] + float(made["loss_weights"].double().sum()),
+                sums[1] + int((wanted == weight).sum()),
+            ]
+        assert plan.step_weight(step) == pytest.approx(sums[0], rel=1e-12)
+        assert plan.step_targets(step) == sum(int(windows.targets[w]) for w in order.windows_of(step))
+        if weight < 1:
+            assert plan.step_prompts(step) == sums[1]
+
+
+def test_without_a_weight_nothing_is_added(make_store) -> None:
+    documents, masks = numbered([5, 7], masked=True)
+    store = make_store(documents, masks)
+    windows = pack(store.offsets, 6, "stream", store.target_cumsum())
+    assert set(make_batch(store, windows, np.array([0]), PAD)) == {"input_ids", "labels", "attention_mask"}
+    plan = BatchPlan(Order(len(windows), 2, 0), windows, 1)
+    assert (plan.step_weight(0), plan.step_prompts(0)) == (plan.step_targets(0), 0)
+    assert type(plan.step_weight(0)) is int

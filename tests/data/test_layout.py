@@ -42,6 +42,20 @@ def test_kept_windows_are_those_of_packing(
             assert same(lay_out(store, block, packing), wanted)
 
 
+@pytest.mark.parametrize("packing", ["stream", "isolated", "padded"])
+def test_windows_with_prompts_are_kept_beside_those_without(make_store: Any, packing: Any) -> None:
+    """Blocks in which some window has no target."""
+    store, block = make_store(DOCUMENTS, MASKS), 3
+    for _ in range(2):
+        for with_prompts in (False, True):
+            wanted = pack(store.offsets, block, packing, store.target_cumsum(), with_prompts=with_prompts)
+            assert same(lay_out(store, block, packing, with_prompts=with_prompts), wanted)
+    assert len(list((store.folder.parent / "windows").iterdir())) == 2
+    plain = make_store(DOCUMENTS)
+    lay_out(plain, block, "padded", with_prompts=True)
+    assert (plain.folder.parent / "windows" / f"{plain.folder.name}-padded-{block}.i64").exists()
+
+
 @pytest.mark.parametrize("damage", [b"", b"x" * 7, b"x" * 800, None])
 def test_a_damaged_file_is_made_again(make_store: Any, damage: bytes | None) -> None:
     store = make_store(DOCUMENTS, MASKS)

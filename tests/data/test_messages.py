@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from babygpt.data.messages import conversation
+from babygpt.data.messages import conversation, withheld_turn
 from babygpt.errors import DataError
 
 ASKED, SAID = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
@@ -102,3 +102,11 @@ def test_a_system_column_is_the_first_turn() -> None:
 def test_who_speaks_has_to_be_known() -> None:
     with pytest.raises(DataError, match="message 1 of field 'x' is from 'martian', which is no known role"):
         conversation([{"from": "human", "value": "q"}, {"from": "martian", "value": "a"}], "x", "w")
+
+
+def test_a_turn_that_is_marked_to_be_left_out_is_found_whoever_speaks() -> None:
+    assert withheld_turn([ASKED, SAID, ASKED, SAID | {"weight": 0}]) == 3
+    assert withheld_turn([ASKED | {"train": False}, SAID]) == 0
+    assert withheld_turn(json.dumps([ASKED, SAID | {"train": False}])) == 1
+    assert withheld_turn([ASKED | {"weight": None}, SAID | {"weight": 1, "train": True}]) is None
+    assert withheld_turn([ASKED | {"weight": "low"}, SAID]) is None

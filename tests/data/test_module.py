@@ -144,6 +144,26 @@ def mixed(corpus: Path, pairs: Path, batch_size: int = 5, **kwargs: Any) -> LLMD
     return module_of(corpus, batch_size, **{"path": paths, "weights": [0.6, 0.4], **kwargs})
 
 
+def test_prompts_of_one_source_count_beside_text_that_has_none(corpus: Path, pairs: Path) -> None:
+    data = mixed(corpus, pairs, packing="isolated", prompt_weight=0.25)
+    assert [n for n in data.notes if "prompt_weight" in n] == [
+        "text.jsonl: there are no prompts in these data: data.prompt_weight 0.25 changes nothing"
+    ]
+    for step, batch in enumerate(data.train_dataloader()):
+        assert data.step_weight(step) == float(batch["loss_weights"].double().sum())
+        assert data.step_targets(step) == int((batch["labels"] != -100).sum())
+        assert data.step_prompts(step) == int((batch["loss_weights"] == 0.25).sum()) > 0
+    assert all("loss_weights" not in batch for batch in data.val_dataloader())
+
+
+def test_a_checkpoint_without_a_prompt_weight_had_none(corpus: Path) -> None:
+    saved = module_of(corpus).state_dict()
+    del saved["prompt_weight"]
+    module_of(corpus).load_state_dict(saved)
+    with pytest.raises(CheckpointError, match=r"prompt_weight is 0.5 here and was 0.0"):
+        module_of(corpus, prompt_weight=0.5).load_state_dict(saved)
+
+
 @pytest.mark.parametrize("packing", ["stream", "isolated"])
 def test_every_step_holds_the_sources_in_their_shares(corpus: Path, pairs: Path, packing: str) -> None:
     data = mixed(corpus, pairs, packing=packing)

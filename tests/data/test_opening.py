@@ -192,6 +192,24 @@ def test_what_was_decided_in_preparation_is_refused(home: Path, corpus, tiny_gpt
     assert not (home / "again").exists()
 
 
+def test_a_corpus_says_whether_prompts_may_count(home: Path, corpus, tiny_gpt2: Path, capsys) -> None:
+    weighed = ["data", "inspect", "--model.name", tiny_gpt2, "--data.prompt_weight", "0.5", "--data.path"]
+    assert main([*map(str, weighed), corpus()]) == 0
+    path = home / "corpus" / "corpus.json"
+    content = json.loads(path.read_text())
+    assert content["withheld"] == ""
+    for withheld, said in (
+        (
+            "text.jsonl:3: message 1 of field 'messages' has weight 0, or train false",
+            "left out on purpose: text",
+        ),
+        (None, "was prepared by a version that did not note"),
+        (7, "what is withheld is no sentence"),
+    ):
+        path.write_text(json.dumps({**content, "withheld": withheld}))
+        assert said in message([*weighed, path], capsys)
+
+
 def test_several_corpora_are_mixed(home: Path, corpus, tiny_gpt2: Path) -> None:
     address, text = corpus(), str(home / "text.jsonl")
     ours, theirs = (

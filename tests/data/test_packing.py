@@ -97,6 +97,33 @@ def test_masks_keep_every_target_once_and_drop_windows_without(lengths, block, d
         check_counts(windows, mask)
 
 
+@given(lengths_of_documents, blocks, st.data(), st.sampled_from(["stream", "isolated", "padded"]))
+def test_with_prompts_the_windows_are_those_without_masks(lengths, block, data, packing) -> None:
+    offsets = offsets_of(lengths)
+    num_tokens = int(offsets[-1])
+    mask = np.array(data.draw(st.lists(st.booleans(), min_size=num_tokens, max_size=num_tokens)), dtype=bool)
+    try:
+        plain = pack(offsets, block, packing, may_be_short=True)
+    except DataError:
+        return  # nothing but documents of one token
+    if not any(mask[p] for p in targets_met(plain)):
+        with pytest.raises(DataError, match="is a target"):
+            pack(offsets, block, packing, cumsum_of(mask), may_be_short=True, with_prompts=True)
+        return
+    windows = pack(offsets, block, packing, cumsum_of(mask), may_be_short=True, with_prompts=True)
+    for name in ("starts", "lengths", "offsets"):
+        assert getattr(windows, name)[:].tolist() == getattr(plain, name)[:].tolist()
+    for number in range(len(windows)):
+        few = np.array([number, number])
+        assert windows.predicted(few) == 2 * plain.targets[number]
+        pieces = windows.pieces_of(np.array([number]))
+        held = [
+            p for q in pieces for p in range(windows.starts[q] + 1, windows.starts[q] + windows.lengths[q])
+        ]
+        assert windows.targets[number] == mask[held].sum()
+    assert windows.predicted(np.array([], dtype=np.int64)) == 0
+
+
 def slow_best_fit_decreasing(lengths: list[int], block: int) -> int:
     rooms: list[int] = []
     for length in sorted(lengths, reverse=True):

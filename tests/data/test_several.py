@@ -173,3 +173,14 @@ def test_no_tokenizer_is_trained_on_what_is_tokenised(sources, prepared, tmp_pat
     (tmp_path / "ids.bin").write_bytes(bytes(range(1, 61)) * 20)
     with pytest.raises(RecipeError, match="tokenised already, and not said with what"):
         prepared(path=(*sources[:2], str(tmp_path / "ids.bin")))
+
+
+def test_what_was_left_out_on_purpose_stays_so_in_stores_found_by_their_keys(prepared, tmp_path) -> None:
+    turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So.", "weight": 0}]
+    path = tmp_path / "talks.jsonl"
+    path.write_text((json.dumps({"messages": turns * 2}) + "\n") * 30)
+    fields = {"path": (str(tmp_path / "web.jsonl"), str(path)), "weights": (1, 1)}
+    keys = prepared(**fields).key
+    assert prepared(**fields, as_=keys).key == keys
+    with pytest.raises(RecipeError, match=r"left out on purpose: .*talks\.jsonl:1: message 1"):
+        prepared(**fields, as_=keys, prompt_weight=0.1)

@@ -12,10 +12,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from babygpt.data.batches import WindowDataset
-from babygpt.data.packing import Packing
+from babygpt.data.packing import Packing, pack
 from babygpt.data.view import Piece, WindowView, _pieces, view_of
 
 DOCUMENTS = [[11, 12, 13, 0], [21, 22, 0], [31, 32, 33, 34, 35, 36, 37, 38, 0], [0]]
+TARGET = (True, 0.0)
 MASKS = [[False, True, True, True], [False, False, True], [True] * 9, [True]]
 
 
@@ -62,6 +63,23 @@ def test_isolated_and_padded(make_store: Any, tokenizer: Any) -> None:
     assert [v.padding for v in padded] == [1, 2, 0, 0]
 
 
+@pytest.mark.parametrize("weight", [0.1, 1.0])
+def test_prompts_that_count(make_store: Any, tokenizer: Any, weight: float) -> None:
+    store = make_store(DOCUMENTS, MASKS)
+    windows = pack(store.offsets, 8, "stream", store.target_cumsum(), with_prompts=True)
+    data = WindowDataset(store, windows, 7, weight)
+    batch = data[np.arange(len(data))]
+    one, two, _ = (view_of(batch, row, store, windows, row, tokenizer) for row in range(len(data)))
+    shown = [(i, p.is_target, p.prompt_weight) for d in one.documents for p in d.pieces for i in p.ids]
+    # The first token of all has none before it; the second document's question has.
+    assert shown[:4] == [(11, False, 0.0), *((n, True, 0.0) for n in (12, 13, 0))]
+    assert shown[4:] == [(21, False, weight), (22, False, weight), (0, True, 0.0), (31, True, 0.0)]
+    assert [(v.targets, v.prompts, v.masked, v.padding) for v in (one, two)] == [(5, 2, 1, 0), (7, 0, 1, 0)]
+    plain = one.to_dict()
+    assert (plain["targets"], plain["prompts"]) == (5, 2)
+    assert [token[2:] for token in plain["documents"][1]["tokens"]] == [[False, weight]] * 2 + [[True]]
+
+
 def bytes_tokenizer() -> PreTrainedTokenizerFast:
     entries = ["<s>", "</s>", "<|turn|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     backend = Tokenizer(models.BPE(vocab={entry: i for i, entry in enumerate(entries)}, merges=[]))
@@ -79,14 +97,14 @@ BYTES = bytes_tokenizer()
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\ufffd"), max_size=12))
 def test_characters_of_several_tokens_stay_whole(text: str) -> None:
     ids = BYTES(text, add_special_tokens=False)["input_ids"]
-    pieces = list(_pieces(ids, [True] * len(ids), BYTES))
+    pieces = list(_pieces(ids, [TARGET] * len(ids), BYTES))
     assert [p.text for p in pieces] == list(text)
     assert [i for p in pieces for i in p.ids] == ids
 
 
 def test_a_border_within_a_character_shows_its_halves() -> None:
     ids = BYTES("é", add_special_tokens=False)["input_ids"]
-    assert list(_pieces(ids, [False, True], BYTES)) == [
+    assert list(_pieces(ids, [(False, 0.0), TARGET], BYTES)) == [
         Piece("\ufffd", (ids[0],), is_target=False),
         Piece("\ufffd", (ids[1],), is_target=True),
     ]
@@ -94,7 +112,7 @@ def test_a_border_within_a_character_shows_its_halves() -> None:
 
 def test_special_tokens_are_told_apart() -> None:
     ids = BYTES("<s>a<|turn|>b</s>", add_special_tokens=False)["input_ids"]
-    found = [(p.text, p.special) for p in _pieces(ids, [True] * len(ids), BYTES)]
+    found = [(p.text, p.special) for p in _pieces(ids, [TARGET] * len(ids), BYTES)]
     assert found == [("<s>", "bos"), ("a", ""), ("<|turn|>", "other"), ("b", ""), ("</s>", "eos")]
 
 
@@ -105,7 +123,7 @@ def test_spaces_that_are_written_between_two_tokens_only() -> None:
     backend.decoder = decoders.Metaspace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>")
     ids = [*tokenizer("the cats the", add_special_tokens=False)["input_ids"], 1]
-    assert "".join(p.text for p in _pieces(ids, [True] * len(ids), tokenizer)) == "the cats the</s>"
+    assert "".join(p.text for p in _pieces(ids, [TARGET] * len(ids), tokenizer)) == "the cats the</s>"
 
 
 def test_plain_values(make_store: Any) -> None:
@@ -114,6 +132,7 @@ def test_plain_values(make_store: Any) -> None:
     assert view.to_dict() == {
         "window": 0,
         "targets": 2,
+        "prompts": 0,
         "masked": 1,
         "padding": 1,
         "documents": [

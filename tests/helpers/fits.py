@@ -69,8 +69,13 @@ def weights_equal(left: Any, right: Any) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def by_hand(module: BabyGPT, data: LLMDataModule, step: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Gradient of (sum of -log p over the targets) / (their number) over the whole step at once, from logits."""
+def by_hand(
+    module: BabyGPT, data: LLMDataModule, step: int, dtype: torch.dtype, weight: float = 0.0
+) -> dict[str, torch.Tensor]:
+    """Gradient of (sum of -log p over the targets) / (their number) over the whole step at once, from logits.
+
+    Other tokens that are no padding count with `weight`, in the sum as in the number; not for isolated packing.
+    """
     model = module.model.to(dtype).train()
     windows = data.plan.order.windows_of(step)
     rows = torch.stack([data._windows.train[[w]]["input_ids"][0] for w in windows])
@@ -78,8 +83,9 @@ def by_hand(module: BabyGPT, data: LLMDataModule, step: int, dtype: torch.dtype)
     logits = model(input_ids=rows, use_cache=False).logits
     logp = torch.log_softmax(logits[:, :-1], dim=-1)
     wanted = labels[:, 1:]
-    counted = wanted != -100
-    picked = logp.gather(-1, wanted.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    is_text = torch.stack([data._windows.train[[w]]["attention_mask"][0, 1:] for w in windows])
+    counted = torch.where(wanted != -100, 1.0, is_text * weight).to(dtype)
+    picked = logp.gather(-1, rows[:, 1:].unsqueeze(-1)).squeeze(-1)
     loss = -(picked * counted).sum() / counted.sum()
     loss.backward()
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}

@@ -1,6 +1,6 @@
 """A program for tests: a fit of three steps on two processes through plain Lightning; each rank writes what it saw.
 
-python two_ranks.py DATA OUT PACKING MICRO_BATCH ACCUMULATE PRECISION
+python two_ranks.py DATA OUT PACKING MICRO_BATCH ACCUMULATE PRECISION PROMPT_WEIGHT
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ STEPS = 3
 
 
 def main() -> None:
-    data, out, packing, micro, accumulate, precision = sys.argv[1:]
+    data, out, packing, micro, accumulate, precision, prompt_weight = sys.argv[1:]
     module = BabyGPT(PRESET, 1e-3, vocab_size=300)
     loader = LLMDataModule(
         PRESET,
@@ -27,6 +27,7 @@ def main() -> None:
         tokenizer="train:300",
         packing=packing,
         global_batch_size=8,
+        prompt_weight=float(prompt_weight),
     )
     recorder = Recorder(gradients_of=0)
     trainer = trainer_of(

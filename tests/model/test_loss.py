@@ -296,3 +296,63 @@ def test_the_gradient_of_the_logits_is_that_of_cross_entropy(dtype: torch.dtype,
     assert torch.equal(logits, before)
     assert torch.equal(logits.grad[::3], torch.zeros_like(logits.grad[::3]))
     torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=tolerance * 4, atol=tolerance)
+
+
+def _weighted_by_hand(model: Any, batch: dict[str, torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
+    """Each token's loss from the model's own logits by torch, times its weight, summed."""
+    logits = model(**_inputs(batch)).logits[:, :-1]
+    each = F.cross_entropy(logits.transpose(1, 2), batch["input_ids"][:, 1:], reduction="none")
+    return (each * weights[:, 1:]).sum()
+
+
+class TestWeights:
+    @pytest.fixture
+    def weights(self, batch: Any) -> torch.Tensor:
+        """Targets count 1, other tokens 0.1, and the first row's last seven nothing."""
+        weights = torch.where(batch["labels"] != IGNORED, 1.0, 0.1)
+        weights[0, -7:] = 0
+        assert len(weights.unique()) == 3
+        return weights
+
+    @pytest.mark.parametrize("kind", ["gpt2", "llama", "phi", "gemma2"])
+    @pytest.mark.parametrize("bound", [LOGITS_BYTES, SMALL_BOUND], ids=["whole", "chunked"])
+    def test_each_loss_and_its_gradient_are_multiplied(
+        self, build: Any, batch: Any, weights: Any, kind: str, bound: int
+    ) -> None:
+        model, exact = build(kind).double(), weights.double()
+        by_hand = _weighted_by_hand(model, batch, exact)
+        wanted = _gradient(model, by_hand)
+        head = find_head(model)
+        total = sum_nll(model, _inputs(batch), batch["labels"], head, weights=exact, logits_bytes=bound)
+        torch.testing.assert_close(total, by_hand, rtol=1e-12, atol=0)
+        _assert_same_gradient(_gradient(model, total), wanted, 1e-10)
+
+    @pytest.mark.parametrize("kind", ["gpt2", "gemma2", "mixtral"])
+    def test_weights_of_0_and_1_are_labels_to_the_bit(self, build: Any, batch: Any, kind: str) -> None:
+        model = build(kind)
+        head, ones = find_head(model), (batch["labels"] != IGNORED).float()
+        plain = sum_nll(model, _inputs(batch), batch["labels"], head, logits_bytes=SMALL_BOUND)
+        wanted = _gradient(model, plain)
+        none = torch.full_like(batch["labels"], IGNORED)  # the weights decide, not the labels
+        ones[:, 0] = 5  # predicted by nothing, whatever it weighs
+        total = sum_nll(model, _inputs(batch), none, head, weights=ones, logits_bytes=SMALL_BOUND)
+        assert torch.equal(total, plain)
+        got = _gradient(model, total)
+        assert all(torch.equal(got[name], gradient) for name, gradient in wanted.items())
+
+    def test_balancing_loss_is_in_it_by_their_sum(self, build: Any, batch: Any, weights: Any) -> None:
+        model = build("mixtral")
+        aux = model(**_inputs(batch)).aux_loss
+        extra = sum_nll(model, _inputs(batch), batch["labels"], None, weights=weights) - _weighted_by_hand(
+            model, batch, weights
+        )
+        torch.testing.assert_close(extra, 0.5 * aux * weights[:, 1:].sum(), rtol=1e-4, atol=0)
+
+    def test_mixed_precision_multiplies_before_it_narrows(self, build: Any, batch: Any, weights: Any) -> None:
+        model = build("gpt2")
+        wanted = _gradient(model, _weighted_by_hand(model, batch, weights))
+        with torch.autocast("cpu", torch.bfloat16):
+            total = sum_nll(model, _inputs(batch), batch["labels"], find_head(model), weights=weights)
+        assert total.dtype == torch.float32
+        got = _gradient(model, total)
+        assert max(float((got[k] - g).norm() / g.norm()) for k, g in wanted.items() if g.norm() > 1e-3) < 0.1

@@ -77,6 +77,15 @@ def test_buckets_are_means_and_extremes_of_their_steps(
             assert mean == pytest.approx(expected, abs=1e-9)  # at most 150 sums of numbers below 50 * 9
 
 
+def test_where_prompts_count_losses_are_weighed_by_what_they_are_means_over() -> None:
+    row = {"tokens": 9, "targets": 1, "lr": 1, "grad_norm": 1, "tokens_per_second": 1}
+    weights = (3.0, 1.0, 1.0, 1.0)
+    rows = [{**row, "step": n, "train_loss": n, "loss_weight": w} for n, w in enumerate(weights, 1)]
+    assert curves_of(rows, 2).train["train_loss"] == [(1 * 3 + 2 * 1) / 4, 3.5]
+    rows[2]["loss_weight"], rows[3]["loss_weight"] = -1.0, 1e199  # damaged: the targets weigh
+    assert curves_of(rows, 2).train["train_loss"] == [(1 * 3 + 2 * 1) / 4, 3.5]
+
+
 def test_a_spike_of_a_long_run_is_still_to_be_seen() -> None:
     metrics = [dict(line) for line in lines(3000)]
     spike = next(line for line in metrics if line["step"] == 1777 and "train_loss" in line)
@@ -98,6 +107,14 @@ def test_a_resumed_run_is_seen_by_its_speed() -> None:
     curves = curves_of(metrics)
     assert curves.resumed == (30,)
     assert curves.seconds == pytest.approx(6)
+
+
+def test_steps_of_prompts_alone_are_no_new_process() -> None:
+    metrics = [dict(line) for line in lines(30)]
+    for line in metrics:
+        if 10 < line["step"] <= 20 and "targets" in line:
+            line |= {"targets": 0, "tokens_per_second": 0.0, "loss_weight": 50.0}
+    assert curves_of(metrics).resumed == ()
 
 
 def test_sources_skipped_steps_and_no_numbers() -> None:

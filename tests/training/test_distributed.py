@@ -29,8 +29,8 @@ def relative(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> 
 
 
 @pytest.mark.parametrize(
-    ("micro", "accumulate", "precision", "bound"),
-    [(1, 4, "64-true", 1e-10), (4, 1, "64-true", 1e-10), (3, 2, "32-true", 1e-5)],
+    ("micro", "accumulate", "precision", "bound", "weight"),
+    [(1, 4, "64-true", 1e-10, 0.125), (4, 1, "64-true", 1e-10, 0.0), (3, 2, "32-true", 1e-5, 0.0)],
 )
 def test_plain_lightning(
     make_data: Callable[..., LLMDataModule],
@@ -41,8 +41,9 @@ def test_plain_lightning(
     accumulate: int,
     precision: Any,
     bound: float,
+    weight: float,
 ) -> None:
-    args = [str(pairs), str(tmp_path), "padded", str(micro), str(accumulate), precision]
+    args = [str(pairs), str(tmp_path), "padded", str(micro), str(accumulate), precision, str(weight)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HELPERS), *sys.path])}
     done = subprocess.run(
         [sys.executable, str(HELPERS / "two_ranks.py"), *args],
@@ -53,11 +54,12 @@ def test_plain_lightning(
     )
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [torch.load(tmp_path / f"rank-{r}.pt", weights_only=True) for r in range(2)]
-    data = make_data(8, path=str(pairs), packing="padded")
+    data = make_data(8, path=str(pairs), packing="padded", prompt_weight=weight)
     recorder, module = Recorder(), make_module()
     trainer = trainer_of(callbacks=[recorder], precision=precision, max_steps=STEPS, log_every_n_steps=1)
     trainer.fit(module, datamodule=data)
-    reference = by_hand(make_module(), data, 0, torch.float64 if precision == "64-true" else torch.float32)
+    dtype = torch.float64 if precision == "64-true" else torch.float32
+    reference = by_hand(make_module(), data, 0, dtype, weight)
     for rank in ranks:
         assert relative(rank["gradients"], reference) <= bound
     one = module.meter.drain()[0].train_loss

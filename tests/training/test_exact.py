@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -12,8 +13,8 @@ import torch
 
 from architectures import loss_alone, own_loss, plain, save_tiny
 from babygpt import BabyGPT, LLMDataModule
-from babygpt.errors import CheckError
-from fits import Recorder, by_hand, trainer_of, worst
+from babygpt.errors import CheckError, RecipeError
+from fits import Recorder, by_hand, trainer_of, weights_equal, worst
 
 GLOBAL_BATCH = 8
 
@@ -42,6 +43,82 @@ def test_gradient_is_that_of_the_whole_batch(
     trainer.fit(make_module(), datamodule=data)
     reference = by_hand(make_module(), data, 0, dtype)
     assert worst(recorder.gradients, reference) <= bound
+
+
+@pytest.mark.parametrize(("packing", "micro"), [("padded", 1), ("stream", 3), ("padded", 8)])
+def test_prompts_count_with_their_weight_over_the_whole_batch(
+    make_data: Callable[..., LLMDataModule],
+    make_module: Callable[..., BabyGPT],
+    pairs: Path,
+    packing: str,
+    micro: int,
+) -> None:
+    """The weight is a number of fp32 exactly, in which batches hold it."""
+    weight = 0.1875
+    data = make_data(
+        micro, path=str(pairs), packing=packing, global_batch_size=GLOBAL_BATCH, prompt_weight=weight
+    )
+    recorder, module = Recorder(gradients_of=0), make_module()
+    trainer = trainer_of(
+        callbacks=[recorder],
+        precision="64-true",
+        max_steps=1,
+        accumulate_grad_batches=-(-GLOBAL_BATCH // micro),
+        log_every_n_steps=1,
+    )
+    trainer.fit(module, datamodule=data)
+    assert data.step_prompts(0) > 0
+    reference = by_hand(make_module(), data, 0, torch.float64, weight)
+    assert worst(recorder.gradients, reference) <= 1e-10
+    assert worst(reference, by_hand(make_module(), data, 0, torch.float64)) > 1e-2, "the weight matters"
+    (record,) = module.meter.drain()
+    assert record.targets == data.step_targets(0)
+    assert record.loss_weight == record.targets + weight * data.step_prompts(0)
+    whole = make_data(8, path=str(pairs), packing=packing, prompt_weight=weight)
+    whole.setup()
+    batch, model = whole.micro_batch(0), make_module().model.double()
+    with torch.no_grad():
+        logits = model(input_ids=batch["input_ids"], use_cache=False).logits[:, :-1]
+    each = torch.nn.functional.cross_entropy(
+        logits.transpose(1, 2), batch["input_ids"][:, 1:], reduction="none"
+    )
+    shares = torch.where(batch["labels"] != -100, 1.0, weight * batch["attention_mask"])[:, 1:]
+    wanted = float((each * shares).sum() / shares.sum())
+    assert record.train_loss == pytest.approx(wanted, rel=1e-7)
+
+
+@pytest.mark.parametrize("packing", ["stream", "isolated"])
+def test_prompts_that_count_as_much_as_targets_are_targets(
+    make_data: Callable[..., LLMDataModule],
+    make_module: Callable[..., BabyGPT],
+    tmp_path: Path,
+    packing: str,
+) -> None:
+    """To the bit what `train_on_prompts` trains, also where windows hold nothing but a prompt."""
+    path = tmp_path / "long.jsonl"
+    rows = [
+        {"prompt": f"Question {n}: " + "why " * (n % 5 * 25), "completion": f"because {n}"} for n in range(25)
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+
+    def fitted(**kwargs: Any) -> tuple[BabyGPT, list[float], float, LLMDataModule]:
+        data, module = make_data(4, path=str(path), packing=packing, **kwargs), make_module()
+        trainer = trainer_of(max_epochs=1, log_every_n_steps=2, limit_val_batches=1.0)
+        trainer.fit(module, datamodule=data)
+        records = module.meter.drain()
+        epoch = sum(r.train_loss * r.weight for r in records) / sum(r.weight for r in records)
+        assert float(trainer.callback_metrics["train_loss_epoch"]) == pytest.approx(epoch, rel=1e-6)
+        return module, [r.train_loss for r in records], float(trainer.callback_metrics["val_loss"]), data
+
+    targets, wanted, val_of_all, _ = fitted(train_on_prompts=True)
+    module, losses, val_loss, data = fitted(prompt_weight=1.0)
+    assert (data.plan.windows.targets[:] == 0).any()
+    assert losses == wanted
+    assert weights_equal(targets, module)
+    assert val_loss != val_of_all
+    answers = make_data(4, path=str(path), packing=packing)
+    (values,) = trainer_of(limit_val_batches=1.0).validate(module, datamodule=answers, verbose=False)
+    assert values["val_loss"] == val_loss, "validation measures answers, whatever prompts count"
 
 
 def test_partial_accumulation_window_at_an_epochs_end_is_whole(
@@ -201,3 +278,12 @@ def test_another_loader_counts_its_own_targets(make_module: Callable[..., BabyGP
     fresh(input_ids=rows[:4], labels=rows[:4]).loss.backward()
     reference = {n: p.grad for n, p in fresh.named_parameters() if p.grad is not None}
     assert worst(recorder.gradients, reference) <= 1e-5
+
+
+def test_loaders_whose_prompts_count_need_their_data_module(
+    make_data: Callable[..., LLMDataModule], make_module: Callable[..., BabyGPT], pairs: Path
+) -> None:
+    data = make_data(4, path=str(pairs), prompt_weight=0.5)
+    data.setup()
+    with pytest.raises(RecipeError, match=r"^data\.prompt_weight: .*Give the trainer datamodule="):
+        trainer_of(max_steps=1).fit(make_module(), data.train_dataloader(), data.val_dataloader())

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from babygpt.training.meter import StepMeter
+from babygpt.training.meter import StepMeter, mean_loss
 
 
 def alone(tensor: torch.Tensor) -> torch.Tensor:
@@ -32,6 +32,22 @@ def test_a_step_is_its_micro_batches_sum_over_its_targets() -> None:
     assert meter.flush(alone) == []
     assert meter.drain() == [first, second]
     assert meter.drain() == []
+
+
+def test_where_prompts_count_the_divisor_is_the_weight_and_targets_stay_counts() -> None:
+    meter = StepMeter()
+    for step, nll, targets, weight in ((1, 6.0, 10, 12.0), (2, 9.0, 0, 0.5)):
+        meter.add(torch.tensor(nll))
+        meter.finish_step(step, targets, 1e-3, weight)
+    one, two = meter.flush(alone)
+    assert (one.train_loss, one.targets, one.tokens, one.to_dict()["loss_weight"]) == (0.5, 10, 10, 12.0)
+    assert (two.train_loss, two.tokens) == (18.0, 10)
+    assert mean_loss([one, two]) == (15.0 / 12.5, 12.5)
+    meter.add(torch.tensor(6.0))
+    meter.finish_step(3, 12, 1e-3)
+    (three,) = meter.flush(alone)
+    assert "loss_weight" not in three.to_dict()
+    assert mean_loss([three]) == (0.5, 12)
 
 
 def test_sums_are_over_the_ranks_and_the_norm_is_not() -> None:

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from transformers import AutoModelForCausalLM
 
 from babygpt import BabyGPT, LLMDataModule
+from babygpt.errors import CheckpointError
 from babygpt.files import read_manifest
 from fits import Recorder, StopHereError, trainer_of, weights_equal
 
@@ -62,6 +63,21 @@ def test_mid_epoch_with_accumulation_twice_in_a_row(runs: Callable[..., Runs]) -
     assert trainer.global_step == STEPS
     assert recorder.seen == [data.micro_batch(n)["input_ids"].tolist() for n in range(10, 2 * STEPS)]
     assert weights_equal(whole, resumed)
+
+
+def test_where_prompts_count(make_data: Any, make_module: Any, pairs: Path, tmp_path: Path) -> None:
+    def data(micro: int, **kwargs: Any) -> LLMDataModule:
+        weighed = {"path": str(pairs), "prompt_weight": 0.1, **kwargs}
+        return make_data(micro, **weighed)
+
+    run = Runs(data, make_module, tmp_path, 0.0, max_steps=4)
+    whole, *_ = run.fit()
+    saved = run.fit(stop=2)
+    resumed, *_ = run.fit(start=saved)
+    assert weights_equal(whole, resumed)
+    run.make_data = lambda micro, **kwargs: data(micro, **{**kwargs, "prompt_weight": 0.2})
+    with pytest.raises(CheckpointError, match=r"prompt_weight is 0.2 here and was 0.1"):
+        run.fit(start=saved)
 
 
 def test_at_an_epochs_end_twice_in_a_row_under_max_epochs(runs: Callable[..., Runs]) -> None:

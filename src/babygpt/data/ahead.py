@@ -86,9 +86,5 @@ class StreamedWindows(WindowDataset):
         return super().__getitem__(rows)
 
     def _expect(self, numbers: Int64s) -> None:
-        firsts, lasts = (
-            np.asarray(self.windows.offsets[numbers]),
-            np.asarray(self.windows.offsets[numbers + 1]),
-        )
-        pieces = np.concatenate([np.arange(a, b) for a, b in zip(firsts, lasts, strict=True)] or [firsts])
+        pieces = self.windows.pieces_of(numbers)
         self.store.expect(np.asarray(self.windows.starts[pieces]), np.asarray(self.windows.lengths[pieces]))

@@ -47,13 +47,15 @@ class BatchPlan:
         windows: the windows themselves, for their target counts.
         micro_batch: rows of one forward pass on one rank.
         world_size: number of ranks.
+        prompt_weight: how much a token counts that is predicted and no target; those of targets is 1.
     """
 
     order: Order | Mixture
     windows: Windows
     micro_batch: int
     world_size: int = 1
-    _counted: dict[int, int] = field(default_factory=dict, init=False, repr=False, compare=False)
+    prompt_weight: float = 0.0
+    _counted: dict[int, tuple[int, int]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.micro_batch < 1 or self.world_size < 1:
@@ -83,17 +85,32 @@ class BatchPlan:
         return slots.reshape(self.micro_batches, self.world_size, self.micro_batch)[:, rank]
 
     def step_targets(self, step: int) -> int:
-        """Target tokens of step `step`, all ranks and micro-batches: what the summed loss is divided by.
+        """Target tokens of step `step`, all ranks and micro-batches."""
+        return self._counts(step)[0]
 
-        Every micro-batch of a step asks for it, so that the last answer is kept.
-        """
+    def step_prompts(self, step: int) -> int:
+        """Of the same step the tokens that count with `prompt_weight`; 0 where that is 0."""
+        return self._counts(step)[1]
+
+    def step_weight(self, step: int) -> float:
+        """The sum of its tokens' weights, what the summed loss is divided by: its targets if prompts count nothing."""
+        targets, prompts = self._counts(step)
+        return targets + _rounded(self.prompt_weight) * prompts if prompts else targets
+
+    def _counts(self, step: int) -> tuple[int, int]:
+        """Targets and prompts. Every micro-batch of a step asks for them, so that the last answer is kept."""
         if step not in self._counted:
             self._counted.clear()
-            self._counted[step] = int(self.windows.targets[self.order.windows_of(step)].sum())
+            windows = self.order.windows_of(step)
+            targets = int(self.windows.targets[windows].sum())
+            prompts = self.windows.predicted(windows) - targets if self.prompt_weight else 0
+            self._counted[step] = targets, prompts
         return self._counted[step]
 
 
-def make_batch(store: TokenStore, windows: Windows, rows: Int64s, pad_id: int) -> dict[str, torch.Tensor]:
+def make_batch(
+    store: TokenStore, windows: Windows, rows: Int64s, pad_id: int, prompt_weight: float = 0.0
+) -> dict[str, torch.Tensor]:
     """Read windows into tensors ready for `model(**batch)`.
 
     Args:
@@ -101,12 +118,15 @@ def make_batch(store: TokenStore, windows: Windows, rows: Int64s, pad_id: int) -
         windows: where each window's pieces lie in the store.
         rows: int [micro_batch] window numbers; `EMPTY_ROW` (-1) makes a row without targets.
         pad_id: id put behind the tokens. Any valid id will do: padding is told by length, never by id.
+        prompt_weight: how much tokens count that are no targets but could be: all but a piece's first.
 
     Returns:
         int64 tensors [micro_batch, block]: `input_ids`, `labels` (-100 where a token is no target, else the
         token itself; models shift them) and, when packed in isolation, `position_ids` that restart with every
         piece, else `attention_mask`. A bare Hugging Face model isolates them only under `use_cache=False`, which
         `BabyGPT` sees to. The labels' targets number exactly `windows.targets[rows].sum()`.
+        With a prompt weight also `loss_weights`, float32: 1 for targets, that weight for prompts, 0 for the rest;
+        which the loss of `BabyGPT` takes, and no Hugging Face model.
     """
     shape = (len(rows), windows.block)
     input_ids = np.full(shape, pad_id, dtype=np.int64)
@@ -115,6 +135,7 @@ def make_batch(store: TokenStore, windows: Windows, rows: Int64s, pad_id: int) -
     attention_mask = np.zeros(shape, dtype=np.int64)
     attention_mask[:, 0] = 1
     position_ids = np.empty(shape if windows.isolated else (0, 0), dtype=np.int64)
+    weights = np.zeros(shape if prompt_weight else (0, 0), dtype=np.float32)
     for row, window in enumerate(rows.tolist()):
         at = 0
         if window != EMPTY_ROW:
@@ -125,6 +146,9 @@ def make_batch(store: TokenStore, windows: Windows, rows: Int64s, pad_id: int) -
                 _fill_labels(labels[row, at : at + length], store, start, ids)
                 if windows.isolated:
                     position_ids[row, at : at + length] = np.arange(length)
+                if prompt_weight:
+                    is_target = labels[row, at + 1 : at + length] != IGNORE_INDEX
+                    weights[row, at + 1 : at + length] = np.where(is_target, 1, prompt_weight)
                 at += length
         if windows.isolated:
             # What is left is a piece of its own, which no document attends to.
@@ -135,7 +159,14 @@ def make_batch(store: TokenStore, windows: Windows, rows: Int64s, pad_id: int) -
         batch["position_ids"] = torch.from_numpy(position_ids)
     else:
         batch["attention_mask"] = torch.from_numpy(attention_mask)
+    if prompt_weight:
+        batch["loss_weights"] = torch.from_numpy(weights)
     return batch
+
+
+def _rounded(weight: float) -> float:
+    """As it stands in `loss_weights`."""
+    return float(np.float32(weight))
 
 
 def _fill_labels(labels: Int64s, store: TokenStore, start: int, ids: npt.NDArray[np.unsignedinteger]) -> None:
@@ -153,8 +184,8 @@ class WindowDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     Picklable: the store goes to a worker as its folder and is mapped again there.
     """
 
-    def __init__(self, store: TokenStore, windows: Windows, pad_id: int) -> None:
-        self.store, self.windows, self.pad_id = store, windows, pad_id
+    def __init__(self, store: TokenStore, windows: Windows, pad_id: int, prompt_weight: float = 0.0) -> None:
+        self.store, self.windows, self.pad_id, self.prompt_weight = store, windows, pad_id, prompt_weight
 
     @classmethod
     def of(
@@ -168,7 +199,7 @@ class WindowDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         return len(self.windows)
 
     def __getitem__(self, rows: Int64s) -> dict[str, torch.Tensor]:
-        return make_batch(self.store, self.windows, np.atleast_1d(rows), self.pad_id)
+        return make_batch(self.store, self.windows, np.atleast_1d(rows), self.pad_id, self.prompt_weight)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from babygpt.data.arrow import DATA_NAME, open_store
 from babygpt.data.choosing import Chosen, Progress, choose_documents
 from babygpt.data.excerpts import SAMPLE_BYTES, excerpts
 from babygpt.data.heap import give_back
+from babygpt.data.prompts import check_prompts
 from babygpt.data.reading import Origin, taken
 from babygpt.data.split import copy_split
 from babygpt.data.tokenizers import (
@@ -80,6 +81,7 @@ class Builder:
 
     Attributes:
         notes: sentences about the data, the same however often the build was interrupted.
+        withheld: what of the training data is to count nothing whatever prompts count, as `choosing.Chosen` says it.
         went_on_from: documents that an interrupted build had encoded.
     """
 
@@ -95,6 +97,7 @@ class Builder:
         self._recipe, self._origin, self._wanted = recipe, origin, wanted
         self._tokenizer, self._progress, self._say = tokenizer, progress, say
         self.notes: list[str] = []
+        self.withheld = ""
         self.went_on_from = 0
 
     def build(self, work: Path) -> Path:
@@ -102,10 +105,13 @@ class Builder:
 
         Raises:
             DataError, TokenizerError: the data or the tokenizer are unfit.
+            RecipeError: prompts would count that cannot be told from what is to count nothing.
             SpaceError: the disk has too little room.
         """
         done = begin(work, _COMMIT_TOKENS)
         chosen = self._choose(work)
+        self.withheld = chosen.withheld
+        check_prompts(self._recipe, chosen.train_masked, chosen.withheld)  # before anything is encoded
         give_back()
         probe = [
             text[:_PROBED_CHARS] for text in islice(self._origin.texts(self._recipe.path), _PROBED_DOCUMENTS)

@@ -45,6 +45,7 @@ class Chosen:
         train_size: of these, what is not held out.
         train_masked, val_masked: whether some tokens of either side may be no targets.
         has_chats: whether some of those read are conversations.
+        withheld: the first thing in what `path` names that is to count nothing, as `reading.Seen` says it.
     """
 
     is_val: Bits
@@ -55,6 +56,7 @@ class Chosen:
     train_masked: bool
     val_masked: bool
     has_chats: bool
+    withheld: str
 
     @property
     def count(self) -> int:
@@ -108,7 +110,7 @@ def choose_documents(
     """
     with tempfile.TemporaryFile(dir=work) as file:
         facts = _Facts(file)
-        hashes, given, has_chats = _scan(recipe, origin, progress, note, facts)
+        hashes, given, has_chats, withheld = _scan(recipe, origin, progress, note, facts)
         is_val, in_tail = _hold_out(recipe, hashes, given, note)
         texts = origin.texts((*recipe.path, *recipe.val_path))
         left_out, said = duplicates.choose(recipe.deduplicate, hashes, is_val, texts)
@@ -130,23 +132,25 @@ def choose_documents(
         train_masked=masked[0],
         val_masked=masked[1],
         has_chats=has_chats,
+        withheld=withheld,
     )
 
 
 def _scan(
     recipe: DataRecipe, origin: Origin, progress: Progress, note: Callable[[str], None], facts: _Facts
-) -> tuple[UInt64s, int, bool]:
-    """The documents' hashes, how many of them are those of `val_path`, and whether some are conversations."""
-    hashes, given, has_chats = array("Q"), 0, False
+) -> tuple[UInt64s, int, bool, str]:
+    """The documents' hashes, how many are those of `val_path`, whether some are conversations, and what is withheld."""
+    hashes, given, has_chats, withheld = array("Q"), 0, False, ""
     for paths in (recipe.path, recipe.val_path) if recipe.val_path else (recipe.path,):
         before = len(hashes)
         for seen in origin.seen(paths, note):
             hashes.append(seen.content_hash)
             facts.add(seen.size, seen.masked)
             has_chats |= seen.is_chat
+            withheld = withheld or (seen.withheld if paths is recipe.path else "")
             progress("reading", len(hashes), 0)
         given = len(hashes) - before
-    return np.frombuffer(hashes, dtype=np.uint64), given if recipe.val_path else 0, has_chats
+    return np.frombuffer(hashes, dtype=np.uint64), given if recipe.val_path else 0, has_chats, withheld
 
 
 def _hold_out(

@@ -85,6 +85,7 @@ class Corpus:
         notes: sentences for people, of the preparation.
         sides: `train` and `val`.
         files: every file but the shards and `corpus.json`.
+        withheld: as `store.PreparedData` has it.
     """
 
     key: str
@@ -95,6 +96,7 @@ class Corpus:
     notes: tuple[str, ...]
     sides: dict[str, Side]
     files: dict[str, FileEntry]
+    withheld: str | None = None
 
 
 def sums_name(shard: str) -> str:
@@ -149,7 +151,11 @@ def _parsed(value: dict[str, Any], key: str, where: str) -> Corpus:
         notes = value["notes"]
         if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
             raise ValueError("the notes are no list of sentences")
-        return Corpus(key, fingerprint, tokenizer, piece, dict(value["settings"]), tuple(notes), sides, files)
+        withheld = value.get("withheld")
+        if not isinstance(withheld, str | None):
+            raise ValueError("what is withheld is no sentence")
+        settings = dict(value["settings"])
+        return Corpus(key, fingerprint, tokenizer, piece, settings, tuple(notes), sides, files, withheld)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         what = f"no whole {CORPUS_NAME} ({type(error).__name__}: {shown(error, 200)})"
         raise DataError(what, where=where, hint="Copy it again, or prepare the corpus anew") from None

@@ -98,6 +98,8 @@ def export(
     _clear_leftovers(target)
     held = ExitStack()
 
+    facts = read_manifest(folder).facts
+
     def fill(partial: Path) -> None:
         if (lock := _lock(partial)) is not None:
             held.callback(os.close, lock)
@@ -112,9 +114,8 @@ def export(
             "piece": piece_bytes,
             "settings": dict(settings),
             # What they took on the disk here says nothing of where they go.
-            "notes": [
-                _public(n) for n in read_manifest(folder).facts["notes"] if not n.startswith("on disk")
-            ],
+            "notes": [_public(n) for n in facts["notes"] if not n.startswith("on disk")],
+            "withheld": None if facts.get("withheld") is None else _public(facts["withheld"]),
             "sides": {
                 name: {
                     "manifest": asdict(side.manifest),

@@ -70,8 +70,10 @@ class Imported:
         for path in paths:
             documents = 0
             for tokens in self._documents(path):
+                masked = tokens.is_target is not None
+                withheld = f"{path}: the labels or masks of tokenised data do not say what they leave out"
+                yield Seen(_hash(tokens), len(tokens.ids), masked, withheld=withheld if masked else "")
                 documents += 1
-                yield Seen(_hash(tokens), len(tokens.ids), tokens.is_target is not None)
             blocks = {self._blocks[file] for file in members(path)}
             cut = f"cut behind each end-of-text (id {self._eos})"
             how = "a row each" if not any(blocks) else cut if all(blocks) else f"a row each or {cut}"

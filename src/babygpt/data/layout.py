@@ -2,7 +2,8 @@
 
     CACHE/data/KEY/windows/SIDE-PACKING-BLOCK.i64   a header, then starts, lengths, offsets and targets, int64
 
-The name ends in what becomes of too long documents, where they are not split.
+The name ends in what becomes of too long documents, where they are not split, and in `prompts` where windows without a
+target are among them.
 
 Unmasked streams are arithmetic and small stores quick: neither is kept. The file is mapped, so that a run that
 goes on pays for the windows it reads. It appears whole or not at all; one of another store or size is made
@@ -42,6 +43,7 @@ def lay_out(
     *,
     too_long: TooLong = "split",
     may_be_short: bool = False,
+    with_prompts: bool = False,
 ) -> Windows:
     """The windows of a whole store; arguments and errors as of `packing.pack`.
 
@@ -49,13 +51,20 @@ def lay_out(
     """
     if packing == "stream" and not store.has_targets:
         return pack(np.array([0, store.num_tokens]), block, packing, may_be_short=may_be_short)
-    other = "" if too_long == "split" else f"-{too_long}"
+    with_prompts = with_prompts and store.has_targets
+    other = ("" if too_long == "split" else f"-{too_long}") + "-prompts" * with_prompts
     path = store.folder.parent / "windows" / f"{store.folder.name}-{packing}-{block}{other}.i64"
     kept = store.num_tokens >= max(_KEPT_FROM, block)
     if kept and (found := _read(path, store, block, packing)) is not None:
         return found
     windows = pack(
-        store.offsets, block, packing, store.target_cumsum(), too_long=too_long, may_be_short=may_be_short
+        store.offsets,
+        block,
+        packing,
+        store.target_cumsum(),
+        too_long=too_long,
+        may_be_short=may_be_short,
+        with_prompts=with_prompts,
     )
     if kept:
         _write(path, store, windows)
@@ -64,14 +73,14 @@ def lay_out(
 
 
 def lay_out_sources(
-    store: TokenStore, recipe: DataRecipe, *, may_be_short: bool
+    store: TokenStore, recipe: DataRecipe, *, may_be_short: bool, with_prompts: bool
 ) -> tuple[Windows, tuple[int, ...]]:
     """The windows of a store that may be joined of several, and how many each of them has.
 
     Args:
         store: of a recipe, whose block is resolved.
         recipe: block and packing; its paths are named where there are too few tokens in one of several.
-        may_be_short: as of `packing.pack`.
+        may_be_short, with_prompts: as of `packing.pack`.
 
     Raises:
         DataError: as of `packing.pack`.
@@ -79,9 +88,15 @@ def lay_out_sources(
     parts, each = parts_of(store), []
     for path, part in zip(recipe.path, parts, strict=bool(recipe.weights)):
         try:
-            block = int(recipe.block)
             each.append(
-                lay_out(part, block, recipe.packing, too_long=recipe.too_long, may_be_short=may_be_short)
+                lay_out(
+                    part,
+                    int(recipe.block),
+                    recipe.packing,
+                    too_long=recipe.too_long,
+                    may_be_short=may_be_short,
+                    with_prompts=with_prompts,
+                )
             )
         except DataError as error:
             if not recipe.weights:

@@ -6,7 +6,8 @@
                           of a tool also a number, a list or an object, which the template is given as JSON
     tool_calls            a list of calls, or its JSON, whose calls get `function` around them where they lack it
     from function_call    the JSON of a call, or of several: the assistant's
-    weight 0, train false nothing of an assistant's turn is learned; of other turns, nothing is anyway
+    weight 0, train false nothing of an assistant's turn is learned; of other turns, nothing is anyway, but prompts that
+                          count leave no room for such marks (`withheld_turn`)
     a `system` column     the first turn, unless the list begins with the same
 
 The list itself may be its JSON as well, which is what a column of a CSV file can hold.
@@ -20,7 +21,7 @@ from typing import Any
 
 from babygpt.errors import DataError
 
-__all__ = ["conversation", "kind_in_words", "renamed_roles", "shown", "string"]
+__all__ = ["conversation", "kind_in_words", "renamed_roles", "shown", "string", "withheld_turn"]
 
 _ROLES = {
     "human": "user",
@@ -50,6 +51,7 @@ _MEDIA = (
     "file",
 )
 _INSTEAD = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
+_MARKS = ("weight", "train")
 _FORM = 'Each message is {"role": "user", "content": "..."}'
 
 
@@ -91,6 +93,17 @@ def renamed_roles(value: Any) -> dict[str, str]:
     messages = value if isinstance(value, list) else []
     named = [message.get("role") for message in messages if isinstance(message, Mapping)]
     return {name: _role(name) for name in named if isinstance(name, str) and _role(name) != name}
+
+
+def withheld_turn(value: Any) -> int | None:
+    """The number of the first message, of anybody, that says of itself to be left out; None where none does.
+
+    Args:
+        value: what `conversation` took.
+    """
+    messages = json.loads(value) if isinstance(value, str) else value
+    marked = (n for n, each in enumerate(messages) if any(each.get(name) == 0 for name in _MARKS))
+    return next(marked, None)
 
 
 def _role(name: str) -> str:
@@ -201,7 +214,7 @@ def _calls(value: Any, which: str, where: str) -> list[dict[str, Any]]:
 
 def _weight(message: dict[str, Any], role: str, which: str, where: str) -> bool:
     """Takes out whether a turn of the assistant is learned; on others it would change nothing."""
-    given = [message.pop(name) for name in ("weight", "train") if name in message]
+    given = [message.pop(name) for name in _MARKS if name in message]
     if role != "assistant":
         return True
     if any(each not in (0, 1) for each in given):

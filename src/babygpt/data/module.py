@@ -4,7 +4,8 @@
 2. `setup` packs them into windows and lays the windows out over steps, ranks and micro-batches.
 3. `train_dataloader` yields micro-batches, beginning at the trainer's completed optimiser steps; nothing but that
    number decides the position, so a resumed run needs no loader state.
-4. `step_targets(step)` gives the true number of target tokens of a whole optimiser step, over every rank.
+4. `step_targets(step)` gives the true number of target tokens of a whole optimiser step, over every rank, and
+   `step_weight(step)` what its summed loss is divided by: the same, unless prompts count as well.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class LLMDataModule(L.LightningDataModule):
         packing: `stream`, `isolated` or `padded`.
         too_long: what becomes of a document longer than a window: `split`, `cut`, `drop` or `refuse`.
         train_on_prompts: whether prompts are targets, too.
+        prompt_weight: how much prompts count in the training loss where they are no targets, 0 to 1; above 0 a training
+            batch holds `loss_weights`, too.
         global_batch_size: windows of one optimiser step over all ranks and micro-batches; left out, it is
             `batch_size` x devices x the trainer's `accumulate_grad_batches`.
         val_batches: how many batches of `global_batch_size` windows a validation reads; `auto` is about
@@ -90,6 +93,7 @@ class LLMDataModule(L.LightningDataModule):
         packing: str = "stream",
         too_long: str = "split",
         train_on_prompts: bool = False,
+        prompt_weight: float = 0.0,
         global_batch_size: int | None = None,
         val_batches: int | str | None = "auto",
         workers: int = 0,
@@ -121,6 +125,7 @@ class LLMDataModule(L.LightningDataModule):
             packing=packing,  # type: ignore[arg-type]
             too_long=too_long,  # type: ignore[arg-type]
             train_on_prompts=train_on_prompts,
+            prompt_weight=prompt_weight,
             global_batch_size=global_batch_size or "auto",
         )
         self.recipe.check_sources()
@@ -196,7 +201,7 @@ class LLMDataModule(L.LightningDataModule):
         Raises:
             CheckpointError: they differ, with each difference.
         """
-        there = dict(state_dict)
+        there = {"prompt_weight": 0.0, **state_dict}
         words, step, weights = (there.pop(name, None) for name in ("data_in_words", "data_step", "weights"))
         here = f"{redacted(', '.join(self.recipe.path))} here gives {self.prepared.in_words}"
         check_agreement(
@@ -295,6 +300,14 @@ class LLMDataModule(L.LightningDataModule):
         """Target tokens of a whole optimiser step, over all ranks and micro-batches."""
         return self.plan.step_targets(self.data_step(step))
 
+    def step_prompts(self, step: int) -> int:
+        """Tokens of the same that count with `prompt_weight`."""
+        return self.plan.step_prompts(self.data_step(step))
+
+    def step_weight(self, step: int) -> float:
+        """The sum of all their weights: what the summed loss is divided by."""
+        return self.plan.step_weight(self.data_step(step))
+
     def data_step(self, step: int) -> int:
         """Which step of the data's order an optimiser step takes: its own, or one further by what is left out."""
         return data_step(step, self._skips)
@@ -325,6 +338,7 @@ class LLMDataModule(L.LightningDataModule):
             "block": self.block,
             "packing": self.recipe.packing,
             "too_long": self.recipe.too_long,
+            "prompt_weight": self.recipe.prompt_weight,
             "global_batch_size": self.plan.order.global_batch_size,
             "seed": self.seed,
         }
@@ -340,7 +354,10 @@ class LLMDataModule(L.LightningDataModule):
         accumulate = accumulation_of(self.trainer)
         size = self._global_batch_size or self.batch_size * self.world_size * (accumulate or 1)
         order = order_of(self._windows, self._stretches if self.recipe.weights else (), size, self.seed)
-        return plan_of(order, self._windows.train.windows, self.batch_size, self.world_size, accumulate)
+        train = self._windows.train
+        return plan_of(
+            order, train.windows, self.batch_size, self.world_size, accumulate, train.prompt_weight
+        )
 
     def _loader(self, dataset: WindowDataset, rows: Any) -> DataLoader[Any]:
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"

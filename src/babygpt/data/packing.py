@@ -13,7 +13,8 @@ Three packings, all over one flat array of N tokens:
 What isolated and padded do with a document longer than `block` can be chosen: split it (as above), cut it to its first
 `block` tokens, drop it, or refuse the data.
 
-Windows without a single target (masked data) are left out: they would cost a forward pass and teach nothing.
+Windows without a single target (masked data) are left out: they would cost a forward pass and teach nothing. Where
+prompts count, they are kept, so that the windows are those of the same tokens without masks.
 """
 
 from __future__ import annotations
@@ -153,6 +154,16 @@ class Windows:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def pieces_of(self, windows: Int64s) -> Int64s:
+        """The pieces of some windows, int64."""
+        firsts, lasts = np.asarray(self.offsets[windows]), np.asarray(self.offsets[windows + 1])
+        return np.concatenate([np.arange(a, b) for a, b in zip(firsts, lasts, strict=True)] or [firsts])
+
+    def predicted(self, windows: Int64s) -> int:
+        """Tokens of some windows that have one before them in their piece, targets or not."""
+        pieces = self.pieces_of(windows)
+        return int(np.asarray(self.lengths[pieces]).sum()) - len(pieces)
+
 
 def pack(
     document_offsets: Counts,
@@ -162,6 +173,7 @@ def pack(
     *,
     too_long: TooLong = "split",
     may_be_short: bool = False,
+    with_prompts: bool = False,
 ) -> Windows:
     """Pack documents into windows.
 
@@ -173,6 +185,7 @@ def pack(
             can be indexed like one; None means that every token is a target.
         too_long: what becomes of documents longer than `block`; `stream` knows none.
         may_be_short: accept fewer tokens than one window under `stream` (validation data may be small).
+        with_prompts: keep windows and pieces without a target, too.
 
     Raises:
         DataError: the block is below 2, the tokens do not fill one window, a document is longer where that is refused,
@@ -189,16 +202,16 @@ def pack(
                 where="data.block",
                 hint="Give more text or a smaller data.block",
             )
-        windows = stream_windows(num_tokens, block, target_mask_cumsum)
+        windows = stream_windows(num_tokens, block, target_mask_cumsum, with_prompts)
     elif packing == "isolated":
-        windows = isolated_windows(offsets, block, target_mask_cumsum, too_long)
+        windows = isolated_windows(offsets, block, target_mask_cumsum, too_long, with_prompts)
     elif packing == "padded":
-        windows = padded_windows(offsets, block, target_mask_cumsum, too_long)
+        windows = padded_windows(offsets, block, target_mask_cumsum, too_long, with_prompts)
     else:
         raise DataError(
             f"unknown packing {packing!r}", where="data.packing", hint="Use stream, isolated or padded"
         )
-    if len(windows) == 0:
+    if not int(windows.targets.sum()):
         raise DataError(
             f"not one of the {num_tokens} tokens is a target"
             f"{'' if too_long == 'split' else f' in what data.too_long {too_long} leaves'}",
@@ -208,7 +221,9 @@ def pack(
     return windows
 
 
-def stream_windows(num_tokens: int, block: int, target_mask_cumsum: TargetsBefore | None = None) -> Windows:
+def stream_windows(
+    num_tokens: int, block: int, target_mask_cumsum: TargetsBefore | None = None, with_prompts: bool = False
+) -> Windows:
     """Windows over the joined stream; the last may be shorter than `block`, never below 2 tokens."""
     count = max(0, -(-(num_tokens - 1) // (block - 1)))
     if target_mask_cumsum is None:
@@ -223,7 +238,7 @@ def stream_windows(num_tokens: int, block: int, target_mask_cumsum: TargetsBefor
         )
     starts = np.arange(count, dtype=np.int64) * (block - 1)
     lengths = np.minimum(block, num_tokens - starts)
-    return _one_piece_each(block, *_with_targets(starts, lengths, target_mask_cumsum))
+    return _one_piece_each(block, *_with_targets(starts, lengths, target_mask_cumsum, with_prompts))
 
 
 def describe_too_long(document_offsets: Counts, block: int, too_long: TooLong) -> str | None:
@@ -250,10 +265,11 @@ def padded_windows(
     block: int,
     target_mask_cumsum: TargetsBefore | None = None,
     too_long: TooLong = "split",
+    with_prompts: bool = False,
 ) -> Windows:
     """One document, or one piece of a long one, a window."""
     starts, lengths = _pieces(np.asarray(document_offsets, dtype=np.int64), block, too_long)
-    return _one_piece_each(block, *_with_targets(starts, lengths, target_mask_cumsum))
+    return _one_piece_each(block, *_with_targets(starts, lengths, target_mask_cumsum, with_prompts))
 
 
 def isolated_windows(
@@ -261,10 +277,11 @@ def isolated_windows(
     block: int,
     target_mask_cumsum: TargetsBefore | None = None,
     too_long: TooLong = "split",
+    with_prompts: bool = False,
 ) -> Windows:
     """Whole documents, or pieces of long ones, best-fit-decreasing; in a window in the data's order."""
     pieces = _pieces(np.asarray(document_offsets, dtype=np.int64), block, too_long)
-    starts, lengths, targets = _with_targets(*pieces, target_mask_cumsum)
+    starts, lengths, targets = _with_targets(*pieces, target_mask_cumsum, with_prompts)
     window_of = _best_fit_decreasing(lengths, block)
     num_windows = int(window_of.max()) + 1 if len(window_of) else 0
     by_window = np.argsort(window_of, kind="stable")
@@ -311,15 +328,15 @@ def _pieces(document_offsets: Int64s, block: int, too_long: TooLong) -> tuple[In
 
 
 def _with_targets(
-    starts: Int64s, lengths: Int64s, target_mask_cumsum: TargetsBefore | None
+    starts: Int64s, lengths: Int64s, target_mask_cumsum: TargetsBefore | None, with_prompts: bool
 ) -> tuple[Int64s, Int64s, Int64s]:
-    """Count each piece's targets (its first token is none) and leave out the pieces that have none."""
+    """Count each piece's targets (its first token is none); leave out pieces that have none, unless prompts count."""
     if target_mask_cumsum is None:
         return starts, lengths, lengths - 1
     # Asked for at once, since counting takes a look at every token; widened, since the counts may be unsigned.
     counts = np.asarray(target_mask_cumsum[np.concatenate([starts + 1, starts + lengths])]).astype(np.int64)
     targets = counts[len(starts) :] - counts[: len(starts)]
-    kept = targets > 0
+    kept = (targets > 0) | with_prompts
     return starts[kept], lengths[kept], targets[kept]
 
 

@@ -32,12 +32,14 @@ class Seen:
         size: UTF-8 bytes of a text, or tokens where they are there already.
         masked: whether some of its tokens may be no targets.
         is_chat: whether it is a conversation.
+        withheld: what of it is to count nothing whatever prompts count, in words; empty if nothing is.
     """
 
     content_hash: int
     size: int
     masked: bool
     is_chat: bool = False
+    withheld: str = ""
 
 
 class Origin(Protocol):
@@ -77,6 +79,7 @@ class Texts:
                 len(text_of(document).encode()),
                 masked=document.text is None and not self.train_on_prompts,
                 is_chat=document.messages is not None,
+                withheld=document.withheld and f"{document.id}: {document.withheld}",
             )
         for found in empty.found:
             say(f"passed over, since without text: {found.in_words()}")

@@ -21,10 +21,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from babygpt.data.messages import conversation, kind_in_words, renamed_roles, string
+from babygpt.data.messages import conversation, kind_in_words, renamed_roles, string, withheld_turn
 from babygpt.errors import DataError
 
 __all__ = ["Columns", "Document", "Span", "choose", "content_hash", "document_of"]
@@ -67,6 +67,7 @@ class Document:
         messages: a conversation for a chat template, each with `role` and `content`; with `weight` 0 where nothing
             of it is learned.
         tools: what the conversation may call, as the record has it: schemas in a list, or its JSON.
+        withheld: which of its turns is marked to be left out, in words; empty if none is. No part of the content.
     """
 
     id: str
@@ -74,6 +75,7 @@ class Document:
     spans: tuple[Span, ...] | None = None
     messages: tuple[dict[str, Any], ...] | None = None
     tools: Any = None
+    withheld: str = field(default="", compare=False)
 
     @property
     def is_learned(self) -> bool:
@@ -312,7 +314,8 @@ def document_of(record: Any, columns: Columns, where: str) -> Document | None:
     if _is_void(found, columns):
         return None
     if columns.kind == "chat":
-        return Document(where, messages=_messages(found, columns, where), tools=found.get(_TOOLS))
+        messages = _messages(found, columns, where)
+        return Document(where, messages=messages, tools=found.get(_TOOLS), withheld=_withheld(found, columns))
     if columns.kind == "text":
         text = string(found[columns.names[0]], columns.names[0], where)
         return Document(where, text=text) if text else None
@@ -337,6 +340,13 @@ def _messages(record: Mapping[str, Any], columns: Columns, where: str) -> tuple[
         return learned
     given = conversation(record[prompt[0]], prompt[0], where, record.get(_SYSTEM))
     return (*(m | {"weight": 0} if m["role"] == "assistant" else m for m in given), *learned)
+
+
+def _withheld(record: Mapping[str, Any], columns: Columns) -> str:
+    for column in columns.names:
+        if (number := withheld_turn(record[column])) is not None:
+            return f"message {number} of field {column!r} has weight 0, or train false"
+    return ""
 
 
 def _object(record: Any, where: str) -> Mapping[str, Any]:

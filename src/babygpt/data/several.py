@@ -27,6 +27,7 @@ from babygpt.data.excerpts import SAMPLE_BYTES, SAMPLING, excerpts
 from babygpt.data.identity import Survey
 from babygpt.data.joined import JoinedStore
 from babygpt.data.opening import corpora_among
+from babygpt.data.prompts import check_prompts
 from babygpt.data.reading import READING_VERSION
 from babygpt.data.store import (
     PreparedData,
@@ -90,15 +91,17 @@ def prepare_several(
     """
     home = cache or default_cache()
     names = names_of(recipe.path)
-    if prepared_as is not None:
-        known = [open_prepared(home, key) for key in prepared_as.split("+")]
-        whole = [data for data in known if data is not None]
-        if len(whole) == len(known) == len(names):
-            return _join(names, whole)
     recipes = [
         replace(recipe, path=(path,), weights=(), val_path=recipe.val_path[number : number + 1])
         for number, path in enumerate(recipe.path)
     ]
+    if prepared_as is not None:
+        known = [open_prepared(home, key) for key in prepared_as.split("+")]
+        whole = [data for data in known if data is not None]
+        if len(whole) == len(known) == len(names):
+            for each, there in zip(recipes, whole, strict=True):
+                check_prompts(each, there.train.has_targets, there.withheld)
+            return _join(names, whole)
     wanted = tokenizer_source(recipe.tokenizer, model_name)
     say = say or (lambda note: None)
     notes: list[str] = []

@@ -49,14 +49,15 @@ def laid_out(data: PreparedData, recipe: DataRecipe, *, may_be_short: bool) -> L
         DataError: there are fewer tokens than one window.
     """
 
-    def dataset(store: TokenStore, short: bool) -> tuple[WindowDataset, tuple[int, ...]]:
-        windows, sizes = lay_out_sources(store, recipe, may_be_short=short)
+    def dataset(store: TokenStore, short: bool, weight: float) -> tuple[WindowDataset, tuple[int, ...]]:
+        windows, sizes = lay_out_sources(store, recipe, may_be_short=short, with_prompts=weight > 0)
         kind = StreamedWindows if is_streamed(store) else WindowDataset
-        return kind(store, windows, pad_id_of(data.tokenizer)), sizes
+        return kind(store, windows, pad_id_of(data.tokenizer), weight), sizes
 
-    train, sizes = dataset(data.train, may_be_short)
+    train, sizes = dataset(data.train, may_be_short, recipe.prompt_weight if data.train.has_targets else 0.0)
     try:
-        val, val_sizes = dataset(data.val, True)
+        # Answers alone, so that runs of different weights can be compared.
+        val, val_sizes = dataset(data.val, True, 0.0)
     except DataError as error:
         raise DataError(f"of the validation data: {error.what}", where=error.where, hint=error.hint) from None
     return Laid(train, val, sizes, val_sizes)
@@ -77,7 +78,12 @@ def order_of(laid: Laid, stretches: tuple[Stretch, ...], batch: int, seed: int) 
 
 
 def plan_of(
-    order: Order | Mixture, windows: Windows, micro_batch: int, world_size: int, accumulate: int | None
+    order: Order | Mixture,
+    windows: Windows,
+    micro_batch: int,
+    world_size: int,
+    accumulate: int | None,
+    prompt_weight: float = 0.0,
 ) -> BatchPlan:
     """The same by rank and micro-batch.
 
@@ -87,11 +93,12 @@ def plan_of(
         micro_batch: windows of one.
         world_size: processes.
         accumulate: micro-batches that the trainer takes for a step; None where there is no trainer.
+        prompt_weight: of the batches that are made of the windows.
 
     Raises:
         RecipeError: it takes another number than there are.
     """
-    plan = BatchPlan(order, windows, micro_batch, world_size)
+    plan = BatchPlan(order, windows, micro_batch, world_size, prompt_weight)
     if accumulate is not None and accumulate != plan.micro_batches:
         raise RecipeError(
             f"{order.global_batch_size} windows a step on {world_size} device(s) with {micro_batch} at a time are"

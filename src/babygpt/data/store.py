@@ -32,6 +32,7 @@ from babygpt.data.excerpts import SAMPLING
 from babygpt.data.identity import Listing, Survey, changed_meanwhile, survey
 from babygpt.data.imports import Imported, all_tokenised
 from babygpt.data.opening import corpora_among, open_corpus
+from babygpt.data.prompts import check_prompts
 from babygpt.data.reading import READING_VERSION, Texts
 from babygpt.data.sources import check_field
 from babygpt.data.tokenised import is_tokenised
@@ -75,6 +76,7 @@ class PreparedData:
         key: the folder's name in the cache.
         sources: what stood behind `path` and `val_path`; None where the store was found by its key alone.
         reused: whether it was in the cache.
+        withheld: what is to count nothing whatever prompts count, in words; empty if nothing is, None if not known.
     """
 
     train: TokenStore
@@ -85,6 +87,7 @@ class PreparedData:
     key: str
     sources: Sources | None = None
     reused: bool = True
+    withheld: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -150,18 +153,34 @@ def prepare(
     Raises:
         DataError: something is missing, malformed or too short, or changes while it is read.
         TokenizerError, ModelError: the tokenizer is missing or unfit.
+        RecipeError: prompts would count that cannot be told from what is to count nothing.
         SpaceError: the disk is full.
     """
     say = say or (lambda text: None)
     home = cache or default_cache()
-    parent = home / "data"
-    clear_leftovers(parent)
-    if prepared_as is not None and (known := open_prepared(home, prepared_as)) is not None:
-        return known
-    if (streamed := _of_corpus(recipe, home, model_name, revision, cache_gb)) is not None:
-        for note in streamed.notes:
+    clear_leftovers(home / "data")
+    data = open_prepared(home, prepared_as) if prepared_as is not None else None
+    if data is None and (data := _of_corpus(recipe, home, model_name, revision, cache_gb)) is not None:
+        for note in data.notes:
             say(note)
-        return streamed
+    if data is None:
+        data = _found_or_built(recipe, home, model_name, revision, progress, say)
+    if (note_on_prompts := check_prompts(recipe, data.train.has_targets, data.withheld)) is None:
+        return data
+    say(note_on_prompts)
+    return replace(data, notes=(*data.notes, note_on_prompts))
+
+
+def _found_or_built(
+    recipe: DataRecipe,
+    home: Path,
+    model_name: str,
+    revision: str | None,
+    progress: Progress | None,
+    say: Say,
+) -> PreparedData:
+    """Stores of what is no corpus; arguments and errors as of `prepare`."""
+    parent = home / "data"
     imported = all_tokenised([*recipe.path, *recipe.val_path], recipe.field)
     if not imported:
         check_field(recipe.field, [*recipe.path, *recipe.val_path])
@@ -179,8 +198,11 @@ def prepare(
         )
     sources = look(recipe, home, say=say)
     key = _key(recipe, sources, source, tokenizer, imported)
-    if (found := _open(parent / key)) is not None:
+    needs = recipe.prompt_weight > 0
+    if (found := _open(parent / key, needs)) is not None:
         return _reused(replace(found, notes=(*found.notes, _why_reused(found, sources))), sources, say)
+    if needs and _open(parent / key) is not None:
+        say("tokenised again: an earlier version did not note what is to count nothing")
     if sources.taken_on_trust:
         sources = look(recipe, home, trust=False)
         key = _key(recipe, sources, source, tokenizer, imported)
@@ -193,7 +215,7 @@ def prepare(
         say,
     )
     with publishing(parent):
-        return _built(parent, key, builder, sources, say)
+        return _built(parent, key, builder, sources, say, needs)
 
 
 def _of_corpus(
@@ -220,6 +242,7 @@ def _of_corpus(
         corpus.fingerprint,
         corpus.key,
         Sources(Survey((listing,), 0, recipe.path, ()), Survey((), 0, (), ())),
+        withheld=corpus.withheld,
     )
 
 
@@ -242,8 +265,8 @@ def _no_tokenizer() -> RecipeError:
     )
 
 
-def _built(parent: Path, key: str, builder: Builder, sources: Sources, say: Say) -> PreparedData:
-    """Builds and publishes, unless another process has just done it."""
+def _built(parent: Path, key: str, builder: Builder, sources: Sources, say: Say, needs: bool) -> PreparedData:
+    """Builds and publishes, unless another process has just done it; `needs` as of `_open`."""
     with (
         plain_errors(parent),
         building(
@@ -251,7 +274,7 @@ def _built(parent: Path, key: str, builder: Builder, sources: Sources, say: Say)
         ) as work,
     ):
         try:
-            if (theirs := _open(parent / key)) is not None:
+            if (theirs := _open(parent / key, needs)) is not None:
                 shutil.rmtree(work)
                 return _reused(theirs, sources, say)
             for note in (*sources.path.notes, *sources.val_path.notes):
@@ -261,7 +284,8 @@ def _built(parent: Path, key: str, builder: Builder, sources: Sources, say: Say)
             if file is not None:
                 raise changed(file)
             damaged = (parent / key).exists()  # and could not be opened
-            path = publish_filled(folder, parent / key, {"notes": builder.notes}, replace=damaged)
+            facts = {"notes": builder.notes, "withheld": builder.withheld}
+            path = publish_filled(folder, parent / key, facts, replace=damaged)
             built = _open(path)
         except SpaceError:
             raise  # with room it can go on
@@ -328,17 +352,18 @@ def look(recipe: DataRecipe, cache: Path, *, trust: bool = True, say: Say = lamb
     return Sources(path, val_path)
 
 
-def _open(folder: Path) -> PreparedData | None:
-    """The prepared data of a cached folder; None when it is not there or damaged."""
+def _open(folder: Path, needs_withheld: bool = False) -> PreparedData | None:
+    """The prepared data of a cached folder; None when it is not there, damaged, or lacks what is needed to be known."""
     try:
-        notes = read_manifest(folder).facts["notes"]
+        facts = read_manifest(folder).facts
+        notes, withheld = facts["notes"], facts["withheld"] if needs_withheld else facts.get("withheld")
         train, val = open_store(folder / "train"), open_store(folder / "val")
         tokenizer = load_tokenizer(folder / "tokenizer")
     except (CheckpointError, DataError, TokenizerError, KeyError):
         return None
     both = f"{train.manifest.fingerprint} {val.manifest.fingerprint}"
     fingerprint = hashlib.sha256(both.encode()).hexdigest()
-    return PreparedData(train, val, tokenizer, tuple(notes), fingerprint, folder.name)
+    return PreparedData(train, val, tokenizer, tuple(notes), fingerprint, folder.name, withheld=withheld)
 
 
 def _key(

@@ -1,8 +1,8 @@
 """A batch taken apart for people: of each token its text, and whether the model learns it, only sees it, or neither.
 
-What is a target is read from the batch's own labels, which ids there are from its `input_ids`; the windows say
-where padding begins, as they do to `make_batch`, and the store where documents do. Text is decoded with the tokens
-before it, since many tokenizers write a space only between two.
+What is a target is read from the batch's own labels, how much prompts count from its `loss_weights`, which ids there
+are from its `input_ids`; the windows say where padding begins, as they do to `make_batch`, and the store where
+documents do. Text is decoded with the tokens before it, since many tokenizers write a space only between two.
 
 Cost: two calls of the tokenizer's `decode`, of a few tokens, for each token.
 """
@@ -38,12 +38,14 @@ class Piece:
         ids: of the tokens.
         is_target: whether the loss counts them.
         special: what kind of special token it is; empty for text.
+        prompt_weight: how much the loss counts them where they are no targets.
     """
 
     text: str
     ids: tuple[int, ...]
     is_target: bool
     special: Special = ""
+    prompt_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class WindowView:
         documents: in the row's order.
         targets, masked, padding: tokens that are learned, that are only seen, and that fill the row up.
         pad_id: what it is filled up with.
+        prompts: tokens that count with the prompts' weight; they are none of the above.
     """
 
     number: int
@@ -84,12 +87,14 @@ class WindowView:
     masked: int
     padding: int
     pad_id: int
+    prompts: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values; a token is [ids, text, target]."""
+        """As plain values; a token is [ids, text, target], or [ids, text, false, weight] of a prompt that counts."""
         return {
             "window": self.number,
             "targets": self.targets,
+            "prompts": self.prompts,
             "masked": self.masked,
             "padding": self.padding,
             "documents": [
@@ -97,7 +102,10 @@ class WindowView:
                     "document": each.number,
                     "begins": each.begins,
                     "ends": each.ends,
-                    "tokens": [[list(p.ids), p.text, p.is_target] for p in each.pieces],
+                    "tokens": [
+                        [list(p.ids), p.text, p.is_target, *([p.prompt_weight] if p.prompt_weight else [])]
+                        for p in each.pieces
+                    ],
                 }
                 for each in self.documents
             ],
@@ -115,13 +123,14 @@ def view_of(
     """A row of a batch, as `make_batch` made it.
 
     Args:
-        batch: int64 [rows, block] each: `input_ids` and `labels`.
+        batch: [rows, block] each: `input_ids`, `labels` and, where prompts count, `loss_weights`.
         row: which.
         store, windows, window: what it was made from.
         tokenizer: of the store.
     """
     ids, labels = batch["input_ids"][row].tolist(), batch["labels"][row].tolist()
     is_target = [label != IGNORE_INDEX for label in labels]
+    kinds = list(zip(is_target, _prompt_weights(batch, row, is_target), strict=True))
     documents, at = [], 0
     for piece in range(int(windows.offsets[window]), int(windows.offsets[window + 1])):
         start, length = int(windows.starts[piece]), int(windows.lengths[piece])
@@ -132,19 +141,28 @@ def view_of(
                     number=number,
                     begins=first == int(store.offsets[number]),
                     ends=last == int(store.offsets[number + 1]),
-                    pieces=tuple(_pieces(ids[span], is_target[span], tokenizer)),
+                    pieces=tuple(_pieces(ids[span], kinds[span], tokenizer)),
                 )
             )
         at += length
-    targets = sum(is_target)
+    targets, prompts = sum(is_target), sum(weight > 0 for _, weight in kinds)
     return WindowView(
         number=window,
         documents=tuple(documents),
         targets=targets,
-        masked=at - targets,
+        masked=at - targets - prompts,
         padding=len(ids) - at,
         pad_id=ids[-1],
+        prompts=prompts,
     )
+
+
+def _prompt_weights(batch: dict[str, torch.Tensor], row: int, is_target: Sequence[bool]) -> list[float]:
+    """How much the loss counts each token of a row that is no target, in as few digits as tell it."""
+    if "loss_weights" not in batch:
+        return [0.0] * len(is_target)
+    weights = batch["loss_weights"][row].numpy()
+    return [0.0 if target else float(str(each)) for each, target in zip(weights, is_target, strict=True)]
 
 
 def _documents_in(store: TokenStore, start: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -158,26 +176,26 @@ def _documents_in(store: TokenStore, start: int, end: int) -> Iterator[tuple[int
 
 
 def _pieces(
-    ids: Sequence[int], is_target: Sequence[bool], tokenizer: PreTrainedTokenizerBase
+    ids: Sequence[int], kinds: Sequence[tuple[bool, float]], tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[Piece]:
-    """The tokens of one document with their texts."""
+    """The tokens of one document with their texts; `kinds` is of each whether it is a target, and its prompt weight."""
+
+    def piece(first: int, last: int, text: str, special: Special = "") -> Piece:
+        return Piece(text, tuple(ids[first:last]), kinds[first][0], special, kinds[first][1])
+
     special = _special_tokens(tokenizer)
     start = 0
     for at, number in enumerate(ids):
         if number in special:
             if start < at:  # bytes that make no character
-                yield Piece(_text(ids, start, at, tokenizer), tuple(ids[start:at]), is_target[start])
-            yield Piece(special[number], (number,), is_target[at], _kind_of(number, tokenizer))
+                yield piece(start, at, _text(ids, start, at, tokenizer))
+            yield piece(at, at + 1, special[number], _kind_of(number, tokenizer))
             start = at + 1
             continue
-        ends = (
-            at + 1 == len(ids)
-            or is_target[at + 1] != is_target[start]
-            or at + 1 - start == _LONGEST_CHARACTER
-        )
+        ends = at + 1 == len(ids) or kinds[at + 1] != kinds[start] or at + 1 - start == _LONGEST_CHARACTER
         text = _text(ids, start, at + 1, tokenizer)
         if ends or (text and not text.endswith("\ufffd")):
-            yield Piece(text, tuple(ids[start : at + 1]), is_target[start])
+            yield piece(start, at + 1, text)
             start = at + 1
 
 

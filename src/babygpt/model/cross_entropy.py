@@ -75,6 +75,7 @@ def head_nll(
     targets: torch.Tensor,
     chunk: int,
     memory: LogitsMemory,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The summed loss of the logits rows @ weight.T + bias, under autocast with the products in its dtype.
 
@@ -85,6 +86,7 @@ def head_nll(
         targets: int64 [tokens], `IGNORED` where there is none.
         chunk: rows at a time.
         memory: for their logits.
+        weights: float [tokens], how much each row's loss counts; None is 1 each.
 
     Returns:
         A scalar in fp32, or fp64 for fp64 rows, to be differentiated once.
@@ -93,14 +95,18 @@ def head_nll(
     narrow = torch.is_autocast_enabled(kind) and rows.dtype != torch.float64
     dtype = torch.get_autocast_dtype(kind) if narrow else rows.dtype
     work = _Work(max(1, min(chunk, len(rows))), dtype, torch.is_grad_enabled(), memory)
-    nll: torch.Tensor = _HeadNLL.apply(rows, weight, bias, targets, work)  # type: ignore[no-untyped-call]
+    nll: torch.Tensor = _HeadNLL.apply(  # type: ignore[no-untyped-call]
+        rows, weight, bias, targets, _as_wide(weights, dtype), work
+    )
     return nll
 
 
-def logits_nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def logits_nll(
+    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor:
     """The same of logits [tokens, vocabulary] that are there already; they are left as they are."""
     nll: torch.Tensor = _LogitsNLL.apply(  # type: ignore[no-untyped-call]
-        logits, targets, torch.is_grad_enabled()
+        logits, targets, _as_wide(weights, logits.dtype), torch.is_grad_enabled()
     )
     return nll
 
@@ -136,6 +142,7 @@ class _HeadNLL(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         targets: torch.Tensor,
+        weights: torch.Tensor | None,
         work: _Work,
     ) -> torch.Tensor:
         of_rows, of_weight, of_bias = (work.differentiate and needed for needed in ctx.needs_input_grad[:3])
@@ -149,13 +156,15 @@ class _HeadNLL(torch.autograd.Function):
             grad_rows = torch.empty_like(inputs) if of_rows else None
             grad_weight, grad_bias = None, None
             for part in _parts(len(rows), work.chunk):
-                some, wanted = inputs[part], targets[part]
+                some, wanted, counts = inputs[part], targets[part], _some(weights, part)
                 product, share = narrow[: len(some)], logits[: len(some)]
                 _multiply(some, matrix, offset, out=product)
                 if work.dtype != wide:
                     share.copy_(product)
                 for piece in _parts(len(some), _piece_rows(share)):
-                    losses[part][piece] = _to_gradient(share[piece], wanted[piece], differentiate)
+                    losses[part][piece] = _to_gradient(
+                        share[piece], wanted[piece], _some(counts, piece), differentiate
+                    )
                 if differentiate and work.dtype != wide:
                     product.copy_(share)
                 if grad_rows is not None:
@@ -170,20 +179,26 @@ class _HeadNLL(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return (*_times(ctx, grad), None, None)
+        return (*_times(ctx, grad), None, None, None)
 
 
 class _LogitsNLL(torch.autograd.Function):
     """What `F.cross_entropy` computes in fp32, with one [rows, vocabulary] tensor in the logits' dtype."""
 
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor, differentiate: bool) -> torch.Tensor:
+    def forward(
+        ctx: Any,
+        logits: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor | None,
+        differentiate: bool,
+    ) -> torch.Tensor:
         wide = _wide(logits.dtype)
         gradient = torch.empty_like(logits) if differentiate and ctx.needs_input_grad[0] else None
         losses = logits.new_empty(len(logits), dtype=wide)
         for piece in _parts(len(logits), _piece_rows(logits)):
             share = logits[piece].to(wide, copy=True)
-            losses[piece] = _to_gradient(share, targets[piece], gradient is not None)
+            losses[piece] = _to_gradient(share, targets[piece], _some(weights, piece), gradient is not None)
             if gradient is not None:
                 gradient[piece] = share
         _keep(ctx, (gradient, logits))
@@ -192,7 +207,7 @@ class _LogitsNLL(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return (*_times(ctx, grad), None, None)
+        return (*_times(ctx, grad), None, None, None)
 
 
 def _keep(ctx: Any, *pairs: tuple[torch.Tensor | None, torch.Tensor | None]) -> None:
@@ -220,12 +235,15 @@ def _piece_rows(logits: torch.Tensor) -> int:
     return max(1, bound // (4 * logits.shape[1]))
 
 
-def _to_gradient(logits: torch.Tensor, targets: torch.Tensor, differentiate: bool) -> torch.Tensor:
-    """Each row's loss, 0 where it has no target; logits [rows, vocabulary] become their gradient, p - one-hot.
+def _to_gradient(
+    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None, differentiate: bool
+) -> torch.Tensor:
+    """Each row's loss, 0 where it has no target; logits [rows, vocabulary] become its gradient, p - one-hot.
 
     Args:
         logits: fp32 or fp64, overwritten.
         targets: int64 [rows].
+        weights: float [rows], in their dtype, that loss and gradient are multiplied by; None is 1 each.
         differentiate: False leaves anything in the logits.
     """
     ignored, index = targets == IGNORED, targets.clamp(min=0)[:, None]
@@ -233,9 +251,17 @@ def _to_gradient(logits: torch.Tensor, targets: torch.Tensor, differentiate: boo
     picked = logits.gather(1, index)[:, 0]
     total = logits.exp_().sum(dim=1)
     if differentiate:
-        logits.mul_(torch.where(ignored, 0.0, total.reciprocal())[:, None])
-        logits.scatter_add_(1, index, (ignored.to(logits.dtype) - 1)[:, None])
-    return torch.where(ignored, 0.0, total.log() - picked)
+        shares, less = torch.where(ignored, 0.0, total.reciprocal()), ignored.to(logits.dtype) - 1
+        if weights is not None:
+            shares, less = shares * weights, less * weights
+        logits.mul_(shares[:, None])
+        logits.scatter_add_(1, index, less[:, None])
+    losses = torch.where(ignored, 0.0, total.log() - picked)
+    return losses if weights is None else losses * weights
+
+
+def _some(weights: torch.Tensor | None, part: slice) -> torch.Tensor | None:
+    return None if weights is None else weights[part]
 
 
 def _multiply(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:
@@ -260,6 +286,10 @@ def _plus_product(total: torch.Tensor | None, left: torch.Tensor, right: torch.T
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _as_wide(weights: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    return None if weights is None else weights.to(_wide(dtype))
 
 
 def _without_autocast(tensor: torch.Tensor) -> torch.autocast:

@@ -101,18 +101,21 @@ def sum_nll(
     labels: torch.Tensor,
     head: Head | None,
     *,
+    weights: torch.Tensor | None = None,
     logits_bytes: int = LOGITS_BYTES,
 ) -> torch.Tensor:
-    """Sum of -log p(token | tokens before it) over the targets.
+    """Sum of -log p(token | tokens before it) over the targets, or over all tokens by their weights.
 
     Divided by `count_targets(labels)` it is the loss of `model(**inputs, labels=labels)`; a
-    mixture-of-experts model's balancing loss is in it, times the targets, wherever the model adds it itself.
+    mixture-of-experts model's balancing loss is in it, times the targets, or the weights' sum, wherever the model adds
+    it itself.
 
     Args:
         model: any causal language model.
         inputs: of `model_inputs`, without labels.
         labels: int64 [batch, block], the input ids or -100 where a token is no target.
         head: of `find_head`, for this very model.
+        weights: float [batch, block], how much each token's loss counts, whatever its label; None counts targets alone.
         logits_bytes: of the head's fp32 logits that are there at a time.
 
     Returns:
@@ -121,29 +124,35 @@ def sum_nll(
     Raises:
         ModelError: a balancing loss whose weight is not known.
     """
+    if weights is not None:
+        labels = inputs["input_ids"].masked_fill(weights == 0, IGNORED)
     # Shifting the labels, not the hidden states, saves copying those; the last column then predicts nothing.
     targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED).reshape(-1)
+    shares = None if weights is None else F.pad(weights[:, 1:], (0, 1)).reshape(-1)
     if head is None:
-        return _own_logits_nll(model, inputs, labels, targets)
+        return _own_logits_nll(model, inputs, targets, shares)
     with known_packing(inputs):
         hidden = head.base(**inputs).last_hidden_state
     rows = hidden.reshape(-1, hidden.shape[-1])
     linear = head.linear
     chunk = chunk_rows(linear.weight.shape[0], logits_bytes)
-    return head_nll(rows, linear.weight, linear.bias, targets.to(rows.device), chunk, head.memory)
+    targets, shares = targets.to(rows.device), None if shares is None else shares.to(rows.device)
+    return head_nll(rows, linear.weight, linear.bias, targets, chunk, head.memory, shares)
 
 
 def _own_logits_nll(
-    model: PreTrainedModel, inputs: dict[str, Any], labels: torch.Tensor, targets: torch.Tensor
+    model: PreTrainedModel, inputs: dict[str, Any], targets: torch.Tensor, weights: torch.Tensor | None
 ) -> torch.Tensor:
     with known_packing(inputs):
         out = model(**inputs)
     logits: torch.Tensor = out.logits.reshape(-1, out.logits.shape[-1])
-    nll = logits_nll(logits, targets.to(logits.device))
+    weights = None if weights is None else weights.to(logits.device)
+    nll = logits_nll(logits, targets.to(logits.device), weights)
     aux: torch.Tensor | None = getattr(out, "aux_loss", None)
     if aux is None:
         return nll
-    return nll + _aux_weight(model) * aux.to(nll) * count_targets(labels).to(nll.device)
+    count = (targets != IGNORED).sum() if weights is None else weights.sum()
+    return nll + _aux_weight(model) * aux.to(nll) * count.to(nll)
 
 
 def _aux_weight(model: PreTrainedModel) -> float:

@@ -179,12 +179,12 @@ class Gatherer:
     def _step(self, line: dict[str, Any]) -> None:
         step, tokens = _whole(line.get("step")), _whole(line.get("tokens"))
         targets = _whole(line.get("targets"))
-        speed = _speed(line.get("tokens_per_second"))
+        speed = _measured(line.get("tokens_per_second"))
         if speed:
             if self._speed is None:
                 self._time_the_first(speed)
             self._speed, self._timed = speed, True
-        elif self._timed:  # a process begins without a speed
+        elif self._timed and targets:  # a process begins without a speed; steps of prompts alone have none
             self._timed = False
             self._resumed += [step - 1] if len(self._resumed) < _MOST_EVENTS else []
         seconds = targets / self._speed if self._speed else 0.0
@@ -198,7 +198,9 @@ class Gatherer:
         )
         for name in _RANGED:
             if (value := _number(line.get(name))) is not None:
-                weight = max(1, targets) if name == "train_loss" else 1
+                weight = (
+                    (_measured(line.get("loss_weight")) or max(1, targets)) if name == "train_loss" else 1
+                )
                 bucket.sums[name], bucket.ends[name] = (value * weight, weight), (value, value)
         self._append(bucket)
 
@@ -306,8 +308,8 @@ def _number(value: Any) -> float | None:
     return float(value)
 
 
-def _speed(value: Any) -> float | None:
-    """A speed that time can be told by; None for what no computer could have measured."""
+def _measured(value: Any) -> float | None:
+    """A speed or a weight that can be divided by; None for what no computer could have measured."""
     number = _number(value)
     return number if number is not None and 1e-9 < number < 1e18 else None
 

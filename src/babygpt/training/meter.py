@@ -30,12 +30,13 @@ class StepRecord:
         step: optimiser steps completed, this one included.
         tokens: target tokens since the run began, this step's included.
         targets: target tokens of this step, over all ranks.
-        train_loss: nats for each target token.
+        train_loss: nats for each target token; where prompts count, the mean over all tokens by their weights.
         lr: learning rate of the first parameter group in this step.
         grad_norm: Euclidean norm of the gradient before clipping.
         tokens_per_second: over the interval the step was read in; None at the run's first interval.
         skipped: whether its gradient was not finite and the update left out.
         spike: whether its loss does not belong to those before it.
+        loss_weight: the sum of these weights; None where it is the number of targets.
     """
 
     step: int
@@ -47,16 +48,23 @@ class StepRecord:
     tokens_per_second: float | None
     skipped: bool = False
     spike: bool = False
+    loss_weight: float | None = None
+
+    @property
+    def weight(self) -> float:
+        """What `train_loss` is a mean over."""
+        return self.targets if self.loss_weight is None else self.loss_weight
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as plain values; `skipped` and `spike` stand there only where they are true."""
-        return {k: v for k, v in asdict(self).items() if k not in ("skipped", "spike") or v}
+        """The record as plain values; `skipped`, `spike` and `loss_weight` are there only where they say something."""
+        rare = ("skipped", "spike", "loss_weight")
+        return {k: v for k, v in asdict(self).items() if k not in rare or v}
 
 
-def mean_loss(records: Sequence[StepRecord]) -> tuple[float, int] | None:
-    """Nats for each target token of several steps, and these tokens; None where there are none."""
-    targets = sum(r.targets for r in records)
-    return (sum(r.train_loss * r.targets for r in records) / targets, targets) if targets else None
+def mean_loss(records: Sequence[StepRecord]) -> tuple[float, float] | None:
+    """The mean of several steps' losses by their weights, and the sum of these; None where there are none."""
+    weight = sum(r.weight for r in records)
+    return (sum(r.train_loss * r.weight for r in records) / weight, weight) if weight else None
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,7 @@ class _Step:
     norm: torch.Tensor
     lr: float
     skipped: bool
+    weight: float | None
 
 
 @dataclass
@@ -109,8 +118,12 @@ class StepMeter:
         """Summed loss of the step under way, on this rank."""
         return self._nll
 
-    def finish_step(self, step: int, targets: int | None, lr: float) -> bool:
+    def finish_step(self, step: int, targets: int | None, lr: float, weight: float | None = None) -> bool:
         """Closes the step under way: `step` counts it in; `targets` None takes the counts that were added.
+
+        Args:
+            step, targets, lr: as in its record.
+            weight: what its summed loss is divided by, where that is not its targets.
 
         Returns:
             whether it was skipped.
@@ -119,7 +132,7 @@ class StepMeter:
         norm = self._grad_norm if self._grad_norm is not None else torch.full_like(self._nll, float("nan"))
         counted = self._counted if targets is None else targets
         assert counted is not None, "targets are known from the plan or counted"
-        self._pending.append(_Step(step, counted, self._nll, norm, lr, self._skipped))
+        self._pending.append(_Step(step, counted, self._nll, norm, lr, self._skipped, weight))
         skipped, self._skipped = self._skipped, False
         self._nll = self._grad_norm = self._counted = None
         return skipped
@@ -148,10 +161,12 @@ class StepMeter:
         records = []
         for s, nll, norm, count in zip(steps, sums, norms, counts, strict=True):
             self.tokens += int(count)
-            loss = nll / max(1, int(count))
+            loss = nll / (max(1, int(count)) if s.weight is None else s.weight)
             spike = not s.skipped and self.watch.see(loss)
             records.append(
-                StepRecord(s.step, self.tokens, int(count), loss, s.lr, norm, speed, s.skipped, spike)
+                StepRecord(
+                    s.step, self.tokens, int(count), loss, s.lr, norm, speed, s.skipped, spike, s.weight
+                )
             )
         self._since, self._idle = now, 0.0
         self.unread.extend(records)

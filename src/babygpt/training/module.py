@@ -3,7 +3,8 @@
 Everything that makes a step exact lives here and in `LLMDataModule`, so that plain `L.Trainer` use has it too:
 
 * the gradient is that of (summed loss / true target count of the whole step), for any accumulation and world size:
-  `training_step` returns sum_nll * accumulate * world / targets, and Lightning divides by `accumulate`, DDP by `world`;
+  `training_step` returns sum_nll * accumulate * world / targets, and Lightning divides by `accumulate`, DDP by `world`
+  (where prompts count, the sum is one by weights, and divided by the sum of these);
 * random numbers (dropout) are seeded from (seed, step, micro-batch, rank), so resuming needs no generator state;
 * on resuming, Lightning's loop counters are derived from the number of completed optimiser steps.
 """
@@ -197,10 +198,16 @@ class BabyGPT(L.LightningModule):
         self.train()
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        """One micro-batch: the summed loss over the whole step's target count, undoing Lightning's divisions."""
+        """One micro-batch: the summed loss over the whole step's weight, undoing Lightning's divisions."""
         accumulate, step = self.trainer.accumulate_grad_batches, self.trainer.global_step
         micro, rank = batch_idx % accumulate, self.trainer.global_rank
         seed_micro_batch(self.hparams["seed"], step, micro, rank, self.device)
+        if self._data is None and "loss_weights" in batch:
+            raise RecipeError(
+                "batches in which prompts count come without the data module that knows the sum of their weights",
+                where="data.prompt_weight",
+                hint="Give the trainer datamodule=, not its loaders",
+            )
         nll = self.sum_nll(batch)
         if self._data is None:
             self._say(
@@ -211,7 +218,7 @@ class BabyGPT(L.LightningModule):
             self.meter.add(nll.detach(), targets)
             return nll / targets.clamp(min=1)
         self.meter.add(nll.detach())
-        return nll * (accumulate * self.trainer.world_size / self._data.step_targets(step))
+        return nll * (accumulate * self.trainer.world_size / self._data.step_weight(step))
 
     def optimizer_step(
         self,
@@ -226,8 +233,11 @@ class BabyGPT(L.LightningModule):
         # Lightning keeps them until the next forward pass has ended, which is when memory is at its peak.
         optimizer.zero_grad()
         self.updating = False
-        targets = None if self._data is None else self._data.step_targets(step)
-        if self.meter.finish_step(step + 1, targets, lr):
+        targets = weight = None
+        if (data := self._data) is not None:
+            targets = data.step_targets(step)
+            weight = data.step_weight(step) if data.step_prompts(step) else None
+        if self.meter.finish_step(step + 1, targets, lr, weight):
             self._say(f"step {step + 1:,}: the gradient is not finite; the step is passed over")
             self.skipped.add(step + 1)
         last = self.trainer.is_last_batch or step + 1 == self.trainer.max_steps
@@ -236,14 +246,14 @@ class BabyGPT(L.LightningModule):
             self._interval_over = True
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Logs `train_loss` once an interval, weighted by its targets so that the epoch's mean is exact."""
+        """Logs `train_loss` once an interval, weighted by its tokens so that the epoch's mean is exact."""
         del outputs, batch, batch_idx
         if not self._interval_over:
             return
         records, self._interval, self._interval_over = self._interval, [], False
         mean = mean_loss(records)
         if mean is not None:
-            loss, targets = mean
+            loss, weight = mean
             self.log(
                 "train_loss",
                 # Lightning puts a number on the device, and reads it back after every batch for its bar, bar or none.
@@ -251,7 +261,7 @@ class BabyGPT(L.LightningModule):
                 on_step=True,
                 on_epoch=True,
                 prog_bar=True,
-                batch_size=targets,
+                batch_size=weight,  # type: ignore[arg-type]  # Lightning multiplies by it, and divides by its sum
                 sync_dist=self.trainer.world_size > 1,
             )
             self.log_dict({"lr": records[-1].lr, "grad_norm": records[-1].grad_norm}, batch_size=1)
@@ -349,8 +359,8 @@ class BabyGPT(L.LightningModule):
 
     def sum_nll(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Summed loss of a micro-batch, a scalar; the count of its targets is not in it."""
-        isolated = "position_ids" in batch
-        return sum_nll(self.model, model_inputs(batch, isolated=isolated), batch["labels"], self._head)
+        inputs = model_inputs(batch, isolated="position_ids" in batch)
+        return sum_nll(self.model, inputs, batch["labels"], self._head, weights=batch.get("loss_weights"))
 
     def _attend_as(self, data: LLMDataModule) -> None:
         """Some models isolate packed documents in their eager attention only."""

@@ -61,6 +61,7 @@ def build_data(
         packing=data.packing,
         too_long=data.too_long,
         train_on_prompts=data.train_on_prompts,
+        prompt_weight=data.prompt_weight,
         global_batch_size=None if size == "auto" else size,
         val_batches=recipe.validate.batches,
         workers=workers,
