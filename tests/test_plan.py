@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +50,18 @@ def test_here_the_time_is_measured(settings: PlanSettings, monkeypatch: pytest.M
     assert found.flops == found.flops_per_token * found.tokens
     assert found.assumptions == ()
     assert not any("does not fit" in line for line in found.lines())
+
+
+def test_minutes_run_from_when_the_command_began_as_a_runs_do(
+    settings: PlanSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "measure_step", lambda *args: StepTime(0.5, 0.1))
+    minutes = replace(settings, budget=Budget(minutes=10))
+    at_once = plan(minutes).steps
+    late = plan(replace(minutes, begun=time.monotonic() - 300)).steps
+    assert late / at_once == pytest.approx(0.5, abs=0.05)  # the call itself takes seconds, of 600
+    elsewhere = replace(minutes, machine=PlanMachine(preset="l4x1"))
+    assert plan(elsewhere).steps == plan(replace(elsewhere, begun=time.monotonic() - 300)).steps
 
 
 def test_a_real_measurement(settings: PlanSettings) -> None:

@@ -25,7 +25,7 @@ from babygpt import __version__
 from babygpt.arguments import parse
 from babygpt.errors import BabyGPTError, Ended, InputError, RecipeError, exit_code
 from babygpt.launch import is_first_here, is_first_process, leave_reason
-from babygpt.machine_settings import DoctorSettings
+from babygpt.machine_settings import DoctorSettings, PlanSettings
 from babygpt.settings import TrainSettings
 from babygpt.standard_streams import outlive_readers
 from babygpt.strict_json import dumped
@@ -173,7 +173,7 @@ def _run(verb: Verb, arguments: list[str]) -> int:
     settings: Any = parsed.settings
     if isinstance(settings, TrainSettings | DoctorSettings):
         settings = replace(settings, given=parsed.given)
-    if isinstance(settings, TrainSettings):
+    if isinstance(settings, TrainSettings | PlanSettings):
         settings = replace(settings, begun=begun)
     module, _, function = verb.home.partition(":")
     result: Result = getattr(importlib.import_module(module), function)(settings)

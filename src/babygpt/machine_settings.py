@@ -35,6 +35,7 @@ class PlanSettings:
         price_per_hour: of that computer, all devices, in any currency.
         watts: that it takes under load, all devices; a preset knows its own.
         json: print one JSON object on standard output and nothing else there.
+        begun: `time.monotonic()` as the command began, for a budget in minutes; None: as planning is called.
 
     Raises:
         RecipeError: a field is out of range, or fields contradict each other.
@@ -49,6 +50,7 @@ class PlanSettings:
     price_per_hour: float | None = None
     watts: float | None = None
     json: bool = False
+    begun: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("price_per_hour", "watts"):

@@ -10,6 +10,7 @@ Cost: building the model, and about six seconds of steps.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -183,7 +184,8 @@ def plan(settings: PlanSettings) -> PlanResult:
     facts = detect() if other is None else other.facts
     available = memory_available if other is None else lambda device: other.gpu.memory
     notes: list[str] = []
-    recipe, data = _resolved(settings, facts, available, notes.append)
+    since = time.monotonic() if settings.begun is None else settings.begun
+    recipe, data, since = _resolved(settings, facts, available, notes.append, since)
     config = config_of(recipe, data)
     planned = planner.resolve_plan(settings.machine.request, facts, recipe, config, available)
     cost = model_cost(config)
@@ -199,8 +201,10 @@ def plan(settings: PlanSettings) -> PlanResult:
     )
     batches = validation_batches(data, planned.plan)
     one = checkpoint_bytes(planned.memory)
-    recipe = budgets.resolve_steps(recipe, data.plan, batches, seconds, float(flops) * tokens, saved=one)
-    steps, time = recipe.budget.steps or 0, duration(recipe, seconds, batches, one)
+    # What a run would have spent by now, here: imports, the choice of a size, the timing of steps.
+    spent = time.monotonic() - since if other is None else 0.0
+    recipe = budgets.resolve_steps(recipe, data.plan, batches, seconds, float(flops) * tokens, spent, one)
+    steps, taken = recipe.budget.steps or 0, duration(recipe, seconds, batches, one)
     watts = settings.watts if other is None else settings.watts or other.gpu.watts * planned.plan.devices
     return PlanResult(
         model=recipe.model.name,
@@ -217,13 +221,13 @@ def plan(settings: PlanSettings) -> PlanResult:
         tokens=tokens * steps,
         step_seconds=seconds.step,
         is_measured=other is None,
-        seconds=time.training,
-        time=time,
+        seconds=taken.training,
+        time=taken,
         tokens_per_second=tokens / seconds.step,
         checkpoint_bytes=one,
         disk_bytes=SAVED_COPIES * one,
-        kilowatt_hours=None if watts is None else watts * time.whole / 3.6e6,
-        price=None if settings.price_per_hour is None else settings.price_per_hour * time.whole / 3600,
+        kilowatt_hours=None if watts is None else watts * taken.whole / 3.6e6,
+        price=None if settings.price_per_hour is None else settings.price_per_hour * taken.whole / 3600,
         expected=dial.expected(recipe, data),
         assumptions=tuple(_assumptions(other)),
         alternatives=tuple(_alternatives(planned, recipe, config)),
@@ -264,11 +268,14 @@ def _resolved(
     facts: MachineFacts,
     available: Callable[[str], int],
     note: Callable[[str], None],
-) -> tuple[Recipe, LLMDataModule]:
-    """The recipe as a run there would begin with it, and its data."""
+    since: float,
+) -> tuple[Recipe, LLMDataModule, float]:
+    """The recipe as a run there would begin with it, its data, and since when a budget in minutes runs."""
+    preparing = time.monotonic()
     with PreparationView(Console(stderr=True)) as view:
         data = build_data(dial.provisional(settings.recipe), batch_size=1, progress=view, say=view.say)
         data.prepare_data()
+    since += time.monotonic() - preparing  # as in a run, what preparing takes is no part of a budget
     other, request = settings.machine.other, settings.machine.request
     pace = (
         dial.timed_here(request, facts, data, note)
@@ -276,8 +283,8 @@ def _resolved(
         else dial.assumed_on(other, request, data)
     )
     fits = dial.fits_on(request, facts, data, available)
-    recipe = dial.with_size(settings.recipe, data, pace, fits, note)
-    return resolved(recipe, data, planner.parameters_of(config_of(recipe, data))), data
+    recipe = dial.with_size(settings.recipe, data, pace, fits, note, since if other is None else None)
+    return resolved(recipe, data, planner.parameters_of(config_of(recipe, data))), data, since
 
 
 def _assumptions(other: Machine | None) -> Iterator[str]:

@@ -178,6 +178,7 @@ VERBS: dict[str, Verb] = {
         Syntax(
             "babygpt plan",
             PlanSettings,
+            left_out=("begun",),
             one_of="budget",
             takes_config=True,
             config=TrainSettings,
