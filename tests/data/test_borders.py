@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from functools import cache
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain, pairwise, product
 
 import pytest
 from hypothesis import given, settings
@@ -143,6 +143,15 @@ _TEXT = st.one_of(
 @given(st.lists(st.lists(_TEXT, min_size=1, max_size=3).map("".join), min_size=2, max_size=4))
 def test_any_spans_come_out_as_defined(encoders, which: str, texts: list[str]) -> None:
     check(texts, encoders[which])
+
+
+@pytest.mark.parametrize("which", ["threes", "suffixes", "tokenizer"])
+def test_contractions_on_both_sides_of_a_border(encoders, which: str) -> None:
+    befores = ("it'm", "'m", "a'", "x'll", " a'll'm", "we'")
+    behinds = ("'s'llaaaa", "s'tbbbb", "'s'm'll", "'re x", "m'saa'll", "'sit's'sit")
+    for before, behind in product(befores, behinds):
+        check([before, behind], encoders[which])
+        check([f"so {before}", f"{behind} and so on"], encoders[which])
 
 
 @pytest.mark.parametrize("which", _NAMES)

@@ -43,6 +43,7 @@ _WIDTHS = (
     (64, 32),
 )  # characters on either side of a border; the second where the first leave it open
 _LOOK_BACK = max(before for before, _ in _WIDTHS)  # characters in which a special token is looked for
+_CONTRACTION = 4  # characters in which two apostrophes, each as in 's or 'll, may move the words behind them
 _AGREE = 2  # tokens on either side of a border that must come out as in the spans
 
 Mask = npt.NDArray[np.bool_]
@@ -215,6 +216,8 @@ def _is_clear(window: _Window, before: list[int], both: list[int], ids: Ids) -> 
     goes_on = kind == _kind(window.before[-1])
     if goes_on and kind == "number":
         return False
+    if "'" in window.before[-_CONTRACTION:] and "'" in window.behind[:_CONTRACTION]:
+        return False  # what takes which one in is decided word by word from the first on
     if goes_on and not window.from_start and all(_kind(char) == kind for char in window.before):
         return False
     if both[:count] == before:  # a token ends at the border
