@@ -34,7 +34,6 @@ from babygpt.data.mixture import Mixture
 from babygpt.data.module import LLMDataModule
 from babygpt.data.oddities import Oddity, Tally, text_of
 from babygpt.data.opening import corpora_among
-from babygpt.data.packing import Windows
 from babygpt.data.sources import content_hash, read_documents
 from babygpt.data.store import PreparedData
 from babygpt.data.tokenised import is_tokenised
@@ -164,12 +163,8 @@ def _result(settings: InspectSettings, module: LLMDataModule, step: int, progres
         ids=settings.ids,
         prompt_weight=module.plan.prompt_weight,
         step_prompts=module.step_prompts(step),
-        prompts=_prompts(windows) if module.plan.prompt_weight else 0,
+        prompts=windows.predicted() - int(windows.targets.sum()) if module.plan.prompt_weight else 0,
     )
-
-
-def _prompts(windows: Windows) -> int:
-    return int(windows.lengths.sum()) - len(windows.starts) - int(windows.targets.sum())
 
 
 def _looked(

@@ -159,10 +159,10 @@ class Windows:
         firsts, lasts = np.asarray(self.offsets[windows]), np.asarray(self.offsets[windows + 1])
         return np.concatenate([np.arange(a, b) for a, b in zip(firsts, lasts, strict=True)] or [firsts])
 
-    def predicted(self, windows: Int64s) -> int:
-        """Tokens of some windows that have one before them in their piece, targets or not."""
-        pieces = self.pieces_of(windows)
-        return int(np.asarray(self.lengths[pieces]).sum()) - len(pieces)
+    def predicted(self, windows: Int64s | None = None) -> int:
+        """Tokens of some windows, or of all, that have one before them in their piece, targets or not."""
+        lengths = self.lengths if windows is None else np.asarray(self.lengths[self.pieces_of(windows)])
+        return int(lengths.sum()) - len(lengths)
 
 
 def pack(
