@@ -155,6 +155,9 @@ def test_mistakes_of_other_verbs():
     assert refusal("eval", "--data.path", "a", "run").startswith("no checkpoint is given.")
     assert refusal("eval", "--checkpoint", "x").endswith("It goes without one: babygpt eval CHECKPOINT.")
     assert refusal("eval", "x", "--data.tokenizer", "y").startswith("there is no flag --data.tokenizer.")
+    assert refusal("eval", "x", "--data.prompt_weight", "0.5").startswith(
+        "there is no flag --data.prompt_weight."
+    )
     assert refusal("eval", "x", "--config", "y").startswith("there is no flag --config.")
     assert refusal("generate", "x", "--top-p", "0.5") == "there is no flag --top-p. Did you mean --top_p?"
     assert refusal("generate", "x", "--top_p", "2") == "top_p: 2.0 is not above 0 and at most 1."

@@ -55,6 +55,7 @@ _EVAL_IGNORES = (
     *(f"machine.{name}" for name in (*_ON_THIS_MACHINE, "strategy")),
     *(f"data.{name}" for name in ("weights", "val_path", "val_fraction", "deduplicate", "tokenizer")),
     "data.global_batch_size",
+    "data.prompt_weight",
 )
 
 _PREPARE_IGNORES = (
