@@ -61,6 +61,13 @@ CONTENDERS = (
     Contender("bare-bf16", "bare_loop", "bf16", "transformers", "bare PyTorch loop, bf16"),
     Contender("transformers", "hf_trainer", "default", "transformers", "transformers Trainer"),
     Contender("transformers-bf16", "hf_trainer", "bf16", "transformers", "transformers Trainer, bf16=True"),
+    Contender(
+        "transformers-compile",
+        "hf_trainer",
+        "compile",
+        "transformers",
+        "transformers Trainer, torch_compile=True",
+    ),
     Contender("trl", "trl_sft", "default", "trl", "TRL SFTTrainer"),
     Contender("trl-lean", "trl_sft", "lean", "trl", "TRL SFTTrainer, gradient_checkpointing=False"),
     Contender("litgpt", "litgpt_pretrain", "32-true", "litgpt", "LitGPT pretrain, 32-true"),

@@ -1,4 +1,4 @@
-"""transformers `Trainer`. Variants: `default` (its defaults but for the task itself), `bf16` (bf16=True)."""
+"""transformers `Trainer`. Variants: `default` (but for the task itself), `bf16`, `compile` (torch_compile)."""
 
 from __future__ import annotations
 
@@ -30,18 +30,20 @@ def main() -> None:
             seed=spec.seed,
             use_cpu=True,  # it refuses bf16 without a GPU otherwise
             bf16=spec.variant == "bf16",
+            torch_compile=spec.variant == "compile",
         ),
         train_dataset=Dataset.from_dict({"input_ids": spec.train_windows()}),
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
         processing_class=tokenizer,
     )
     trainer.train()
+    compiled = ", compiled" if trainer.args.torch_compile else ""
     report(
         spec,
         probe,
         held_out=hugging_face_loss(model, spec),
         parameters=count_parameters(model),
-        arithmetic=autocasts(trainer.args.bf16),
+        arithmetic=autocasts(trainer.args.bf16) + compiled,
     )
 
 
