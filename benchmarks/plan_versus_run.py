@@ -217,7 +217,7 @@ def _one(recipe: PlanRecipe, result: dict[str, Any], out: Path, memory: bool) ->
         if memory:
             pair["planned"], pair["happened"] = memory_alone(words, folder)
         else:
-            pair["planned"] = json.loads(_babygpt("plan", words))
+            pair["planned"] = json.loads(_babygpt("plan", words).replace(name, "FOLDER"))
             _write(result, out)
             pair["happened"] = happened(words, folder)
         _write(result, out)
