@@ -24,7 +24,9 @@ import numpy.typing as npt
 
 from babygpt import DataRecipe, EvalSettings, evaluate
 from babygpt.checkpoints import best
-from babygpt.data.store import PreparedData, TokenStore, prepare
+from babygpt.data.arrow import TokenStore
+from babygpt.data.prepared import PreparedData
+from babygpt.data.store import prepare
 from babygpt.recipe import read_recipe
 
 

@@ -41,8 +41,8 @@ from plain_path import count, plain
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from babygpt import BabyGPT, LLMDataModule
+from babygpt.computer import detect, installed_versions, keep_freed_memory
 from babygpt.files import write_json_atomic
-from babygpt.machine import detect, installed_versions, keep_freed_memory
 from babygpt.model.attention import model_inputs
 from babygpt.model.blocks import compile_blocks, recompute_blocks
 from babygpt.model.cross_entropy import LOGITS_BYTES

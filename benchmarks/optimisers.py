@@ -38,7 +38,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.utils import logging as transformers_logging
 
 from babygpt import LLMDataModule
-from babygpt.machine import installed_versions, keep_freed_memory
+from babygpt.computer import installed_versions, keep_freed_memory
 from babygpt.model.attention import model_inputs
 from babygpt.model.load import load_model
 from babygpt.model.loss import count_targets, find_head, sum_nll

@@ -228,7 +228,7 @@ def _write(result: dict[str, Any], out: Path) -> None:
 
 
 def _machine() -> dict[str, Any]:
-    from babygpt.machine import detect, installed_versions
+    from babygpt.computer import detect, installed_versions
 
     facts = detect()
     return {

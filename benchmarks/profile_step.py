@@ -30,7 +30,7 @@ from contestants import SHAPES
 from torch.profiler import ProfilerActivity, profile, record_function
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from babygpt.machine import keep_freed_memory
+from babygpt.computer import keep_freed_memory
 from babygpt.model.attention import model_inputs
 from babygpt.model.blocks import compile_blocks
 from babygpt.model.cost import model_cost

@@ -27,7 +27,7 @@ import numpy as np
 from results_file import append, lines_of
 
 from babygpt import BabyGPT, LLMDataModule, fit
-from babygpt.machine import installed_versions, keep_freed_memory
+from babygpt.computer import installed_versions, keep_freed_memory
 from babygpt.model.cost import model_cost
 from babygpt.model.load import load_config
 from babygpt.planner import resolve_recipe

@@ -12,6 +12,7 @@ os.environ["BABYGPT_CACHE"] = _CACHE.name
 os.environ["OMP_NUM_THREADS"] = "1"  # of subprocesses: bit-identical results need a fixed number
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads warn when a test forks loader workers
 
+import gc
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,16 @@ torch.set_num_threads(1)
 # The same examples in every run, so that only a change of code can turn a test red.
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("house")
+
+
+def pytest_collection_finish() -> None:
+    """Puts what all tests share out of the collector's walks, for good: each fit begins with one.
+
+    A fit puts away and gives back by itself, which `training/test_tuning.py` has.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.freeze = gc.unfreeze = lambda: None
 
 
 class Command(Protocol):

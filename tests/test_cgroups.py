@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from babygpt import cgroups, machine
+from babygpt import cgroups, computer
 from babygpt.cgroups import Limits, limits
 
 GIB = 2**30
@@ -75,9 +75,9 @@ def test_no_control_groups(tmp_path: Path) -> None:
 
 
 def test_the_machine_keeps_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cgroups.limits is machine.limits
-    whole = machine.memory_total()
-    monkeypatch.setattr(machine, "limits", lambda: Limits(0.5, GIB, GIB // 4))
-    assert machine.usable_cores() == 1
-    assert machine.memory_total() == GIB < whole
-    assert machine.memory_available("cpu") == GIB // 4
+    assert cgroups.limits is computer.limits
+    whole = computer.memory_total()
+    monkeypatch.setattr(computer, "limits", lambda: Limits(0.5, GIB, GIB // 4))
+    assert computer.usable_cores() == 1
+    assert computer.memory_total() == GIB < whole
+    assert computer.memory_available("cpu") == GIB // 4

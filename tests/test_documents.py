@@ -12,8 +12,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from babygpt.arguments import parse
 from babygpt.cli import main
 from babygpt.data.sources import read_documents
 from babygpt.verbs import VERBS
+from command import with_short_samples
 from modules import module_at
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +67,7 @@ def blocks_of(page: Path) -> list[tuple[str, str]]:
 
 
 def quick(words: list[str]) -> list[str]:
-    """A command's own words, with a smaller model and three steps; what it is asked to read and write stays."""
+    """A command's own words with a smaller model and batch and three steps; what it reads and writes stays."""
     if words[0] == "plan":
         return [*words, "--data.block", "64", "--data.global_batch_size", "8"]
     if words[0] != "train":
@@ -76,8 +75,9 @@ def quick(words: list[str]) -> list[str]:
     text = re.sub(r" --budget\.\w+ \S+", "", shlex.join(words)).replace("preset:gpt2-11m", "preset:gpt2-1m")
     if "--resume" in words or "--config" in words:
         return shlex.split(text)
-    if "--model.name" not in words:
-        text += " --model.name preset:gpt2-1m"
+    small = {"--model.name": "preset:gpt2-1m", "--data.block": "64", "--data.global_batch_size": "8"}
+    for name, value in small.items():
+        text += "" if name in words else f" {name} {value}"
     return shlex.split(f"{text} --budget.steps 3")
 
 
@@ -85,6 +85,7 @@ def quick(words: list[str]) -> list[str]:
 def workplace(tmp_path: Path, tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the documents' commands name."""
     monkeypatch.chdir(tmp_path)
+    with_short_samples(monkeypatch)
     monkeypatch.setenv(
         "TORCHDYNAMO_DISABLE", "1"
     )  # of the doctor's processes: compiling takes a dozen seconds
@@ -112,23 +113,17 @@ def run_command(line: str, capfd: pytest.CaptureFixture[str]) -> None:
     """Runs a line of a shell block; what is no command of ours is left to the build."""
     line, _, target = line.split("  #")[0].partition(" > ")
     words = shlex.split(line)
-    if words[:1] == [
-        "torchrun"
-    ]:  # tests/training/test_launching.py starts it; here its arguments are looked at
+    # What starts several processes is started by tests/training/test_distributed.py and, with torchrun, by
+    # tests/chaos/test_launches.py; here the arguments are looked at.
+    if words[:1] == ["torchrun"] or "--machine.devices" in words:
         parse(VERBS["train"].syntax, words[words.index("train") + 1 :])
         return
     if words[:1] != ["babygpt"]:
         assert words[0] in ("make", "source", "python"), f"what is {words[0]}?"
         return
-    if "--machine.devices" in words:  # its further processes begin as this one did
-        done = subprocess.run(
-            [sys.executable, "-m", "babygpt", *quick(words[1:])], capture_output=True, text=True, check=False
-        )
-        code, out, err = done.returncode, done.stdout, done.stderr
-    else:
-        capfd.readouterr()
-        code = main(quick(words[1:]))
-        out, err = capfd.readouterr()
+    capfd.readouterr()
+    code = main(quick(words[1:]))
+    out, err = capfd.readouterr()
     assert code == 0, f"{line}\n{err[-2000:]}"
     if target:
         Path(target.strip()).write_text(out)

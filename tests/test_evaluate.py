@@ -10,8 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from babygpt import DataRecipe, EvalSettings, evaluate
+from babygpt.computer import detect
 from babygpt.errors import CheckpointError, MachineError, ModelError
-from babygpt.machine import MachineRequest, detect
+from babygpt.machine import MachineRequest
 
 TEXT = "".join(f"Line {n} says that {n % 7} follows {(n + 3) % 7}.\n" for n in range(40))
 

@@ -445,7 +445,7 @@ def test_space_is_asked_where_the_path_will_be(tmp_path: Path) -> None:
     absent = tmp_path / "a" / "b" / "c"
     assert abs(files.free_bytes(absent) - shutil.disk_usage(tmp_path).free) < 10**9
     files.ensure_space(absent, 1, "a thing")
-    with pytest.raises(SpaceError, match=r"a thing needs 1000000000\.0 GB, and .* is free"):
+    with pytest.raises(SpaceError, match=r"a thing needs 1000000000\.00 GB, and .* is free"):
         files.ensure_space(absent, 10**18, "a thing")
 
 

@@ -28,6 +28,7 @@ LIGHT = [
     "recipe",
     "cgroups",
     "machine",
+    "computer",
     "machines",
     "settings",
     "arguments",

@@ -100,6 +100,17 @@ def test_prompts_that_count() -> None:
     assert "prompt, counts" not in Reader(inspect_page(Found((VIEW,)))).text
 
 
+def test_neighbouring_tokens_of_a_kind_that_counts_are_of_two_shades() -> None:
+    style = inspect_page(Found(()))
+    for kind in ("y", "q"):
+        shades = re.findall(
+            rf"^\.{kind}(?::nth-of-type\(even\))? {{.*?background: var\((--\w+)\)", style, re.M
+        )
+        assert len(set(shades)) == 2
+        for shade in shades:
+            assert style.count(f"{shade}: #") == 2, "light and dark"
+
+
 def test_ids_on_request() -> None:
     assert Reader(inspect_page(Found((VIEW,), ids=True))).tokens[1].endswith("5+6")
 

@@ -182,18 +182,16 @@ def test_packed_documents_have_the_loss_they_have_alone(
     ("precision", "dtype", "bound"), [("64-true", torch.float64, 1e-10), ("32-true", torch.float32, 1e-5)]
 )
 @pytest.mark.parametrize("micro", [1, 2, 4, 8])
-@pytest.mark.parametrize("at", ["first", "an epoch's last"])
 def test_gradient_is_that_of_the_whole_step(
     command: Command,
     text: Path,
     tmp_path: Path,
-    at: str,
     micro: int,
     precision: str,
     dtype: torch.dtype,
     bound: float,
 ) -> None:
-    """Against a computation by hand; a rate too small to move a weight keeps every step at the initial weights."""
+    """Of the first and last of an epoch, against one by hand; at a rate of 1e-30 both are at the initial weights."""
     data = LLMDataModule(
         PRESET,
         8,
@@ -205,9 +203,9 @@ def test_gradient_is_that_of_the_whole_step(
         global_batch_size=8,
     )
     data.setup()
-    step = 0 if at == "first" else data.steps_per_epoch - 1
-    windows = len(data.plan.order.windows_of(step))
-    assert (windows == 8) == (at == "first"), "an epoch's last step is a partial one"
+    last = data.steps_per_epoch - 1
+    first_windows, last_windows = (len(data.plan.order.windows_of(step)) for step in (0, last))
+    assert last_windows < first_windows == 8, "an epoch's last step is a partial one"
     args = args_for(
         text / "pairs.jsonl",
         tmp_path / "run",
@@ -215,16 +213,17 @@ def test_gradient_is_that_of_the_whole_step(
         machine__micro_batch=micro,
         data__packing="padded",
         data__global_batch_size=8,
-        budget__steps=step + 1,
+        budget__steps=last + 1,
         data__val_fraction=0.35,
         validate__every_steps=100,
         optim__lr=1e-30,
         optim__grad_clip=0,
     )
-    seen = command(*args, gradients_of=step)
+    seen = command(*args, gradients_of=(0, last))
     assert seen.code == 0, seen.err
-    fresh = BabyGPT(PRESET, vocab_size=len(data.tokenizer))
-    assert worst(seen.gradients, by_hand(fresh, data, step, dtype)) <= bound
+    for step in (0, last):
+        fresh = BabyGPT(PRESET, vocab_size=len(data.tokenizer))
+        assert worst(seen.gradients[step], by_hand(fresh, data, step, dtype)) <= bound
 
 
 def test_validation_loss_and_order_do_not_depend_on_the_plan(
@@ -254,10 +253,10 @@ def test_validation_loss_and_order_do_not_depend_on_the_plan(
 # -- going on --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=[0.0, 0.1], ids=["no-dropout", "dropout"])
-def whole(request: Any, command: Command, text: Path, tmp_path: Path) -> tuple[Seen, dict[str, Any]]:
-    """A run that nothing stopped, and the arguments that were its own."""
-    more = {"model__dropout": request.param}
+@pytest.fixture
+def whole(command: Command, text: Path, tmp_path: Path) -> tuple[Seen, dict[str, Any]]:
+    """A run that nothing stopped, with dropout, whose random numbers are to be the same; and its own arguments."""
+    more = {"model__dropout": 0.1}
     seen = command(*args_for(text / "docs.jsonl", tmp_path / "whole", **more))
     assert seen.code == 0, seen.err
     return seen, more
@@ -476,9 +475,9 @@ def test_memory_that_one_sequence_does_not_fit_into_ends_with_advice(
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the limit is set by what is in use")
 def test_memory_that_really_runs_out(text: Path, tmp_path: Path) -> None:
-    """A process that may take 700 MB more than torch's imports: 64 windows at once need more, few do not."""
+    """A process that may take 400 MB more than it has by then: 64 windows at once need more, few do not."""
     (tmp_path / "long.txt").write_text(
-        "".join(f"Line {n} says that {n % 7} follows.\n" for n in range(20_000))
+        "".join(f"Line {n} says that {n % 7} follows.\n" for n in range(4_000))
     )
     args = args_for(
         tmp_path / "long.txt",
@@ -487,7 +486,7 @@ def test_memory_that_really_runs_out(text: Path, tmp_path: Path) -> None:
         data__block=256,
         data__global_batch_size=64,
         machine__micro_batch=64,
-        budget__steps=2,
+        budget__steps=1,
         validate__batches=1,
     )
     code = """
@@ -500,7 +499,7 @@ def test_memory_that_really_runs_out(text: Path, tmp_path: Path) -> None:
         def limited(*args, **kwargs):
             module = begin(*args, **kwargs)
             used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-            resource.setrlimit(resource.RLIMIT_AS, (used + 700_000_000, resource.RLIM_INFINITY))
+            resource.setrlimit(resource.RLIMIT_AS, (used + 400_000_000, resource.RLIM_INFINITY))
             return module
 
         start.build_module = limited
@@ -517,7 +516,7 @@ def test_memory_that_really_runs_out(text: Path, tmp_path: Path) -> None:
     assert "memory: it ran out" in done.stderr
     plan = json.loads((tmp_path / "run" / "machine.json").read_text())["plan"]
     assert plan["micro_batch"] < 64
-    assert [m["step"] for m in lines_of(tmp_path / "run" / "metrics.jsonl") if "train_loss" in m] == [1, 2]
+    assert [m["step"] for m in lines_of(tmp_path / "run" / "metrics.jsonl") if "train_loss" in m] == [1]
 
 
 @pytest.mark.parametrize("on_spike", ["rollback", "go_on"])
@@ -527,6 +526,7 @@ def test_a_spike_is_marked_and_gone_back_on(
     """One step's data make a loss five times as high; going back leaves them out."""
     more = {
         "budget__steps": 52,
+        "machine__micro_batch": 4,
         "validate__every_steps": 100,
         "optim__on_spike": on_spike,
         "model__dropout": 0.1,

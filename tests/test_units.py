@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from babygpt.units import flops_words, seconds_words, size_words
+from babygpt.units import file_size_words, flops_words, seconds_words, size_words
 
 
 @pytest.mark.parametrize(
     ("count", "words"),
     [(0, "0 MiB"), (2**30 - 2**20, "1023 MiB"), (2**30, "1.00 GiB"), (5 << 29, "2.50 GiB")],
 )
-def test_bytes(count: int, words: str) -> None:
+def test_bytes_of_memory(count: int, words: str) -> None:
     assert size_words(count) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "0 bytes"), (999, "999 bytes"), (5000, "5.0 kB"), (10**5, "0.1 MB"), (10**9 - 1, "1000.0 MB"),
+     (10**9, "1.00 GB")],
+)  # fmt: skip
+def test_bytes_of_files(count: int, words: str) -> None:
+    assert file_size_words(count) == words
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from babygpt import card
+from babygpt.computer import installed_versions
 from babygpt.errors import CheckpointError, InputError
 from babygpt.files import (
     check_name,
@@ -42,7 +43,6 @@ from babygpt.files import (
     write_json_atomic,
     write_text_atomic,
 )
-from babygpt.machine import installed_versions
 from babygpt.model.weights import PREFIX, describe, load_weights, save_weights
 from babygpt.recipe import Recipe
 from babygpt.run_folder import Found, best, checkpoint_at, checkpoint_folders, discover

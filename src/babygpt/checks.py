@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from babygpt.errors import CheckError, InputError
 from babygpt.model.attention import model_inputs, packing_leak
+from babygpt.model.cross_entropy import IGNORED
 from babygpt.model.loss import Head, count_targets, sum_nll
 from babygpt.optim.schedules import multiplier
 
@@ -137,9 +138,14 @@ def _check_positions(model: PreTrainedModel, block: int) -> None:
         )
 
 
+def _counted(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Which tokens the loss counts, bool [micro_batch, block]; nothing predicts those of the first column."""
+    weights = batch.get("loss_weights")
+    return batch["labels"] != IGNORED if weights is None else weights > 0
+
+
 def _check_targets(context: StepContext) -> None:
-    weights = context.batch.get("loss_weights")
-    if int(count_targets(context.batch["labels"]) if weights is None else weights.any()) == 0:
+    if not bool(_counted(context.batch)[:, 1:].any()):
         raise CheckError(
             "every target of the first batch is masked, so that its loss would be 0/0",
             where="data",
@@ -148,23 +154,20 @@ def _check_targets(context: StepContext) -> None:
 
 
 def _check_padding(context: StepContext) -> None:
-    mask, labels, ids = (
-        context.batch.get("attention_mask"),
-        context.batch["labels"],
-        context.batch["input_ids"],
-    )
+    batch = context.batch
+    mask, labels, ids = batch.get("attention_mask"), batch["labels"], batch["input_ids"]
     if mask is None:
         return
-    weights = context.batch.get("loss_weights")
-    counted = labels != -100 if weights is None else weights > 0
-    if bool(((mask == 0) & counted).any()):
+    if bool(((mask == 0) & _counted(batch)).any()):
         raise CheckError(
             "padding is inside the loss", where="labels", hint="Labels are -100 wherever attention_mask is 0"
         )
     eos = context.tokenizer.eos_token_id
     real_end = (ids == eos) & (mask == 1)
     real_end[:, 0] = False
-    if bool((labels != -100)[mask == 1].float().mean() > 0.9) and bool((real_end & (labels == -100)).any()):
+    if bool((labels != IGNORED)[mask == 1].float().mean() > 0.9) and bool(
+        (real_end & (labels == IGNORED)).any()
+    ):
         raise CheckError(
             "end-of-text is masked inside the text, so that the model would never learn to stop",
             where="labels",
@@ -198,7 +201,7 @@ def _check_leak(model: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def _check_label_shift(model: PreTrainedModel, head: Head | None, batch: dict[str, torch.Tensor]) -> None:
-    rows = (batch["labels"][:, 1:_COLUMNS] != -100).any(dim=1).nonzero().flatten()[:_ROWS]
+    rows = (batch["labels"][:, 1:_COLUMNS] != IGNORED).any(dim=1).nonzero().flatten()[:_ROWS]
     if len(rows) == 0:
         return
     small = {k: v[rows, :_COLUMNS] for k, v in batch.items()}

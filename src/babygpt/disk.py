@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from babygpt.errors import InputError, SpaceError
+from babygpt.units import file_size_words
 
 __all__ = ["ensure_space", "free_bytes", "fsync_dir", "fsync_file", "plain_errors"]
 
@@ -34,7 +35,7 @@ def ensure_space(path: Path, needed: int, what: str) -> None:
     """
     free = free_bytes(path)
     if free < needed:
-        what = f"{what} needs {_size(needed)}, and {_size(free)} is free"
+        what = f"{what} needs {file_size_words(needed)}, and {file_size_words(free)} is free"
         raise SpaceError(what, where=str(path), hint="Free some space, or choose a folder on another disk")
 
 
@@ -70,7 +71,7 @@ def plain_errors(place: Path) -> Iterator[None]:
     except Exception as error:
         number = _errno_of(error)
         if number in _NO_SPACE:
-            what = f"no space left on the device: {_size(free_bytes(place))} is free, and more was needed"
+            what = f"no space left on the device: {file_size_words(free_bytes(place))} is free, and more was needed"
             raise SpaceError(
                 what, where=str(place), hint="Free some space; what was finished is kept"
             ) from error
@@ -86,7 +87,3 @@ def _errno_of(error: Exception) -> int | None:
         return error.errno
     found = re.search(r"\(os error (\d+)\)", str(error))
     return int(found[1]) if found else None
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from babygpt import fields
+from babygpt.computer import detect
 from babygpt.data.cache import default_cache
 from babygpt.data.module import LLMDataModule
 from babygpt.data.opening import corpora_among
 from babygpt.errors import CheckpointError
 from babygpt.files import read_manifest
 from babygpt.hub import fetch, looks_like_path
-from babygpt.machine import detect
 from babygpt.model.attention import model_inputs
 from babygpt.model.folder import read_config_json
 from babygpt.model.load import load_model

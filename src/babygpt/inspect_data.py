@@ -34,8 +34,8 @@ from babygpt.data.mixture import Mixture
 from babygpt.data.module import LLMDataModule
 from babygpt.data.oddities import Oddity, Tally, text_of
 from babygpt.data.opening import corpora_among
+from babygpt.data.prepared import PreparedData
 from babygpt.data.sources import content_hash, read_documents
-from babygpt.data.store import PreparedData
 from babygpt.data.tokenised import is_tokenised
 from babygpt.data.view import view_of
 from babygpt.errors import DataError

@@ -17,9 +17,11 @@ __all__ = ["inspect_page", "page", "table"]
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1b1f24; --page: #fff; --soft: #59636e; --line: #d1d9e0;
-  --target: #116329; --wash: #dafbe1; --wash2: #b4f1c1; --prompt: #6b4400; --tint: #fff4c2; --mark: #0550ae; }
+  --target: #116329; --wash: #dafbe1; --wash2: #b4f1c1; --prompt: #6b4400; --tint: #fff4c2;
+  --tint2: #ffe584; --mark: #0550ae; }
 @media (prefers-color-scheme: dark) { :root { --text: #e6edf3; --page: #0d1117; --soft: #9198a1; --line: #3d444d;
-  --target: #7ee787; --wash: #12341d; --wash2: #1c4a2a; --prompt: #eac54f; --tint: #33280a; --mark: #79c0ff; } }
+  --target: #7ee787; --wash: #12341d; --wash2: #1c4a2a; --prompt: #eac54f; --tint: #33280a;
+  --tint2: #4d3d10; --mark: #79c0ff; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 62rem; padding: 1rem; color: var(--text); background: var(--page);
   font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
@@ -37,6 +39,7 @@ h3 { font-size: .85rem; font-weight: 600; color: var(--mark); border-top: 1px so
 .y { color: var(--target); background: var(--wash); border-bottom: 2px solid var(--target); }
 .y:nth-of-type(even) { background: var(--wash2); }
 .q { color: var(--prompt); background: var(--tint); border-bottom: 2px dashed var(--prompt); }
+.q:nth-of-type(even) { background: var(--tint2); }
 .n { color: var(--soft); border-bottom: 2px dotted var(--soft); }
 .s { font-weight: 700; outline: 1px solid currentColor; }
 .p { color: var(--soft); border: 1px dashed var(--soft); padding: 0 .4rem; }

@@ -18,6 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from babygpt import budgets, planner
+from babygpt.computer import detect, memory_available
 from babygpt.data.module import LLMDataModule
 from babygpt.errors import MachineError
 from babygpt.forecast import (
@@ -31,7 +32,7 @@ from babygpt.forecast import (
     speed_words,
     time_words,
 )
-from babygpt.machine import MachineFacts, MachinePlan, detect, memory_available
+from babygpt.machine import MachineFacts, MachinePlan
 from babygpt.machine_settings import PlanSettings
 from babygpt.machines import ASSUMED_SHARE, Machine
 from babygpt.model.cost import MemoryParts, model_cost

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
+from babygpt.computer import memory_available, resident_memory_bytes
 from babygpt.errors import MachineError
-from babygpt.machine import MachineFacts, MachinePlan, MachineRequest, memory_available, resident_memory_bytes
+from babygpt.machine import MachineFacts, MachinePlan, MachineRequest
 from babygpt.model.cost import MemoryParts, gap_bytes, memory_bytes, model_cost
 from babygpt.optim.cost import update_bytes
 from babygpt.recipe import Recipe

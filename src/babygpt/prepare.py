@@ -11,17 +11,19 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from babygpt.data.building import size_in_words
+from babygpt.data.arrow import TokenStore
 from babygpt.data.corpus import CORPUS_NAME
 from babygpt.data.exporting import export, refuse_taken
 from babygpt.data.joined import parts_of
 from babygpt.data.opening import settings_of
+from babygpt.data.prepared import PreparedData
 from babygpt.data.several import prepare_several
-from babygpt.data.store import PreparedData, TokenStore, prepare
+from babygpt.data.store import prepare
 from babygpt.errors import DataError, RecipeError
 from babygpt.presets import provisional_model
 from babygpt.settings import PrepareSettings
 from babygpt.terminal import stays_in_place
+from babygpt.units import file_size_words
 from babygpt.untrusted import redacted, shown
 
 __all__ = ["PreparationView", "PrepareResult", "Side", "prepare_data"]
@@ -92,7 +94,7 @@ class PrepareResult:
             rows.append((name, f"{counts}, {side.bytes_per_token:.2f} bytes a token"))
         rows += [
             ("vocabulary", f"{self.vocabulary:,} entries"),
-            ("on disk", size_in_words(self.size)),
+            ("on disk", file_size_words(self.size)),
             ("key", self.key),
             ("folder", self.folder),
             *([("corpus", self.corpus)] if self.corpus else []),

@@ -22,13 +22,14 @@ import lightning as L
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from rich.console import Console
 
+from babygpt.computer import keep_freed_memory, peak_memory_bytes
 from babygpt.data.remote import STANDARD_INPUT
 from babygpt.disk import plain_errors
 from babygpt.errors import CheckpointError, InputError, MachineError, SpikeSeen, Stopped
 from babygpt.files import read_manifest
 from babygpt.launch import Launch, launched
 from babygpt.logger_names import check_installed
-from babygpt.machine import MachineRequest, keep_freed_memory, peak_memory_bytes
+from babygpt.machine import MachineRequest
 from babygpt.model.cost import model_cost
 from babygpt.prepare import PreparationView
 from babygpt.report.verb import report
@@ -63,8 +64,8 @@ __all__ = ["RunResult", "train"]
 
 # What a state of the wrong form makes of Lightning's and torch's own restoring.
 _RESTORING = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
-# Set once this process is one of several.
-_together = threading.Event()
+# Set once this process is one of several: it is there until they end.
+_one_of_several = threading.Event()
 
 
 def train(settings: TrainSettings) -> RunResult:
@@ -153,7 +154,7 @@ def _first(
     if _step_of(run.checkpoint) < run.steps:
         held.enter_context(noted(run.out, run.plan.micro_batch, say))
         if run.plan.devices > 1 and not others.is_open:
-            _together.set()
+            _one_of_several.set()
             others.open_here()
     others.tell(told_of(run.out, run.checkpoint))
     return run
@@ -166,14 +167,14 @@ def _only_once(launch: Launch, asked: MachineRequest) -> None:
         MachineError: this process has been one of several, and is to be it again.
     """
     several = launch.is_child or launch.world > 1 or asked.nodes not in ("auto", 1)
-    if _together.is_set() and (several or asked.devices != 1):
+    if _one_of_several.is_set() and (several or asked.devices != 1):
         raise MachineError(
             "this process has done a run on several devices already, and its others know of no second one",
             where="machine.devices",
             hint="Start a process of its own for each run, or take machine.devices 1",
         )
     if several:
-        _together.set()
+        _one_of_several.set()
     if launch.is_child:
         end_with_parent()
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-__all__ = ["flops_words", "seconds_words", "size_words"]
+__all__ = ["file_size_words", "flops_words", "seconds_words", "size_words"]
 
 _GIB, _MIB = 2**30, 2**20
 
 
-def size_words(count: int) -> str:
-    """Bytes, as `1.25 GiB` or `612 MiB`."""
+def size_words(count: float) -> str:
+    """Bytes of memory, as `1.25 GiB` or `612 MiB`."""
     return f"{count / _GIB:.2f} GiB" if count >= _GIB else f"{count / _MIB:.0f} MiB"
+
+
+def file_size_words(count: float) -> str:
+    """Bytes of files, in powers of ten as file systems count them: `1.25 GB`, `4.9 MB`, `5.0 kB` or `12 bytes`."""
+    if count >= 1e9:
+        return f"{count / 1e9:.2f} GB"
+    if count >= 1e5:
+        return f"{count / 1e6:.1f} MB"
+    return f"{count / 1e3:.1f} kB" if count >= 1e3 else f"{count:.0f} bytes"
 
 
 def seconds_words(seconds: float) -> str:

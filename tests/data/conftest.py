@@ -19,6 +19,7 @@ from babygpt.data.sources import read_documents
 from babygpt.data.tokenizers import train_tokenizer
 from babygpt.data.writing import StoreWriter
 from babygpt.files import write_json_atomic
+from sentences import sentence
 
 MakeStore = Callable[..., TokenStore]
 
@@ -27,6 +28,16 @@ MakeStore = Callable[..., TokenStore]
 def tokenizer() -> PreTrainedTokenizerFast:
     texts = [document.text or "" for document in read_documents(["builtin:prose"])]
     return train_tokenizer(texts, 1000)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Sixty files of a sentence each."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for number in range(60):
+        (folder / f"{number:02}.txt").write_text(sentence(number))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from babygpt.data.imports import byte_lengths
-from babygpt.data.store import PreparedData, prepare
+from babygpt.data.prepared import PreparedData
+from babygpt.data.store import prepare
 from babygpt.errors import DataError, RecipeError
 from babygpt.recipe import DataRecipe
 

@@ -9,8 +9,9 @@ import pytest
 
 from babygpt.data import several
 from babygpt.data.joined import parts_of
+from babygpt.data.prepared import PreparedData
 from babygpt.data.several import names_of, prepare_several
-from babygpt.data.store import PreparedData, prepare
+from babygpt.data.store import prepare
 from babygpt.errors import RecipeError, SpaceError
 from babygpt.recipe import DataRecipe
 
@@ -182,5 +183,5 @@ def test_what_was_left_out_on_purpose_stays_so_in_stores_found_by_their_keys(pre
     fields = {"path": (str(tmp_path / "web.jsonl"), str(path)), "weights": (1, 1)}
     keys = prepared(**fields).key
     assert prepared(**fields, as_=keys).key == keys
-    with pytest.raises(RecipeError, match=r"left out on purpose: .*talks\.jsonl:1: message 1"):
+    with pytest.raises(RecipeError, match=r"may be more than prompts: .*talks\.jsonl:1: message 1"):
         prepared(**fields, as_=keys, prompt_weight=0.1)

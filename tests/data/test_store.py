@@ -7,61 +7,16 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from babygpt.data.store import PreparedData, default_cache, prepare
-from babygpt.errors import DataError, ModelError, RecipeError, SpaceError, TokenizerError
-from babygpt.files import publish_filled
+from babygpt.data.cache import default_cache
+from babygpt.data.store import prepare
+from babygpt.errors import DataError, ModelError, SpaceError, TokenizerError
 from babygpt.presets import preset_config
 from babygpt.recipe import DataRecipe
-
-WORDS = [
-    "alpha",
-    "beta",
-    "gamma",
-    "delta",
-    "epsilon",
-    "zeta",
-    "eta",
-    "theta",
-    "iota",
-    "kappa",
-    "lambda",
-    "mu",
-]
-
-
-def sentence(number: int) -> str:
-    return f"Sentence {number}: " + " ".join(WORDS[(number * 7 + k * k) % 12] for k in range(20)) + "."
-
-
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    folder = tmp_path / "corpus"
-    folder.mkdir()
-    for number in range(60):
-        (folder / f"{number:02}.txt").write_text(sentence(number))
-    return folder
-
-
-def build(
-    cache: Path, *paths: Path | str, model_name: str = "preset:gpt2-1m", **fields: object
-) -> PreparedData:
-    recipe = DataRecipe(path=tuple(map(str, paths)), **fields)  # type: ignore[arg-type]
-    return prepare(recipe, model_name=model_name, cache=cache)
-
-
-def texts_of(data: PreparedData, side: str) -> list[str]:
-    store = getattr(data, side)
-    decode = data.tokenizer.decode
-    return [
-        str(decode(store.document(n), skip_special_tokens=True, clean_up_tokenization_spaces=False))
-        for n in range(len(store))
-    ]
+from sentences import WORDS, build, sentence, texts_of
 
 
 def test_documents_are_split_by_content_and_nothing_is_lost(corpus: Path, tmp_path: Path) -> None:
@@ -372,84 +327,3 @@ def test_nearly_equal_documents_are_left_out_on_request(corpus: Path, tmp_path: 
     found = 6 - (len(after.val) - len(before.val))  # some may be held out, by their content
     assert found > 3
     assert f"{found} nearly so; {found} left out" in str(after.notes)
-
-
-_TURNS = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
-
-
-def _talks(path: Path, *, marked: dict[str, object] | None = None, at: int = 1) -> Path:
-    """Thirty conversations, a turn of the third with something more in it."""
-    lines = []
-    for number in range(30):
-        turns = [dict(turn, content=f"{turn['content']} {sentence(number)}") for turn in _TURNS]
-        if number == 2 and marked:
-            turns[at].update(marked)
-        lines.append(json.dumps({"messages": [*turns, *_TURNS]}))
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-@pytest.mark.parametrize(("marked", "at"), [({"weight": 0}, 1), ({"train": False}, 1), ({"train": False}, 0)])
-def test_what_was_left_out_on_purpose_does_not_come_back_as_a_prompt(
-    tmp_path: Path, marked: dict[str, object], at: int
-) -> None:
-    file = _talks(tmp_path / "talks.jsonl", marked=marked, at=at)
-    with pytest.raises(RecipeError, match="left out on purpose"):
-        build(tmp_path / "fresh", file, tokenizer="train:400", prompt_weight=0.1)
-    assert list((tmp_path / "fresh" / "data").iterdir()) == [], "refused before anything is encoded"
-    whole = build(tmp_path / "cache", file, tokenizer="train:400")
-    message = (
-        rf"^data\.prompt_weight: .*{re.escape(str(file))}:3: message {at} of field 'messages' has weight 0"
-    )
-    for _ in range(2):
-        with pytest.raises(RecipeError, match=message):
-            build(tmp_path / "cache", file, tokenizer="train:400", prompt_weight=0.1)
-    assert build(tmp_path / "cache", file, tokenizer="train:400").fingerprint == whole.fingerprint
-
-
-def test_prompts_count_in_the_very_store_that_is_there(tmp_path: Path) -> None:
-    file, cache = _talks(tmp_path / "talks.jsonl", marked={"weight": 1}), tmp_path / "cache"
-    whole = build(cache, file, tokenizer="train:400")
-    assert whole.withheld == ""
-    again = build(cache, file, tokenizer="train:400", prompt_weight=0.1)
-    assert (again.key, again.reused) == (whole.key, True)
-    assert not any("prompt_weight" in note for note in again.notes)
-    # One that does not say is made again, and no other.
-    facts = {"notes": list(whole.notes)}
-    (whole.folder / "manifest.json").unlink()
-    publish_filled(whole.folder.rename(tmp_path / "filled"), whole.folder, facts)
-    assert build(cache, file, tokenizer="train:400").reused
-    recipe, told = DataRecipe(path=(str(file),), tokenizer="train:400", prompt_weight=0.1), list[str]()
-    made = prepare(recipe, model_name="preset:gpt2-1m", cache=cache, say=told.append)
-    assert sum("tokenised again: an earlier version" in note for note in told) == 1
-    assert (made.key, made.reused, made.fingerprint) == (whole.key, False, whole.fingerprint)
-    assert build(cache, file, tokenizer="train:400", prompt_weight=0.1).reused
-
-
-def test_text_has_no_prompts_and_pairs_leave_nothing_out(corpus: Path, tmp_path: Path) -> None:
-    told: list[str] = []
-    recipe = DataRecipe(path=(str(corpus),), prompt_weight=0.25)
-    data = prepare(recipe, model_name="preset:gpt2-1m", cache=tmp_path / "cache", say=told.append)
-    note = "there are no prompts in these data: data.prompt_weight 0.25 changes nothing"
-    assert data.notes[-1] == told[-1] == note
-    file = tmp_path / "pairs.jsonl"
-    rows = [{"prompt": sentence(n), "completion": sentence(n + 1)} for n in range(30)]
-    # Turns of the assistant in a prompt are prompts.
-    lists = [{"prompt": [*_TURNS, _TURNS[0]], "completion": [_TURNS[1]]} for _ in range(30)]
-    for records in (rows, lists):
-        file.write_text("".join(json.dumps(row) + "\n" for row in records))
-        assert build(tmp_path / "cache", file, tokenizer="train:400", prompt_weight=1.0).withheld == ""
-
-
-def test_masks_of_tokenised_data_may_mean_anything(tmp_path: Path, tiny_gpt2: Path) -> None:
-    def rows(**columns: list[int]) -> Path:
-        path = tmp_path / f"{len(columns)}.parquet"
-        pq.write_table(
-            pa.table({"input_ids": [[5, 6, 7, 0]] * 30} | {k: [v] * 30 for k, v in columns.items()}), path
-        )
-        return path
-
-    with pytest.raises(RecipeError, match="tokenised data do not say what they leave out"):
-        build(tmp_path, rows(labels=[-100, -100, 7, 0]), model_name=str(tiny_gpt2), prompt_weight=0.1)
-    plain = build(tmp_path, rows(), model_name=str(tiny_gpt2), prompt_weight=0.1)
-    assert "no prompts" in plain.notes[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,19 @@ import torch
 
 from babygpt import BabyGPT
 from babygpt.cli import main
+from babygpt.training import callbacks
 
 start = importlib.import_module("babygpt.training.start")
+
+
+def with_short_samples(patch: pytest.MonkeyPatch) -> None:
+    """Samples of four tokens: writing longer ones takes a third of a run of a few steps."""
+    write = callbacks.continue_text
+
+    def few(*args: Any, **kwargs: Any) -> str:
+        return write(*args, **{**kwargs, "max_new_tokens": 4})
+
+    patch.setattr(callbacks, "continue_text", few)
 
 
 @dataclass
@@ -26,7 +38,7 @@ class Seen:
         code: the exit code.
         out, err: what it printed.
         module: the trained module, if it came to that.
-        gradients: of the step asked for.
+        gradients: of the steps asked for, by completed steps.
         order: token ids of each micro-batch.
         validated: the weights of each validation, by completed steps, where asked for.
     """
@@ -35,7 +47,7 @@ class Seen:
     out: str = ""
     err: str = ""
     module: BabyGPT | None = None
-    gradients: dict[str, torch.Tensor] = field(default_factory=dict)
+    gradients: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
     order: list[list[list[int]]] = field(default_factory=list)
     validated: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
 
@@ -54,7 +66,7 @@ class Command:
     def __call__(
         self,
         *args: str | Path,
-        gradients_of: int = -1,
+        gradients_of: Collection[int] = (),
         signal_at: int = -1,
         signum: int = signal.SIGTERM,
         initial: dict[str, torch.Tensor] | None = None,
@@ -76,9 +88,11 @@ class Command:
                 return training_step(batch, batch_idx)
 
             def before_update(optimizer: Any) -> None:
-                if step_of() == gradients_of:
+                if (step := step_of()) in gradients_of:
                     named = module.model.named_parameters()
-                    seen.gradients = {n: p.grad.detach().clone() for n, p in named if p.grad is not None}
+                    seen.gradients[step] = {
+                        n: p.grad.detach().clone() for n, p in named if p.grad is not None
+                    }
                 if step_of() == signal_at:
                     os.kill(os.getpid(), signum)
 
@@ -97,6 +111,7 @@ class Command:
 
         with self._monkeypatch.context() as patch:
             patch.setattr(start, "build_module", watched)
+            with_short_samples(patch)
             self._capfd.readouterr()
             seen.code = main([str(a) for a in args])
             seen.out, seen.err = self._capfd.readouterr()

@@ -158,7 +158,7 @@ def test_a_live_page_shows_new_points_without_a_reload(browser: Browser, tmp_pat
         with alone_in(run):
             now = "document.getElementById('part-reached').textContent"
             waited_for(browser, now, "1,000 tokens/s, 50% of 20 GFLOP/s (measured)")
-            assert "1.0 GiB of 16.0 GiB" in browser.evaluate(now)
+            assert "1.01 GiB of 16.00 GiB" in browser.evaluate(now)
             assert browser.violations() == []
         write_lines(run / "metrics.jsonl", iter([*every, {"step": 200, "train_loss": 50.0, "spike": True}]))
         waited_for(

@@ -86,8 +86,8 @@ def test_the_table_lines_up(tmp_path: Path) -> None:
 def test_the_page_says_what_the_run_holds(tmp_path: Path) -> None:
     text = page_of(make_run(tmp_path / "a")).text
     for what in (
-        "90 documents, 2,000 tokens", "notes.txt (1 files, 4.9 KiB)", "A processor", "16.0 GiB", "0.100 s (+25%)",
-        "1.5 GiB (+50%)", "bf16 is no faster on this hardware", "babygpt train --config", "from_pretrained(folder)",
+        "90 documents, 2,000 tokens", "notes.txt (1 files, 5.0 kB)", "A processor", "16.00 GiB", "0.100 s (+25%)",
+        "1.50 GiB (+50%)", "bf16 is no faster on this hardware", "babygpt train --config", "from_pretrained(folder)",
         "checkpoints/babygpt-2.25", "upon a time", "global_batch_size: 4", "2.00",
     ):  # fmt: skip
         assert what in text, what

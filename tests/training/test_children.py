@@ -100,7 +100,7 @@ def test_a_process_is_one_of_several_once(launch: Launch, monkeypatch: pytest.Mo
     """The others of a second run would take it for the first."""
     verb = importlib.import_module("babygpt.train")
     monkeypatch.setattr(verb, "launched", lambda: launch)
-    monkeypatch.setattr(verb, "_together", SET)
+    monkeypatch.setattr(verb, "_one_of_several", SET)
     with pytest.raises(MachineError, match="done a run on several devices already"):
         verb.train(TrainSettings())
 

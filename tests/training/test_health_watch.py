@@ -23,8 +23,11 @@ def test_a_run_that_diverges_is_told_so_once_and_a_sound_one_nothing(
     for rate, out, sick in ((1e-3, "sound", False), (5.0, "sick", True)):
         more = ["--optim.lr", rate, "--out", tmp_path / out, "--schedule.warmup", 0.6]
         assert main([str(word) for word in [*words, *more]]) == 0
-        said = capsys.readouterr().err
-        assert said.count("health at step") == said.count("has risen from") == sick, said
+        # Other work on this computer may keep the batches waiting, which is said, too.
+        said = [line for line in capsys.readouterr().err.splitlines() if "until the next batch" not in line]
+        findings = [line for line in said if "health at step" in line]
+        assert len(findings) == sick, said
+        assert all("has risen from" in line for line in findings)
 
 
 def test_time_that_goes_by_between_batches_is_counted(

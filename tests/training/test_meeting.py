@@ -17,6 +17,7 @@ from torch.distributed import TCPStore
 from babygpt.errors import BabyGPTError, DataError, Ended, NotFiniteError, Stopped
 from babygpt.launch import Launch
 from babygpt.training import meeting as module
+from babygpt.training import stores
 from babygpt.training.guards import SignalGuard
 from babygpt.training.meeting import Meeting, Told, meeting
 from babygpt.training.restarts import Begun
@@ -26,7 +27,7 @@ TOLD = Told("/runs/one", "/runs/one/checkpoints/step-000003")
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(stores, "_POLL_SECONDS", 0.01)
     monkeypatch.setattr(module, "_LINGER_SECONDS", 2.0)
     for name in (
         "RANK",

@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from babygpt.checkpoints import discover
 from babygpt.data.cache import default_cache
 from babygpt.data.digests import Index
-from babygpt.recipe import read_recipe
+from babygpt.errors import MachineError
+from babygpt.machine import MachinePlan
+from babygpt.recipe import DataRecipe, Recipe, read_recipe
+from babygpt.settings import TrainSettings
+from babygpt.training.start import Run, shrink
 from command import Command
 from sparse import write_sparse_store
 from web_server import WebServer
@@ -159,3 +164,24 @@ def test_a_billion_tokens_take_no_time(
     assert seen.code == 0, seen.err
     assert updates[0] - begun < 10
     assert len(updates) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory\nMore"), "CUDA out of memory"),
+        (MemoryError(), "MemoryError"),
+    ],
+    ids=repr,
+)
+def test_several_devices_whose_memory_ran_out_are_told_how_to_go_on_and_nothing_else(
+    tmp_path: Path, error: Exception, why: str
+) -> None:
+    """They would have to agree on a smaller plan."""
+    plan = MachinePlan("cuda", "32-true", 4, False, False, 0, 2, 1, "ddp")
+    run = Run(tmp_path, Recipe(data=DataRecipe(global_batch_size=16)), plan, TrainSettings(), None)
+    told: list[str] = []
+    wanted = rf"one of several devices \({why}\)\. Go on with --resume .* --machine.micro_batch 2"
+    with pytest.raises(MachineError, match=wanted):
+        shrink(run, error, told.append)
+    assert told == []

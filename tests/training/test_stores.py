@@ -1,10 +1,28 @@
-"""What a process group says when a process is no more, told from what it says of our own faults."""
+"""Waiting for other processes; what a process group says when one is no more, told from what it says of our faults."""
 
 from __future__ import annotations
 
+import itertools
+import os
+import signal
+
 import pytest
 
-from babygpt.training.stores import is_lost_connection
+from babygpt.errors import Stopped
+from babygpt.training import stores
+from babygpt.training.guards import SignalGuard
+from babygpt.training.stores import is_lost_connection, wait_until
+
+
+def test_waiting_ends_when_it_is_so_or_time_is_up_or_a_signal_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "_POLL_SECONDS", 0.001)
+    guard, asked = SignalGuard(), itertools.count(1)
+    with guard.installed():
+        assert wait_until(lambda: next(asked) == 5, guard)
+        assert next(asked) == 6
+        assert not wait_until(lambda: False, guard, 0.01)
+        with pytest.raises(Stopped):
+            wait_until(lambda: bool(os.kill(os.getpid(), signal.SIGTERM)), guard)
 
 
 @pytest.mark.parametrize(

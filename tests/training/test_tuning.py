@@ -72,14 +72,19 @@ def test_nothing_is_compiled_after_the_first_step(make_data: Make, make_module: 
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_collector_rests_between_intervals(make_data: Make, make_module: Make, fails: bool) -> None:
-    watch, module = Watch(2 if fails else None), make_module()
+def test_the_collector_rests_between_intervals(
+    make_data: Make, make_module: Make, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    watch, module, put_away = Watch(2 if fails else None), make_module(), list[str]()
+    for name in ("freeze", "unfreeze"):
+        monkeypatch.setattr(gc, name, lambda name=name: put_away.append(name))
     try:
         _trained(make_data(4), module, watch)
         assert not fails
     except KeyError:
         assert fails
     assert watch.collector == {False}
+    assert put_away == ["freeze", "unfreeze"]
     assert _is_as_before(module)
 
 

@@ -44,8 +44,9 @@ from babygpt.disk import ensure_space
 from babygpt.errors import DataError
 from babygpt.recipe import DataRecipe
 from babygpt.tokenizer_names import TrainedTokenizer
+from babygpt.units import file_size_words
 
-__all__ = ["Builder", "Progress", "TrainingText", "changed", "size_in_words"]
+__all__ = ["Builder", "TrainingText", "changed"]
 
 _COMMIT_TOKENS = 4 << 20  # what a killed process loses at most: seconds of work
 _PROBED_DOCUMENTS, _PROBED_CHARS = 64, 2000  # of text a tokenizer has to give back, at most
@@ -121,14 +122,14 @@ class Builder:
         there = sum(position.size for position in done.stores.values())
         copies = 2 if chosen.in_tail else 1
         ensure_space(work, max(0, copies * predicted - there), "the tokenised data")
-        self._say(f"on disk: about {size_in_words(predicted)} expected, in {work.parent}")
+        self._say(f"on disk: about {file_size_words(predicted)} expected, in {work.parent}")
         if done.documents:
             self.went_on_from = done.documents
             self._say(f"going on after the {done.documents:,} documents that were encoded before")
         self._write(work, tokenizer, chosen, done)
         store = work / "store"
         size = sum((store / side / DATA_NAME).stat().st_size for side in ("train", "val"))
-        self._note(f"on disk: {size_in_words(size)}; {size_in_words(predicted)} were expected")
+        self._note(f"on disk: {file_size_words(size)}; {file_size_words(predicted)} were expected")
         return store
 
     def _note(self, text: str) -> None:
@@ -158,9 +159,9 @@ class Builder:
             keep_tokenizer(trained, folder)
         tokenizer = load_tokenizer(folder)
         some = text.readable > SAMPLE_BYTES or chosen.in_tail
-        share = f"{size_in_words(min(SAMPLE_BYTES, text.readable))} of " if some else ""
+        share = f"{file_size_words(min(SAMPLE_BYTES, text.readable))} of " if some else ""
         self._note(
-            f"tokenizer: {len(tokenizer)} entries from {share}the {size_in_words(text.total)} of training text"
+            f"tokenizer: {len(tokenizer)} entries from {share}the {file_size_words(text.total)} of training text"
             f"{', with ChatML as its template for conversations' if text.has_chats else ''}"
         )
         return tokenizer
@@ -270,12 +271,3 @@ def _predict(tokenizer: PreTrainedTokenizerBase, chosen: Chosen, probe: list[str
 def changed(where: str) -> DataError:
     """What is raised where two readings of the same data differ."""
     return DataError("the data changed while it was read", where=where, hint="Start again when it is written")
-
-
-def size_in_words(count: int) -> str:
-    """Bytes for people."""
-    if count >= 1e9:
-        return f"{count / 1e9:.2f} GB"
-    if count >= 1e5:
-        return f"{count / 1e6:.1f} MB"
-    return f"{count / 1e3:.1f} kB" if count >= 1e3 else f"{count} bytes"

@@ -28,9 +28,9 @@ from babygpt.data.corpus import Corpus
 from babygpt.data.digests import FileState, Index
 from babygpt.data.identity import Listing, survey
 from babygpt.data.opening import corpora_among
+from babygpt.data.prepared import PreparedData
 from babygpt.data.remote import kept_input
 from babygpt.data.sources import files_of
-from babygpt.data.store import PreparedData
 from babygpt.errors import CheckpointError, DataError, RecipeError
 from babygpt.files import write_text_atomic
 from babygpt.recipe import DataRecipe

@@ -71,8 +71,10 @@ class Imported:
             documents = 0
             for tokens in self._documents(path):
                 masked = tokens.is_target is not None
-                withheld = f"{path}: the labels or masks of tokenised data do not say what they leave out"
-                yield Seen(_hash(tokens), len(tokens.ids), masked, withheld=withheld if masked else "")
+                withheld = _left_out(tokens, f"document {documents}")
+                yield Seen(
+                    _hash(tokens), len(tokens.ids), masked, withheld=withheld and f"{path}: {withheld}"
+                )
                 documents += 1
             blocks = {self._blocks[file] for file in members(path)}
             cut = f"cut behind each end-of-text (id {self._eos})"
@@ -140,6 +142,15 @@ def byte_lengths(tokenizer: PreTrainedTokenizerBase) -> npt.NDArray[np.int64] | 
     for number, added in tokenizer.added_tokens_decoder.items():
         lengths[number] = 0 if added.special else len(added.content.encode())
     return lengths
+
+
+def _left_out(tokens: Tokens, name: str) -> str:
+    """What of a document is no target, in words; empty where all of it is one."""
+    mask = tokens.is_target
+    if mask is None or mask.all():
+        return ""
+    what = "the end" if mask[:-1].all() else f"{int((~mask).sum()):,} of the {len(mask):,} tokens"
+    return f"labels or masks leave out {what} of {name}, and do not say why"
 
 
 def _hash(tokens: Tokens) -> int:

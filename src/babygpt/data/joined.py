@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from babygpt.data.arrow import StoreManifest, TokenStore
-from babygpt.data.packing import Computed, Numbers, Windows
+from babygpt.data.computed import Computed, Numbers
+from babygpt.data.packing import Windows
 
 __all__ = ["JoinedStore", "join_windows", "parts_of"]
 

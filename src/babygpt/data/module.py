@@ -23,14 +23,17 @@ from transformers import PreTrainedTokenizerBase
 from babygpt.data.agreement import check_agreement
 from babygpt.data.batches import BatchPlan, ValidationPlan, WindowDataset
 from babygpt.data.block import resolve_block
+from babygpt.data.choosing import Progress
 from babygpt.data.joined import parts_of
 from babygpt.data.layout import notes_on_length
 from babygpt.data.loaders import EpochLoader, StepRows
 from babygpt.data.mixture import Stretch, go_on, stretches_of
 from babygpt.data.order import data_step, skips_of
+from babygpt.data.prepared import PreparedData
 from babygpt.data.several import names_of, prepare_several
+from babygpt.data.sources import Say
 from babygpt.data.steps import Laid, accumulation_of, laid_out, loader_of, order_of, plan_of
-from babygpt.data.store import PreparedData, Progress, Say, prepare
+from babygpt.data.store import prepare
 from babygpt.errors import RecipeError
 from babygpt.recipe import DataRecipe
 from babygpt.untrusted import redacted

@@ -20,7 +20,7 @@ def check_prompts(recipe: DataRecipe, masked: bool, withheld: str | None) -> str
 
     Args:
         recipe: says how much prompts count.
-        masked: whether some of what is trained on may be no target.
+        masked: whether some of what is trained on is no target, or may be before it is encoded.
         withheld: the first part of it that is to count nothing, in words; empty if there is none, None if not known.
 
     Raises:
@@ -38,7 +38,7 @@ def check_prompts(recipe: DataRecipe, masked: bool, withheld: str | None) -> str
         )
     if withheld:
         raise RecipeError(
-            f"counts all that is no target, and some of that was left out on purpose: {withheld}",
+            f"counts all that is no target, and that may be more than prompts: {withheld}",
             where=_WHERE,
             hint="Leave data.prompt_weight out, or take such documents out of the data",
         )

@@ -20,32 +20,25 @@ from itertools import chain
 from pathlib import Path
 
 from babygpt.data import duplicates
-from babygpt.data.building import size_in_words
+from babygpt.data.building import TrainingText
 from babygpt.data.cache import clear_leftovers, default_cache, publishing
+from babygpt.data.choosing import Progress
 from babygpt.data.corpus import Corpus
 from babygpt.data.excerpts import SAMPLE_BYTES, SAMPLING, excerpts
 from babygpt.data.identity import Survey
 from babygpt.data.joined import JoinedStore
 from babygpt.data.opening import corpora_among
+from babygpt.data.prepared import PreparedData, Sources, look, open_prepared
 from babygpt.data.prompts import check_prompts
 from babygpt.data.reading import READING_VERSION
-from babygpt.data.store import (
-    PreparedData,
-    Progress,
-    Say,
-    Sources,
-    TrainingText,
-    look,
-    open_prepared,
-    prepare,
-    refuse_no_tokenizer,
-    text_to_train_on,
-)
+from babygpt.data.sources import Say
+from babygpt.data.store import prepare, refuse_no_tokenizer, text_to_train_on
 from babygpt.data.tokenizers import load_tokenizer, tokenizer_source, train_tokenizer
 from babygpt.errors import CheckpointError, DataError, RecipeError, TokenizerError
 from babygpt.files import publish_folder, read_manifest, remove_folder
 from babygpt.recipe import DataRecipe
 from babygpt.tokenizer_names import TrainedTokenizer
+from babygpt.units import file_size_words
 
 __all__ = ["names_of", "prepare_several"]
 
@@ -100,7 +93,7 @@ def prepare_several(
         whole = [data for data in known if data is not None]
         if len(whole) == len(known) == len(names):
             for each, there in zip(recipes, whole, strict=True):
-                check_prompts(each, there.train.has_targets, there.withheld)
+                check_prompts(each, there.masked, there.withheld)
             return _join(names, whole)
     wanted = tokenizer_source(recipe.tokenizer, model_name)
     say = say or (lambda note: None)
@@ -209,7 +202,7 @@ def _common_tokenizer(
         chat = any(text.has_chats for text in texts)
         tokenizer = train_tokenizer(_sample(texts), wanted.vocab_size, kind=wanted.kind, chat=chat)
         tokenizer.save_pretrained(folder / "tokenizer")
-        size = size_in_words(sum(text.total for text in texts))
+        size = file_size_words(sum(text.total for text in texts))
         facts["note"] = (
             f"tokenizer: {len(tokenizer)} entries from the {size} of training text of all sources"
             f"{', with ChatML as its template for conversations' if chat else ''}"

@@ -15,7 +15,7 @@ from babygpt.data.layout import lay_out_sources
 from babygpt.data.mixture import Mixture, Stretch
 from babygpt.data.order import Order
 from babygpt.data.packing import Windows
-from babygpt.data.store import PreparedData
+from babygpt.data.prepared import PreparedData
 from babygpt.errors import DataError, RecipeError
 from babygpt.recipe import DataRecipe
 

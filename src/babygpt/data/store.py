@@ -6,10 +6,8 @@
 3. Build what is not there (`building`), publish the folder whole. Of several processes that want the same one builds,
    and the others wait; a process that is killed is gone on from.
 
-    CACHE/data/KEY/   train/  val/  tokenizer/  manifest.json
-
-Finding a store reads no text that was read before (`digests`). Building one trusts no memory: every file is
-read again for the name, and looked at once more at the end, so that no store holds what its name does not say.
+What is there is opened by `prepared`. Building trusts no memory: every file is read again for the name, and looked at
+once more at the end, so that no store holds what its name does not say.
 """
 
 from __future__ import annotations
@@ -17,110 +15,36 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from babygpt.data import duplicates
-from babygpt.data.arrow import FORMAT_VERSION, StoreManifest, TokenStore, open_store
-from babygpt.data.building import Builder, Progress, TrainingText, changed
+from babygpt.data.arrow import FORMAT_VERSION
+from babygpt.data.building import Builder, TrainingText, changed
 from babygpt.data.cache import building, clear_leftovers, default_cache, publishing
+from babygpt.data.choosing import Progress
 from babygpt.data.excerpts import SAMPLING
-from babygpt.data.identity import Listing, Survey, changed_meanwhile, survey
+from babygpt.data.identity import Listing, Survey, changed_meanwhile
 from babygpt.data.imports import Imported, all_tokenised
 from babygpt.data.opening import corpora_among, open_corpus
+from babygpt.data.prepared import PreparedData, Sources, look, open_prepared
 from babygpt.data.prompts import check_prompts
 from babygpt.data.reading import READING_VERSION, Texts
-from babygpt.data.sources import check_field
+from babygpt.data.sources import Say, check_field
 from babygpt.data.tokenised import is_tokenised
 from babygpt.data.tokenizers import load_tokenizer, tokenizer_identity, tokenizer_source
 from babygpt.disk import plain_errors
-from babygpt.errors import CheckpointError, DataError, InputError, RecipeError, SpaceError, TokenizerError
-from babygpt.files import check_name, publish_filled, read_manifest
+from babygpt.errors import InputError, RecipeError, SpaceError
+from babygpt.files import publish_filled
 from babygpt.recipe import DataRecipe
 from babygpt.tokenizer_names import TrainedTokenizer
 from babygpt.untrusted import redacted
 
-__all__ = [
-    "PreparedData",
-    "Progress",
-    "Say",
-    "Sources",
-    "StoreManifest",
-    "TokenStore",
-    "TrainingText",
-    "default_cache",
-    "look",
-    "open_prepared",
-    "open_store",
-    "prepare",
-    "refuse_no_tokenizer",
-    "text_to_train_on",
-]
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class PreparedData:
-    """What training needs of the data.
-
-    Attributes:
-        train, val: the stores; no validation document is in `train` unless `val_path` brought it.
-        tokenizer: what encoded both.
-        notes: sentences for people: how it was split, what was reused.
-        fingerprint: sha256 of both stores' fingerprints.
-        key: the folder's name in the cache.
-        sources: what stood behind `path` and `val_path`; None where the store was found by its key alone.
-        reused: whether it was in the cache.
-        withheld: what is to count nothing whatever prompts count, in words; empty if nothing is, None if not known.
-    """
-
-    train: TokenStore
-    val: TokenStore
-    tokenizer: PreTrainedTokenizerBase
-    notes: tuple[str, ...]
-    fingerprint: str
-    key: str
-    sources: Sources | None = None
-    reused: bool = True
-    withheld: str | None = None
-
-    @property
-    def folder(self) -> Path:
-        """Where both stores and the tokenizer are."""
-        return self.train.folder.parent
-
-    @property
-    def in_words(self) -> str:
-        """Their size, and enough of the fingerprint to tell two of the same size apart."""
-        sides = [f"{s.num_tokens:,} tokens in {s.num_documents:,} documents" for s in (self.train, self.val)]
-        return f"{sides[0]} to train on and {sides[1]} to validate on ({self.fingerprint[:8]})"
-
-
-@dataclass(frozen=True)
-class Sources:
-    """What stood behind a recipe's paths, and the name that it gives the store.
-
-    Attributes:
-        path, val_path: as `identity.survey` found them.
-    """
-
-    path: Survey
-    val_path: Survey
-
-    @property
-    def num_files(self) -> int:
-        """Files behind all paths."""
-        return sum(len(each.files) for side in (self.path, self.val_path) for each in side.listings)
-
-    @property
-    def taken_on_trust(self) -> int:
-        """Files that were not read, because they were read before and not touched since."""
-        return self.path.taken_on_trust + self.val_path.taken_on_trust
+__all__ = ["prepare", "refuse_no_tokenizer", "text_to_train_on"]
 
 
 def prepare(
@@ -165,7 +89,7 @@ def prepare(
             say(note)
     if data is None:
         data = _found_or_built(recipe, home, model_name, revision, progress, say)
-    if (note_on_prompts := check_prompts(recipe, data.train.has_targets, data.withheld)) is None:
+    if (note_on_prompts := check_prompts(recipe, data.masked, data.withheld)) is None:
         return data
     say(note_on_prompts)
     return replace(data, notes=(*data.notes, note_on_prompts))
@@ -180,7 +104,6 @@ def _found_or_built(
     say: Say,
 ) -> PreparedData:
     """Stores of what is no corpus; arguments and errors as of `prepare`."""
-    parent = home / "data"
     imported = all_tokenised([*recipe.path, *recipe.val_path], recipe.field)
     if not imported:
         check_field(recipe.field, [*recipe.path, *recipe.val_path])
@@ -199,9 +122,9 @@ def _found_or_built(
     sources = look(recipe, home, say=say)
     key = _key(recipe, sources, source, tokenizer, imported)
     needs = recipe.prompt_weight > 0
-    if (found := _open(parent / key, needs)) is not None:
+    if (found := open_prepared(home, key, needs_withheld=needs)) is not None:
         return _reused(replace(found, notes=(*found.notes, _why_reused(found, sources))), sources, say)
-    if needs and _open(parent / key) is not None:
+    if needs and open_prepared(home, key) is not None:
         say("tokenised again: an earlier version did not note what is to count nothing")
     if sources.taken_on_trust:
         sources = look(recipe, home, trust=False)
@@ -214,8 +137,8 @@ def _found_or_built(
         progress or (lambda stage, done, total: None),
         say,
     )
-    with publishing(parent):
-        return _built(parent, key, builder, sources, say, needs)
+    with publishing(home / "data"):
+        return _built(home, key, builder, sources, say, needs)
 
 
 def _of_corpus(
@@ -265,8 +188,9 @@ def _no_tokenizer() -> RecipeError:
     )
 
 
-def _built(parent: Path, key: str, builder: Builder, sources: Sources, say: Say, needs: bool) -> PreparedData:
-    """Builds and publishes, unless another process has just done it; `needs` as of `_open`."""
+def _built(home: Path, key: str, builder: Builder, sources: Sources, say: Say, needs: bool) -> PreparedData:
+    """Builds and publishes, unless another process has just done it, with all that `needs` says has to be known."""
+    parent = home / "data"
     with (
         plain_errors(parent),
         building(
@@ -274,7 +198,7 @@ def _built(parent: Path, key: str, builder: Builder, sources: Sources, say: Say,
         ) as work,
     ):
         try:
-            if (theirs := _open(parent / key, needs)) is not None:
+            if (theirs := open_prepared(home, key, needs_withheld=needs)) is not None:
                 shutil.rmtree(work)
                 return _reused(theirs, sources, say)
             for note in (*sources.path.notes, *sources.val_path.notes):
@@ -285,8 +209,8 @@ def _built(parent: Path, key: str, builder: Builder, sources: Sources, say: Say,
                 raise changed(file)
             damaged = (parent / key).exists()  # and could not be opened
             facts = {"notes": builder.notes, "withheld": builder.withheld}
-            path = publish_filled(folder, parent / key, facts, replace=damaged)
-            built = _open(path)
+            publish_filled(folder, parent / key, facts, replace=damaged)
+            built = open_prepared(home, key)
         except SpaceError:
             raise  # with room it can go on
         except InputError:
@@ -335,35 +259,10 @@ def _why_reused(found: PreparedData, sources: Sources) -> str:
     )
 
 
-def open_prepared(cache: Path, key: str) -> PreparedData | None:
-    """What the cache holds under a key; None where that is nothing, or damaged."""
-    return _open(cache / "data" / check_name(key))
-
-
 def text_to_train_on(recipe: DataRecipe, sources: Sources, progress: Progress, work: Path) -> TrainingText:
     """The documents that are not held out, for a tokenizer to be trained on; `work` holds what is known of them."""
     origin, recipe = _texts(recipe), _read_from(recipe, sources)
     return Builder(recipe, origin, None, None, progress, lambda note: None).text_to_train_on(work)
-
-
-def look(recipe: DataRecipe, cache: Path, *, trust: bool = True, say: Say = lambda text: None) -> Sources:
-    """What stands behind a recipe's paths; without `trust` every file is read. `say` is told what takes long."""
-    path, val_path = (survey(each, cache, trust=trust, say=say) for each in (recipe.path, recipe.val_path))
-    return Sources(path, val_path)
-
-
-def _open(folder: Path, needs_withheld: bool = False) -> PreparedData | None:
-    """The prepared data of a cached folder; None when it is not there, damaged, or lacks what is needed to be known."""
-    try:
-        facts = read_manifest(folder).facts
-        notes, withheld = facts["notes"], facts["withheld"] if needs_withheld else facts.get("withheld")
-        train, val = open_store(folder / "train"), open_store(folder / "val")
-        tokenizer = load_tokenizer(folder / "tokenizer")
-    except (CheckpointError, DataError, TokenizerError, KeyError):
-        return None
-    both = f"{train.manifest.fingerprint} {val.manifest.fingerprint}"
-    fingerprint = hashlib.sha256(both.encode()).hexdigest()
-    return PreparedData(train, val, tokenizer, tuple(notes), fingerprint, folder.name, withheld=withheld)
 
 
 def _key(

@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
+from babygpt.computer import installed_versions
 from babygpt.data.arrow import DATA_NAME, FORMAT_VERSION
 from babygpt.data.writing import Position
 from babygpt.disk import fsync_dir, fsync_file
 from babygpt.files import MANIFEST, make_folder, remove_partials, write_json_atomic, write_text_atomic
-from babygpt.machine import installed_versions
 
 __all__ = ["Done", "begin", "keep_hashes", "keep_tokenizer", "kept_hashes"]
 

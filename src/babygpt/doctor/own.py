@@ -14,12 +14,13 @@ from rich.console import Console
 
 from babygpt import planner
 from babygpt.checks import check_schedule, failure
+from babygpt.computer import detect
 from babygpt.data.module import LLMDataModule
 from babygpt.disk import ensure_space
 from babygpt.doctor.findings import Finding, fault, ok, warning
 from babygpt.errors import InputError
 from babygpt.forecast import SAVED_COPIES, checkpoint_bytes, memory_words
-from babygpt.machine import MachinePlan, detect
+from babygpt.machine import MachinePlan
 from babygpt.machine_settings import DoctorSettings
 from babygpt.model.cost import model_cost
 from babygpt.prepare import PreparationView

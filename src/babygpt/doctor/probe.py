@@ -53,8 +53,8 @@ def devices() -> Iterator[Finding]:
     """What torch computes on, and whether it sees the GPU that the system has."""
     import torch
 
+    from babygpt.computer import detect
     from babygpt.doctor.devices import gpus_of_the_system, hidden_by_the_environment
-    from babygpt.machine import detect
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -80,8 +80,8 @@ def threads() -> Iterator[Finding]:
     """Whether torch computes with as many threads as it may use cores."""
     import torch
 
+    from babygpt.computer import usable_cores
     from babygpt.doctor.environment import check_threads
-    from babygpt.machine import usable_cores
 
     yield from check_threads(torch.get_num_threads(), usable_cores())
 
@@ -90,8 +90,8 @@ def products(device: str) -> Iterator[Finding]:
     """Whether products are right in fp32 and bf16, and whether bf16 is fast where the processor has it."""
     import torch
 
+    from babygpt.computer import detect
     from babygpt.doctor.devices import has_amx
-    from babygpt.machine import detect
 
     left, right = (_draw(torch, (_INNER, _INNER), n) for n in range(2))
     allowed = {torch.float32: 2 * _INNER * _FP32, torch.bfloat16: 2 * _BF16}
@@ -223,7 +223,7 @@ def _runs(what: str) -> Iterator[tuple[str, Callable[[], Iterable[Finding]]]]:
         yield "imports", imported
         yield "device", devices
         yield "threads", threads
-    from babygpt.machine import detect
+    from babygpt.computer import detect
 
     facts = detect()
     for device in facts.devices:

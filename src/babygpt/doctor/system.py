@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from babygpt.computer import cpu_memory_available, memory_total
 from babygpt.doctor.findings import Finding, fault, ok, warning
-from babygpt.machine import cpu_memory_available, memory_total
 
 __all__ = ["check_clock", "check_compiler", "check_encoding", "check_limits", "check_memory"]
 

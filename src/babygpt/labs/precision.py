@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 
 from babygpt import BabyGPT
+from babygpt.computer import multiplies_bf16
 from babygpt.labs.checkpointing import Weighed, timed_and_weighed, trainings
 from babygpt.labs.framework import Arm, Claim, Contrast, Lab, Measured, Outcome, Setting
-from babygpt.machine import multiplies_bf16
 
 __all__ = ["LAB"]
 

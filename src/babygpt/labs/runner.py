@@ -22,12 +22,12 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
+from babygpt.computer import cpu_name, installed_versions, usable_cores
 from babygpt.errors import InputError, NotFiniteError, RecipeError
 from babygpt.files import make_folder, write_json_atomic, write_text_atomic
 from babygpt.labs.framework import Lab, Measured, Scale, Setting
 from babygpt.labs.page import lab_page
 from babygpt.labs.verdicts import judge
-from babygpt.machine import cpu_name, installed_versions, usable_cores
 from babygpt.untrusted import read_json
 
 __all__ = ["PAGE", "RESULTS", "run_lab"]

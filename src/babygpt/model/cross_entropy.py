@@ -38,7 +38,7 @@ class LogitsMemory(threading.local):
     """Where a chunk's logits lie: on a CPU in the same place all run long, each thread's in its own.
 
     Taken and freed every step, pieces of this size leave gaps in which the next does not fit where a process keeps what
-    it freed (`machine.keep_freed_memory`): a run whose tensors never took more than 1.6 GiB took 2.6.
+    it freed (`computer.keep_freed_memory`): a run whose tensors never took more than 1.6 GiB took 2.6.
     """
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from babygpt.recipe import Recipe, to_dict
 from babygpt.report.curves import Validation
 from babygpt.report.run import RunView
 from babygpt.tokenizer_names import loader_of
-from babygpt.units import flops_words
+from babygpt.units import file_size_words, flops_words, size_words
 from babygpt.untrusted import redacted
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "now_rows",
     "number",
     "plan_rows",
-    "size",
     "summary",
     "validation_rows",
 ]
@@ -100,8 +99,8 @@ def now_rows(run: RunView) -> Rows:
         rows.append(("speed", f"{speed:,.0f} tokens/s" + (f", {share}" if share else "")))
     if curves.memory is not None:
         total = _number_in(_part(run, "facts"), "memory_bytes") if _is_on_cpu(run) else None
-        of = "" if total is None else f" of {size(total)}"
-        rows.append((_memory_name(run), f"{size(curves.memory)}{of}"))
+        of = "" if total is None else f" of {_memory(total)}"
+        rows.append((_memory_name(run), f"{_memory(curves.memory)}{of}"))
     return rows
 
 
@@ -210,7 +209,7 @@ def plan_rows(run: RunView) -> list[tuple[str, str, str]]:
     memory, peak = _number_in(predicted, "memory_bytes"), _number_in(measured, "peak_memory_bytes")
     peak = curves.memory if peak is None else peak
     what = "memory, at its peak" if peak is None else _memory_name(run)
-    rows.append((what, size(memory), _against(size(peak), peak, memory)))
+    rows.append((what, _memory(memory), _against(_memory(peak), peak, memory)))
     return rows
 
 
@@ -235,7 +234,7 @@ def environment_rows(run: RunView) -> Rows:
     if facts.get("cuda_count"):
         rows.append(("GPUs", str(facts["cuda_count"])))
     if (memory := _number_in(facts, "memory_bytes")) is not None:
-        rows.append(("memory", size(memory)))
+        rows.append(("memory", _memory(memory)))
     rows += [("plan: " + str(name).replace("_", " "), str(value)) for name, value in plan.items()]
     reasons = run.machine.get("reasons")
     rows += [("reason", str(reason)) for reason in (reasons if isinstance(reasons, list) else [])]
@@ -291,7 +290,7 @@ def _source_rows(run: RunView) -> Iterator[tuple[str, str]]:
     sources = run.data.sources
     weights = run.recipe.data.weights
     for number, source in enumerate(sources[:_MOST_SOURCES]):
-        files = f"{source.files:,} files, {size(source.bytes)}" if source.files else source.kind
+        files = f"{source.files:,} files, {file_size_words(source.bytes)}" if source.files else source.kind
         share = f", weight {weights[number]:g}" if number < len(weights) else ""
         yield "source", f"{redacted(source.path)} ({files}{share})"
     if len(sources) > _MOST_SOURCES:
@@ -350,11 +349,5 @@ def _seconds(value: float | None) -> str:
     return _NONE if value is None else f"{value:.3f} s"
 
 
-def size(count: float | None) -> str:
-    """Bytes in the unit that suits them; a dash for none."""
-    if count is None:
-        return _NONE
-    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        if count >= 2**power:
-            return f"{count / 2**power:,.1f} {unit}"
-    return f"{count:,.0f} bytes"
+def _memory(count: float | None) -> str:
+    return _NONE if count is None else size_words(count)

@@ -11,10 +11,10 @@ from typing import Any, BinaryIO
 import lightning as L
 from transformers import PreTrainedTokenizerBase
 
+from babygpt.computer import peak_memory_bytes
 from babygpt.errors import NotFiniteError
 from babygpt.files import write_atomic
 from babygpt.generate import continue_text
-from babygpt.machine import peak_memory_bytes
 from babygpt.run_folder import step_in
 from babygpt.strict_json import dumped
 from babygpt.training.meter import StepRecord

@@ -22,15 +22,15 @@ from babygpt.errors import BabyGPTError, Ended, MachineError, NotFiniteError, Sp
 from babygpt.launch import Launch
 from babygpt.training.guards import SignalGuard
 from babygpt.training.restarts import Begun
-from babygpt.training.stores import anew, first_store, is_lost_connection, launchers_store
+from babygpt.training.stores import anew, first_store, is_lost_connection, launchers_store, wait_until
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
 __all__ = ["Meeting", "Told", "meeting", "told_of"]
 
-_POLL_SECONDS = 0.2
 _LINGER_SECONDS = 10.0
+_LINGER_POLL_SECONDS = 0.05
 _LOST = (
     "another process of the run is gone without a word: killed, by the system for want of memory perhaps, or its"
     " computer failed. What was saved is whole, and --resume goes on from it ({error})"
@@ -67,7 +67,7 @@ class Meeting:
         self.launch, self._guard, self._count = launch, guard, count
         self._store: Store | None = None
         self._lasting: Store | None = None  # over the starts of a launch
-        self._together = False
+        self._gathered = False
         self._name = secrets.token_hex(8)
 
     def open(self, host: str, port: int) -> int:
@@ -141,23 +141,26 @@ class Meeting:
             Stopped: a signal has come.
         """
         store, self._count = self._store, count
-        if store is not None and not self._together:
+        if store is not None and not self._gathered:
             store.add("here", 1)
             self._wait_until(lambda: store.add("here", 0) >= self._count)
-        self._together = True
+        self._gathered = True
 
     def _wait_until(self, true: Callable[[], bool]) -> None:
-        assert self._store is not None
-        while True:
+        store = self._store
+        assert store is not None
+
+        def is_so() -> bool:
             try:
                 if true():
-                    return
-                if self._store.check(["ended"]):
-                    raise self._ended(json.loads(self._store.get("ended")))
+                    return True
+                if store.check(["ended"]):
+                    raise self._ended(json.loads(store.get("ended")))
             except RuntimeError as error:
                 raise self._alone(error) from error
-            self._guard.raise_if_asked()
-            time.sleep(_POLL_SECONDS)
+            return False
+
+        wait_until(is_so, self._guard)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -171,9 +174,9 @@ class Meeting:
             return
         first = self.launch.is_first
         # While all wait for one another the first process speaks for any; while they train each for itself.
-        left_to_first = not first and not self._together and isinstance(error, BabyGPTError)
+        left_to_first = not first and not self._gathered and isinstance(error, BabyGPTError)
         reason = str(error) if isinstance(error, BabyGPTError) else f"{type(error).__name__}: {error}"
-        is_lost = self._together and is_lost_connection(error)
+        is_lost = self._gathered and is_lost_connection(error)
         if is_lost:
             reason = _LOST.format(error=reason.splitlines()[0][:150])
         value = {
@@ -186,7 +189,7 @@ class Meeting:
             found = json.loads(self._store.compare_set("ended", "", json.dumps(value)))
         except RuntimeError:
             raise self._alone(error) from error
-        if isinstance(error, _COMMON) and self._together:
+        if isinstance(error, _COMMON) and self._gathered:
             if not first:
                 raise Ended(exit_code(error), reason=reason) from error
         elif found["name"] != self._name:
@@ -203,10 +206,11 @@ class Meeting:
         with suppress(RuntimeError):
             self._store.add("left", 1)
             # In training they hear of a failure by the end of the process, which is not to be put off.
-            if self.launch.is_first and not (failed and self._together):
+            if self.launch.is_first and not (failed and self._gathered):
+                # No `wait_until`: a signal that ended the run is no reason to leave the others without a word.
                 until = time.monotonic() + _LINGER_SECONDS
                 while self._store.add("left", 0) < self._count and time.monotonic() < until:
-                    time.sleep(_POLL_SECONDS / 4)
+                    time.sleep(_LINGER_POLL_SECONDS)
 
     def _ended(self, value: dict[str, object]) -> Ended:
         reason = str(value["reason"])

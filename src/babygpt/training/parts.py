@@ -8,9 +8,10 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from babygpt import planner, timing
+from babygpt.data.choosing import Progress
 from babygpt.data.mixture import Stretch
 from babygpt.data.module import LLMDataModule
-from babygpt.data.store import Progress, Say
+from babygpt.data.sources import Say
 from babygpt.errors import RecipeError
 from babygpt.machine import MachinePlan
 from babygpt.model.load import load_config

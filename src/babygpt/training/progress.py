@@ -18,7 +18,7 @@ from rich.control import Control
 from rich.live import Live
 from rich.segment import ControlType
 
-from babygpt.machine import memory_total, peak_memory_bytes
+from babygpt.computer import memory_total, peak_memory_bytes
 from babygpt.run_folder import losses_of_sources
 from babygpt.terminal import stays_in_place
 from babygpt.training.callbacks import RunFiles

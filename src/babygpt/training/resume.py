@@ -8,14 +8,15 @@ from pathlib import Path
 
 from babygpt import budgets, planner
 from babygpt.checkpoints import newest
+from babygpt.computer import detect
 from babygpt.data import changes
+from babygpt.data.choosing import Progress
 from babygpt.data.module import LLMDataModule
 from babygpt.data.order import data_step, skips_of
-from babygpt.data.store import Progress
 from babygpt.errors import CheckpointError, RecipeError
 from babygpt.files import read_manifest
 from babygpt.forecast import plan_words
-from babygpt.machine import MachineFacts, MachinePlan, asked_as_before, detect
+from babygpt.machine import MachineFacts, MachinePlan, asked_as_before
 from babygpt.recipe import Recipe, differences, write_recipe
 from babygpt.run_folder import recipe_of
 from babygpt.settings import TrainSettings

@@ -14,15 +14,16 @@ from typing import Any
 
 from babygpt import budgets, planner
 from babygpt.checkpoints import newest
+from babygpt.computer import detect, installed_versions
 from babygpt.data import changes
+from babygpt.data.choosing import Progress
 from babygpt.data.efficiency import packing_statistics
 from babygpt.data.mixture import in_words
 from babygpt.data.module import LLMDataModule
-from babygpt.data.store import Progress
 from babygpt.errors import CheckpointError, InputError, MachineError, RecipeError, SpikeSeen
 from babygpt.files import ensure_space, make_folder, write_json_atomic
 from babygpt.forecast import SAVED_COPIES, checkpoint_bytes, plan_words, start_words
-from babygpt.machine import MachinePlan, detect, installed_versions
+from babygpt.machine import MachinePlan
 from babygpt.recipe import Recipe, read_recipe, write_recipe
 from babygpt.settings import TrainSettings
 from babygpt.timing import StepTime
@@ -189,7 +190,9 @@ def _fitting(
             if not is_out_of_memory(error):
                 raise
             del data, module
-            plan = _smaller(recipe, plan, error, say).plan
+            less, why = _smaller(recipe, plan, error)
+            say(_going_on(recipe, less, why))
+            plan = less.plan
 
 
 def shrink(run: Run, error: Exception, say: Say) -> Run:
@@ -198,14 +201,15 @@ def shrink(run: Run, error: Exception, say: Say) -> Run:
     Raises:
         MachineError: nothing is left to make smaller, or several processes would have to agree on it.
     """
-    less = _smaller(run.recipe, run.plan, error, say)
+    less, why = _smaller(run.recipe, run.plan, error)
     plan = less.plan
     if plan.devices * plan.nodes > 1:
         raise MachineError(
-            "memory ran out on one of several devices",
+            f"memory ran out on one of several devices ({why})",
             where="machine.micro_batch",
             hint=f"Go on with --resume {run.out} {less.option}",
         ) from error
+    say(_going_on(run.recipe, less, why))
     value = json.loads((run.out / "machine.json").read_text(encoding="utf-8"))
     write_json_atomic(run.out / "machine.json", {**value, "plan": asdict(plan)})
     found = newest(run.checkpoints, lambda message: say(f"resume: {message}"))
@@ -224,13 +228,16 @@ def go_back(run: Run, spike: SpikeSeen, say: Say) -> Run:
     return replace(run, checkpoint=newest(run.checkpoints, lambda m: say(f"resume: {m}")), built=None)
 
 
-def _smaller(recipe: Recipe, plan: MachinePlan, error: Exception, say: Say) -> Smaller:
+def _smaller(recipe: Recipe, plan: MachinePlan, error: Exception) -> tuple[Smaller, str]:
+    """The next smaller plan, and what ran out, in words; of the failed computation nothing is kept."""
     let_go(error)
-    sequences = sequences_of(recipe, plan)
-    less = smaller(plan, sequences)
-    why = str(error).splitlines()[0][:100]
-    say(f"memory: it ran out ({why}); going on with {less.change}, the same {sequences} a step")
-    return less
+    said = str(error) or type(error).__name__  # Python's own MemoryError says nothing
+    return smaller(plan, sequences_of(recipe, plan)), said.splitlines()[0][:100]
+
+
+def _going_on(recipe: Recipe, less: Smaller, why: str) -> str:
+    same = f"the same {sequences_of(recipe, less.plan)} a step"
+    return f"memory: it ran out ({why}); going on with {less.change}, {same}"
 
 
 def pieces(run: Run) -> tuple[LLMDataModule, BabyGPT]:

@@ -7,9 +7,11 @@ the first process's   of every other launch; and where torchrun starts the proce
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,7 @@ from babygpt.training.guards import SignalGuard
 if TYPE_CHECKING:
     from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
-__all__ = ["anew", "first_store", "is_lost_connection", "launchers_store"]
+__all__ = ["anew", "first_store", "is_lost_connection", "launchers_store", "wait_until"]
 
 _POLL_SECONDS = 0.2
 _JOIN_SECONDS = 600.0  # for the first process's computer to start
@@ -62,13 +64,26 @@ def anew(launch: Launch, guard: SignalGuard, host: str, launchers: Store) -> Sto
         store, port = first_store(launch, guard, host, 0)
         launchers.set(key, str(port))
     else:
-        while not launchers.check([key]):
-            guard.raise_if_asked()
-            time.sleep(_POLL_SECONDS)
+        wait_until(lambda: launchers.check([key]), guard)
         port = int(launchers.get(key))
         store, _ = first_store(launch, guard, host, port)
     os.environ |= {"MASTER_PORT": str(port), AT_LAUNCHERS_STORE: "False"}
     return store
+
+
+def wait_until(is_so: Callable[[], bool], guard: SignalGuard, seconds: float = math.inf) -> bool:
+    """Asks until it is so, in Python, where signals are heard; whether that was within so many seconds.
+
+    Raises:
+        Stopped: a signal has come.
+    """
+    until = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() >= until:
+            return False
+        guard.raise_if_asked()
+        time.sleep(_POLL_SECONDS)
+    return True
 
 
 def _opened(host: str, port: int, *, is_host: bool) -> TCPStore:
@@ -85,13 +100,15 @@ def _opened(host: str, port: int, *, is_host: bool) -> TCPStore:
 
 
 def _reached(launch: Launch, guard: SignalGuard, host: str, port: int) -> TCPStore:
-    """Once it listens; this waits in Python, where signals are heard."""
-    until = time.monotonic() + _JOIN_SECONDS
-    while time.monotonic() < until:
+    """Once it listens."""
+
+    def listens() -> bool:
         with suppress(OSError), socket.create_connection((host, port), timeout=1):
-            return _opened(host, port, is_host=False)
-        guard.raise_if_asked()
-        time.sleep(_POLL_SECONDS)
+            return True
+        return False
+
+    if wait_until(listens, guard, _JOIN_SECONDS):
+        return _opened(host, port, is_host=False)
     raise MachineError(
         f"process {launch.rank} has not reached the first one at {host}:{port} in {_JOIN_SECONDS:.0f} s",
         where="environment",
