@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import io
 import os
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _UNREAD = 128 + 13  # SIGPIPE, which Python turns into an exception, and Windows does not have
+_ANOTHER_PATH = "Give another path, or grant this user the right to it"
+_OF_A_PATH = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)  # met wherever one is looked at
 
 
 class Result(Protocol):
@@ -96,6 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_no_more()
         return _UNREAD
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OF_A_PATH and error.filename:
+            wrong = InputError(
+                str(error.strerror).lower(), where=os.fsdecode(error.filename), hint=_ANOTHER_PATH
+            )
+            return _say(prog, str(wrong), wrong.exit_code)
         print(shown(traceback.format_exc()), end="", file=sys.stderr)
         return _say(prog, f"failed: {type(error).__name__}: {error}", 1)
 

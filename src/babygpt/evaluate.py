@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from babygpt import fields
 from babygpt.data.cache import default_cache
 from babygpt.data.module import LLMDataModule
 from babygpt.data.opening import corpora_among
+from babygpt.disk import expanded
 from babygpt.errors import CheckpointError
 from babygpt.files import read_manifest
 from babygpt.hub import fetch, looks_like_path
@@ -136,7 +136,7 @@ def _data_recipe(settings: EvalSettings) -> DataRecipe:
         if any(corpora_among(given.path, default_cache())):
             return given  # its own held-out part
         return replace(given, val_path=given.val_path or given.path)
-    folder = Path(settings.checkpoint)
+    folder = expanded(settings.checkpoint)
     if folder.exists() or looks_like_path(settings.checkpoint):
         read_config_json(fetch(settings.checkpoint, what="model"), settings.checkpoint)
     facts = read_manifest(folder).facts if (folder / "manifest.json").is_file() else {}

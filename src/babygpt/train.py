@@ -23,7 +23,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from rich.console import Console
 
 from babygpt.data.remote import STANDARD_INPUT
-from babygpt.disk import plain_errors
+from babygpt.disk import expanded, plain_errors
 from babygpt.errors import CheckpointError, InputError, MachineError, SpikeSeen, Stopped
 from babygpt.files import read_manifest
 from babygpt.launch import Launch, launched
@@ -76,6 +76,7 @@ def train(settings: TrainSettings) -> RunResult:
     """
     quiet()
     keep_freed_memory()
+    settings = _at_home(settings)
     console = Console(stderr=True)
     guard = SignalGuard()
 
@@ -121,6 +122,12 @@ def train(settings: TrainSettings) -> RunResult:
             if job and stopped.signum == SAVE and launch.is_first:
                 requeue(job, say)
             raise
+
+
+def _at_home(settings: TrainSettings) -> TrainSettings:
+    """The settings with the run folder where a `~` in its name leads."""
+    out, resumed = (None if each is None else str(expanded(each)) for each in (settings.out, settings.resume))
+    return replace(settings, out=out, resume=resumed)
 
 
 def _first(

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from babygpt.disk import expanded
 from babygpt.errors import InputError
 from babygpt.files import make_folder, remove_partials
 
@@ -33,10 +34,21 @@ _BUILDING = ".building-"
 
 
 def default_cache() -> Path:
-    """`$BABYGPT_CACHE`, else `$XDG_CACHE_HOME/babygpt`, else `~/.cache/babygpt`."""
+    """`$BABYGPT_CACHE`, else `$XDG_CACHE_HOME/babygpt`, else `~/.cache/babygpt`.
+
+    Raises:
+        InputError: this user has no home folder, and neither variable is set.
+    """
     if own := os.environ.get("BABYGPT_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "babygpt"
+        return expanded(own)
+    try:
+        return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "babygpt"
+    except InputError:
+        raise InputError(
+            "this user has no home folder for the cache",
+            where="BABYGPT_CACHE",
+            hint="Set this variable to a folder that can be written to",
+        ) from None
 
 
 @contextmanager
