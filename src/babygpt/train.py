@@ -57,7 +57,7 @@ from babygpt.training.stores import is_lost_connection
 from babygpt.training.together import Together
 from babygpt.training.watchdog import Watchdog
 from babygpt.training.writer import BackgroundWriter
-from babygpt.untrusted import shown
+from babygpt.untrusted import is_utf8, shown
 
 __all__ = ["RunResult", "train"]
 
@@ -125,8 +125,16 @@ def train(settings: TrainSettings) -> RunResult:
 
 
 def _at_home(settings: TrainSettings) -> TrainSettings:
-    """The settings with the run folder where a `~` in its name leads."""
+    """The settings with the run folder where a `~` in its name leads.
+
+    Raises:
+        InputError: there is no such home folder, or the name is one that no tokenizer can be saved under.
+    """
     out, resumed = (None if each is None else str(expanded(each)) for each in (settings.out, settings.resume))
+    name = f"{out}{resumed}"
+    if not is_utf8(name) or "\0" in name:
+        what = "the name holds a zero, or bytes that are no UTF-8"
+        raise InputError(what, where="resume" if resumed else "out", hint="Give a folder of another name")
     return replace(settings, out=out, resume=resumed)
 
 
