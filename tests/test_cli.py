@@ -148,6 +148,18 @@ def test_2_a_path_that_cannot_be_looked_at(verb, capsys):
     assert main(["eval", "x"]) == 1
 
 
+def test_2_a_current_folder_that_is_gone(verb, capsys, tmp_path, monkeypatch):
+    asked = verb("eval", answer)
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["eval", "x"]) == 2
+    assert (
+        capsys.readouterr().err == "babygpt eval: the current folder is gone. Change to one that is there.\n"
+    )
+    assert asked == []
+
+
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_stopped_after_saving(verb, capsys, signum, code):
     verb("train", raising(Stopped(signum)))

@@ -172,6 +172,15 @@ def test_what_may_not_be_read_elsewhere_is_named_itself(tmp_path: Path) -> None:
     assert str(caught.value).startswith(f"{tmp_path / 'data' / 'notes.txt'}: permission denied. Grant")
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EFBIG, "File too large"), Exception("File too large (os error 27)")], ids=repr
+)
+def test_a_file_that_is_too_large_for_the_place(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(SpaceError, match=r"larger than it may be here, by ulimit -f or the file system"):  # noqa: SIM117
+        with plain_errors(tmp_path):
+            raise error
+
+
 def test_a_home_folder_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert expanded("~/run") == Path("/home/me/run")
@@ -345,6 +354,9 @@ def test_a_flipped_bit_anywhere_in_a_manifest_is_found(tmp_path: Path) -> None:
 def test_messages_for_no_manifest_no_folder_and_another_format(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no manifest\.json"):
         verify_folder(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="file: is no folder"):
+        read_manifest(tmp_path / "file")
     with pytest.raises(CheckpointError, match="is no folder"):
         verify_folder(tmp_path / "absent")
     (tmp_path / "manifest.json").write_text('{"format": 2, "facts": {}, "files": {}}')

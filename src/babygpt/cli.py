@@ -40,7 +40,13 @@ __all__ = ["main"]
 
 _UNREAD = 128 + 13  # SIGPIPE, which Python turns into an exception, and Windows does not have
 _ANOTHER_PATH = "Give another path, or grant this user the right to it"
-_OF_A_PATH = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)  # met wherever one is looked at
+_OF_A_PATH = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)  # met wherever one is looked at
 
 
 class Result(Protocol):
@@ -177,6 +183,7 @@ def _help() -> str:
 def _run(verb: Verb, arguments: list[str]) -> int:
     begun = time.monotonic()  # before the imports, which take seconds
     with _said_once():
+        _require_folder()
         parsed = parse(verb.syntax, arguments)
     settings: Any = parsed.settings
     if isinstance(settings, TrainSettings | DoctorSettings):
@@ -188,6 +195,18 @@ def _run(verb: Verb, arguments: list[str]) -> int:
     if isinstance(result, Judgement) or is_first_process():
         _print(result, as_json=settings.json)
     return result.exit_code if isinstance(result, Judgement) else 0
+
+
+def _require_folder() -> None:
+    """Refuses to begin where no relative path means anything.
+
+    Raises:
+        InputError: the current folder was deleted.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise InputError("the current folder is gone", hint="Change to one that is there") from None
 
 
 def _print(result: Result, *, as_json: bool) -> None:

@@ -74,8 +74,8 @@ def plain_errors(place: Path) -> Iterator[None]:
     """Turns a full disk or a missing right, whichever library met it, into one message for the user.
 
     Raises:
-        SpaceError: the disk is full.
-        InputError: the place cannot be written to.
+        SpaceError: the disk is full, or takes no file so large.
+        InputError: the place cannot be written to, or a file elsewhere be looked at.
     """
     try:
         yield
@@ -87,6 +87,12 @@ def plain_errors(place: Path) -> Iterator[None]:
             what = f"no space left on the device: {_size(free_bytes(place))} is free, and more was needed"
             raise SpaceError(
                 what, where=str(place), hint="Free some space; what was finished is kept"
+            ) from error
+        if number == errno.EFBIG:
+            raise SpaceError(
+                "a file became larger than it may be here, by ulimit -f or the file system",
+                where=str(place),
+                hint="Raise the limit (ulimit -f unlimited), or choose a folder on another disk",
             ) from error
         if number in _NO_RIGHT:
             reason = os.strerror(number).lower()
