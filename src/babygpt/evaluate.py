@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from babygpt import fields
+from babygpt.data import changes
 from babygpt.data.cache import default_cache
 from babygpt.data.module import LLMDataModule
 from babygpt.data.opening import corpora_among
@@ -93,6 +94,7 @@ def evaluate(settings: EvalSettings) -> EvalResult:
 
     Raises:
         CheckpointError: no text is given and the checkpoint does not say what it was validated on.
+        DataError: no text is given, and the run's own is gone or was changed.
         DataError, ModelError: the data or the model cannot be used.
     """
     recipe = _data_recipe(settings)
@@ -145,4 +147,7 @@ def _data_recipe(settings: EvalSettings) -> DataRecipe:
             "does not say what text it was validated on", where=settings.checkpoint, hint="Give --data.path"
         )
     stored: DataRecipe = fields.build(DataRecipe, facts["data"], str(folder))
+    place = folder.resolve().parent
+    if place.name == "checkpoints" and (place.parent / changes.NAME).is_file():
+        stored = changes.unchanged(place.parent, stored, stored, ())  # where the same data lie now
     return replace(stored, tokenizer="auto")
