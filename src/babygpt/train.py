@@ -113,6 +113,8 @@ def train(settings: TrainSettings) -> RunResult:
                         raise
                     run = go_back(run, spike, say)
                 except Exception as error:
+                    if isinstance(error, FileNotFoundError) and not run.out.is_dir():
+                        raise _gone(run.out) from error
                     if not is_out_of_memory(error) or not launch.is_first:
                         raise
                     run = shrink(run, error, say)
@@ -136,6 +138,14 @@ def _at_home(settings: TrainSettings) -> TrainSettings:
         what = "the name holds a zero, or bytes that are no UTF-8"
         raise InputError(what, where="resume" if resumed else "out", hint="Give a folder of another name")
     return replace(settings, out=out, resume=resumed)
+
+
+def _gone(out: Path) -> CheckpointError:
+    return CheckpointError(
+        "the run folder was removed while it was trained in",
+        where=str(out),
+        hint="Put it back and go on with --resume, or begin anew",
+    )
 
 
 def _first(
