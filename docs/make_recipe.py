@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from babygpt.fields import describe, leaves
 from babygpt.machine import MachineRequest
 from babygpt.presets import preset_names
 from babygpt.recipe import (
@@ -58,7 +59,7 @@ def meanings(group: Any) -> dict[str, str]:
 def shown(value: Any) -> str:
     """A default as it is written in YAML."""
     if value is None:
-        return "none"
+        return "`null`"
     if isinstance(value, tuple):
         return f"`[{', '.join(map(str, value))}]`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
@@ -68,11 +69,12 @@ def page() -> str:
     """The whole page."""
     parts = [_HEAD]
     for name, group in GROUPS:
-        parts.append(f"\n## {name}\n\n| field | default | meaning |\n|---|---|---|\n")
-        meaning = meanings(group)
+        parts.append(f"\n## {name}\n\n| field | takes | default | meaning |\n|---|---|---|---|\n")
+        meaning, taken = meanings(group), leaves(group)
         for field in dataclasses.fields(group):
             text = meaning[field.name].replace("|", "\\|")
-            parts.append(f"| `{name}.{field.name}` | {shown(field.default)} | {text} |\n")
+            row = (f"`{name}.{field.name}`", describe(taken[field.name]), shown(field.default), text)
+            parts.append(f"| {' | '.join(row)} |\n")
     parts.append("\n## Presets\n\n" + ", ".join(f"`preset:{name}`" for name in preset_names()))
     parts.append(
         ", and `preset:llama-WIDTHxLAYERS`: `llama-5m` at any width that is a multiple of 32, and depth.\n"

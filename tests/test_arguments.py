@@ -140,6 +140,11 @@ def test_wrong_lists(arguments, message):
         (["--machine.workers", "-1"], "machine.workers: -1 is not a whole number of at least 0."),
         (["--json=yes"], "--json: takes no value."),
         (["notes.txt"], "'notes.txt' belongs to no flag."),
+        (
+            ["--data.path", "-notes.txt"],
+            "there is no flag -notes.txt. A value that begins with a dash stands behind a flag's =, as in"
+            " --FLAG=-notes.txt.",
+        ),
         (["--config"], "--config: needs a file."),
         (["--out", "a", "--resume", "b"], "out: a resumed run stays in its own folder. Leave it out."),
         (["--model.name", "preset:gpt2-142m"], "model.name: there is no preset 'gpt2-142m'. Did you mean"),
@@ -154,6 +159,8 @@ def test_mistakes_of_other_verbs():
     assert refusal("eval").startswith("no checkpoint is given. babygpt eval CHECKPOINT")
     assert refusal("eval", "--data.path", "a", "run").startswith("no checkpoint is given.")
     assert refusal("eval", "--checkpoint", "x").endswith("It goes without one: babygpt eval CHECKPOINT.")
+    assert refusal("eval", "-run").endswith("or, without a flag, behind --: babygpt eval -- -run.")
+    assert refusal("eval", "-run/last").endswith("stands behind --: babygpt eval -- -run/last.")
     assert refusal("eval", "x", "--data.tokenizer", "y").startswith("there is no flag --data.tokenizer.")
     assert refusal("eval", "x", "--data.prompt_weight", "0.5").startswith(
         "there is no flag --data.prompt_weight."

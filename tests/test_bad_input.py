@@ -133,6 +133,18 @@ def test_out_below_a_file(refused: Callable[..., str], text: Path) -> None:
     assert f"{text}: is a file, not a folder" in message
 
 
+def test_out_whose_name_no_folder_can_have(
+    refused: Callable[..., str], command: Command, text: Path, tmp_path: Path
+) -> None:
+    """No tokenizer can be saved under the first; a recipe file may hold the second."""
+    wanted = "babygpt train: out: the name holds a zero, or bytes that are no UTF-8. Give a folder of another name."
+    assert refused(*small(text), out=tmp_path / b"caf\xe9".decode("utf-8", "surrogateescape")) == wanted
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text('out: "a\\0b"\n')
+    seen = command("train", *small(text), "--config", recipe)
+    assert (seen.code, seen.err.splitlines()) == (2, [wanted])
+
+
 def test_more_windows_a_step_than_there_are(refused: Callable[..., str], text: Path) -> None:
     message = refused(*small(text), "--data.global_batch_size", "100000")
     assert "data.global_batch_size: a step of 100,000 windows is more than the" in message

@@ -5,6 +5,7 @@ The verbs themselves are stood in for, so that each ending can be had at will.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -129,6 +131,33 @@ def test_1_any_other_failure(verb, capsys):
     assert out == ""
     assert "Traceback (most recent call last)" in err
     assert err.endswith("babygpt eval: failed: ZeroDivisionError: a bug\n")
+
+
+def test_2_a_path_that_cannot_be_looked_at(verb, capsys):
+    """Wherever it is looked at first: it was given, and is no bug."""
+    verb("report", lambda settings: Path(settings.runs[0]).exists())
+    assert main(["report", "x" * 300]) == 2
+    assert capsys.readouterr().err.startswith(
+        f"babygpt report: {'x' * 300}: file name too long. Give another"
+    )
+    verb("eval", raising(PermissionError(errno.EACCES, "Permission denied", "closed/model")))
+    assert main(["eval", "closed/model"]) == 2
+    said = "closed/model: permission denied. Give another path, or grant this user the right to it."
+    assert capsys.readouterr().err == f"babygpt eval: {said}\n"
+    verb("eval", raising(OSError(errno.EIO, "Input/output error", "disk")))
+    assert main(["eval", "x"]) == 1
+
+
+def test_2_a_current_folder_that_is_gone(verb, capsys, tmp_path, monkeypatch):
+    asked = verb("eval", answer)
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["eval", "x"]) == 2
+    assert (
+        capsys.readouterr().err == "babygpt eval: the current folder is gone. Change to one that is there.\n"
+    )
+    assert asked == []
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -9,18 +9,24 @@ do those of the guide to labs.
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
 
 from babygpt.arguments import parse
 from babygpt.cli import main
+from babygpt.data.block import resolve_block
+from babygpt.data.module import VALIDATION_TOKENS
 from babygpt.data.sources import read_documents
+from babygpt.planner import SHARE_OF_MEMORY, resolve_recipe
+from babygpt.recipe import OptimRecipe, Recipe
 from babygpt.verbs import VERBS
 from command import with_short_samples
 from modules import module_at
@@ -39,6 +45,39 @@ def test_links_resolve(page: Path) -> None:
 def test_the_table_of_fields_is_up_to_date() -> None:
     made = module_at(ROOT / "docs" / "make_recipe.py").page()
     assert (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8") == made, "run python docs/make_recipe.py"
+
+
+def test_the_guide_says_what_auto_takes() -> None:
+    def taken(parameters: int, name: str = "preset:gpt2-4m", optimizer: Any = "auto") -> Recipe:
+        recipe = Recipe(optim=OptimRecipe(name=optimizer))
+        return resolve_recipe(recipe, model_name=name, parameters=parameters, block=2)
+
+    def short(rate: Any) -> str:
+        return f"{float(rate):.0e}".replace("e-0", "e-")
+
+    def tokens(*of: Any) -> int:
+        return 2 * int(taken(*of).data.global_batch_size)
+
+    sizes = [tokens(n) for n in (20_000_000 - 1, 20_000_000, 100_000_000 - 1, 100_000_000)]
+    small, middle, _, large = map("{:,}".format, sizes)
+    pretrained = taken(124_000_000, "path/to/model")
+    muon, adamw = taken(124_000_000), taken(124_000_000, optimizer="adamw")
+    most = [taken(1_000, optimizer=name).optim.lr for name in ("muon", "adamw")]
+    slope = math.log(float(taken(31_000_000).optim.lr) / float(muon.optim.lr), 4)
+    guide = " ".join((ROOT / "docs" / "train.md").read_text(encoding="utf-8").split())
+    assert sizes[1] == sizes[2]
+    for said in (
+        f"{small} tokens a step, from 20 million parameters on {middle}, from 100 million on {large};"
+        f" from pretrained ones {tokens(124_000_000, 'path/to/model'):,}.",
+        f"{short(pretrained.optim.lr)} for pretrained weights",
+        f"with `muon` {float(muon.optim.lr) * 1e3:.1f}e-3 \u00d7 (124 M / N)^{slope:.2f} and {short(most[0])} at most,",
+        f"with `adamw` {short(adamw.optim.lr)} \u00d7 √(124 M / N) and {short(most[1])} at most",
+        f"{resolve_block('auto', 'preset:gpt2-124m')} tokens, or the model's positions where those are fewer;"
+        f" of a preset with 512 positions, {resolve_block('auto', 'preset:gpt2-4m')} |",
+        f"of about {VALIDATION_TOKENS:,} tokens each",
+        f"fits into {SHARE_OF_MEMORY:.0%} of the memory that is free".replace("%", " %"),
+    ):
+        assert said in guide
 
 
 # -- commands and code ---------------------------------------------------------------------------------------

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from babygpt import DataRecipe, EvalSettings, evaluate
+from babygpt import DataRecipe, EvalSettings, evaluate, fields
 from babygpt.computer import detect
-from babygpt.errors import CheckpointError, MachineError, ModelError
+from babygpt.data import changes
+from babygpt.data.store import prepare
+from babygpt.errors import CheckpointError, DataError, MachineError, ModelError
+from babygpt.files import publish_folder
 from babygpt.machine import MachineRequest
 
 TEXT = "".join(f"Line {n} says that {n % 7} follows {(n + 3) % 7}.\n" for n in range(40))
@@ -66,6 +70,30 @@ def test_text_shorter_than_a_window_is_read_whole(tiny_gpt2: Path, tmp_path: Pat
 def test_a_model_that_does_not_say_its_text_needs_one(tiny_gpt2: Path) -> None:
     with pytest.raises(CheckpointError, match=r"Give --data\.path"):
         evaluate(EvalSettings(str(tiny_gpt2)))
+
+
+def test_a_runs_own_text_is_found_from_any_folder_and_refused_where_it_was_changed(
+    tiny_gpt2: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = DataRecipe(path=(text.name,), block=32)
+    run = tmp_path / "runs" / "one"
+    run.mkdir(parents=True)
+    changes.remember(run, prepare(recipe, model_name=str(tiny_gpt2)))
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(tiny_gpt2, folder, dirs_exist_ok=True)
+
+    facts = {"step": 1, "data": fields.plain(recipe)}
+    checkpoint = publish_folder(run / "checkpoints", "step-000001", fill, facts)
+    here = evaluate(EvalSettings(str(checkpoint)))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    there = evaluate(EvalSettings("../runs/one/checkpoints/step-000001"))
+    assert (there.loss, there.targets) == (here.loss, here.targets)
+    text.write_text(text.read_text(encoding="utf-8") + "and more", encoding="utf-8")
+    with pytest.raises(DataError, match=r"the data are not those the run was begun with: .* was changed"):
+        evaluate(EvalSettings("../runs/one/checkpoints/step-000001"))
 
 
 def test_what_is_no_model_says_so_before_its_text_is_asked_for(tmp_path: Path) -> None:

@@ -164,6 +164,27 @@ def test_read_yaml_says_the_line(tmp_path):
         read_yaml(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "line", "key"),
+    [
+        ("a:\n  b: 1\n  b: 2\n", 3, "b"),
+        ("a: {b: 1}\nc: 2\na: {b: 3}\n", 3, "a"),
+        ("a: {b: 1, 'b': 2}\n", 1, "b"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(tmp_path, content, line, key):
+    path = tmp_path / "r.yaml"
+    path.write_text(content)
+    with pytest.raises(RecipeError, match=rf"r\.yaml:{line}: is not YAML: the key '{key}' stands twice"):
+        read_yaml(path)
+
+
+def test_a_merged_group_may_say_otherwise(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("a: &a {b: 1, c: 2}\nd: &d {<<: *a, b: 3}\ne: {<<: *d, c: 4}\n")
+    assert read_yaml(path) == {"a": {"b": 1, "c": 2}, "d": {"b": 3, "c": 2}, "e": {"b": 3, "c": 4}}
+
+
 def test_read_yaml_of_a_missing_file(tmp_path):
     with pytest.raises(RecipeError, match=r"no\.yaml: cannot be read: No such file"):
         read_yaml(tmp_path / "no.yaml")

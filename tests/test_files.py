@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from babygpt import files
+from babygpt.disk import expanded, plain_errors
 from babygpt.errors import CheckpointError, InputError, SpaceError
 from babygpt.files import publish_folder, read_manifest, remove_partials, verify_folder
 
@@ -158,6 +159,47 @@ def test_no_right_to_write_is_one_plain_message(tmp_path: Path, number: int) -> 
 
     with pytest.raises(InputError, match="cannot be written to"):
         publish_folder(tmp_path, "one", fail, {})
+
+
+def test_what_may_not_be_read_elsewhere_is_named_itself(tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    for named in (place, place / "checkpoints" / "x", tmp_path):
+        with pytest.raises(InputError) as caught, plain_errors(place):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(named))
+        assert caught.value.where == str(place)
+    with pytest.raises(InputError) as caught, plain_errors(place):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / "data" / "notes.txt"))
+    assert str(caught.value).startswith(f"{tmp_path / 'data' / 'notes.txt'}: permission denied. Grant")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EFBIG, "File too large"), Exception("File too large (os error 27)")], ids=repr
+)
+def test_a_file_that_is_too_large_for_the_place(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(SpaceError, match=r"larger than it may be here, by ulimit -f or the file system"):  # noqa: SIM117
+        with plain_errors(tmp_path):
+            raise error
+
+
+def test_a_home_folder_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expanded("~/run") == Path("/home/me/run")
+    assert expanded("run~/~") == Path("run~/~")
+    with pytest.raises(InputError, match=r"^~no-such-user/run: there is no home folder for its ~\."):
+        expanded("~no-such-user/run")
+
+
+def test_a_place_where_no_file_can_be_made(tmp_path: Path) -> None:
+    files.check_file_place(tmp_path / "page.html", "--html")
+    for place, message in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "no" / "page.html", r"no: there is no such folder\. Make it, or give another --html"),
+        (tmp_path / ("x" * 300), "cannot be written"),
+        (tmp_path / ("x" * 250), "cannot be written"),
+    ):
+        with pytest.raises(InputError, match=message):
+            files.check_file_place(place, "--html")
+    assert visible(tmp_path) == []
 
 
 @pytest.mark.parametrize("below", ["", "deep/er"])
@@ -312,6 +354,9 @@ def test_a_flipped_bit_anywhere_in_a_manifest_is_found(tmp_path: Path) -> None:
 def test_messages_for_no_manifest_no_folder_and_another_format(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no manifest\.json"):
         verify_folder(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="file: is no folder"):
+        read_manifest(tmp_path / "file")
     with pytest.raises(CheckpointError, match="is no folder"):
         verify_folder(tmp_path / "absent")
     (tmp_path / "manifest.json").write_text('{"format": 2, "facts": {}, "files": {}}')

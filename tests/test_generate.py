@@ -67,6 +67,12 @@ def test_without_a_prompt_it_begins_a_document(model: Any, tokenizer: Any) -> No
     )
 
 
+def test_a_prompt_that_is_no_text(tiny_gpt2: Path) -> None:
+    prompt = b"caf\xe9".decode("utf-8", "surrogateescape")  # as Python gives an argument of another encoding
+    with pytest.raises(InputError, match=r"^prompt: holds bytes that are no UTF-8\."):
+        generate_verb(GenerateSettings(str(tiny_gpt2), prompt))
+
+
 def test_it_ends_where_the_positions_do(model: Any, tokenizer: Any) -> None:
     text = continue_text(model, tokenizer, "x" * 120, max_new_tokens=50, temperature=0)
     assert len(tokenizer(text)["input_ids"]) <= 8

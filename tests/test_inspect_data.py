@@ -352,6 +352,15 @@ def test_a_recipe_file_is_read_as_train_reads_it(
 # -- what is refused -----------------------------------------------------------------------------------------
 
 
+def test_a_page_that_can_go_nowhere_is_refused_before_the_data_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["data", "inspect", "--data.path", str(tmp_path / "missing.txt"), "--html"]
+    assert main([*words, str(tmp_path / "no" / "page.html")]) == 2
+    said = f"{tmp_path / 'no'}: there is no such folder. Make it, or give another --html."
+    assert capsys.readouterr().err == f"babygpt data inspect: {said}\n"
+
+
 def test_conversations_without_an_answer(
     chat_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import importlib
 import json
 import shutil
 import signal
@@ -17,8 +19,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from architectures import loss_alone, own_loss, plain, save_tiny
-from babygpt import BabyGPT, LLMDataModule
+from babygpt import BabyGPT, LLMDataModule, TrainSettings
 from babygpt.checkpoints import discover
+from babygpt.errors import CheckpointError
 from babygpt.recipe import read_recipe
 from command import Command, Seen
 from fits import PRESET, by_hand, weights_equal, worst
@@ -102,6 +105,23 @@ def test_a_run_folder_holds_what_it_should(command: Command, text: Path, tmp_pat
     assert "last" in names
     assert not [n for n in names if n.startswith(".")]
     assert "scratch" in seen.err
+
+
+def test_a_run_folder_that_is_removed_meanwhile_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verb, out = importlib.import_module("babygpt.train"), tmp_path / "run"
+
+    def lost(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(out / "metrics.jsonl"))
+
+    monkeypatch.setattr(verb, "_first", lambda *_: SimpleNamespace(out=out))
+    monkeypatch.setattr(verb, "_fit", lost)
+    with pytest.raises(CheckpointError, match="run: the run folder was removed while it was trained in"):
+        verb.train(TrainSettings(out=str(out)))
+    out.mkdir()
+    with pytest.raises(FileNotFoundError):
+        verb.train(TrainSettings(out=str(out)))
 
 
 @pytest.mark.parametrize("lr", [1e-3, 0.3], ids=["best is the last", "best is an earlier one"])

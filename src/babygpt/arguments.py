@@ -25,7 +25,7 @@ import jsonargparse
 
 from babygpt import fields
 from babygpt.errors import RecipeError
-from babygpt.names import unknown_field
+from babygpt.names import nearest, unknown_field
 
 __all__ = ["Parsed", "Syntax", "parse"]
 
@@ -137,8 +137,18 @@ def _flag_names(syntax: Syntax[Any], arguments: Sequence[str]) -> Iterator[str]:
             hint = f"It goes without one: {syntax.prog} {name.upper()}"
             raise RecipeError(f"there is no flag {flag}", hint=hint)
         if name not in known or not argument.startswith("--"):
-            raise unknown_field(name, known, flag=flag)
+            raise _no_flag(syntax, name, known, flag)
         yield name
+
+
+def _no_flag(syntax: Syntax[Any], name: str, known: Sequence[str], flag: str) -> RecipeError:
+    """The error for what begins with a dash and is no flag: mistyped, or a value such as a file's name."""
+    error = unknown_field(name, known, flag=flag)
+    if flag.startswith("--") or nearest(name, known):
+        return error
+    behind = f" or, without a flag, behind --: {syntax.prog} -- {flag}" if syntax.positional else ""
+    hint = f"A value that begins with a dash stands behind a flag's =, as in --FLAG={flag}{behind}"
+    return RecipeError(error.what, hint=hint)
 
 
 def _split_config(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
@@ -321,9 +331,10 @@ def _plain_error(syntax: Syntax[Any], arguments: list[str], text: str) -> Recipe
         return RecipeError(f"no {_called(syntax).lower()} is given", hint=hint)
     extra = re.search(r"unrecognized arguments: (.*)", text, re.DOTALL)
     if extra:
-        return RecipeError(
-            f"{extra[1]!r} belongs to no flag", hint="A value follows its flag, in quotes if it has spaces"
-        )
+        hint = "A value follows its flag, in quotes if it has spaces"
+        if syntax.positional and extra[1].startswith("-"):
+            hint = f"What begins with a dash stands behind --: {syntax.prog} -- {extra[1]}"
+        return RecipeError(f"{extra[1]!r} belongs to no flag", hint=hint)
     return RecipeError(" ".join(text.split()).rstrip("."))
 
 

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import io
 import os
@@ -38,6 +39,14 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _UNREAD = 128 + 13  # SIGPIPE, which Python turns into an exception, and Windows does not have
+_ANOTHER_PATH = "Give another path, or grant this user the right to it"
+_OF_A_PATH = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)  # met wherever one is looked at
 
 
 class Result(Protocol):
@@ -96,6 +105,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_no_more()
         return _UNREAD
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OF_A_PATH and error.filename:
+            wrong = InputError(
+                str(error.strerror).lower(), where=os.fsdecode(error.filename), hint=_ANOTHER_PATH
+            )
+            return _say(prog, str(wrong), wrong.exit_code)
         print(shown(traceback.format_exc()), end="", file=sys.stderr)
         return _say(prog, f"failed: {type(error).__name__}: {error}", 1)
 
@@ -169,6 +183,7 @@ def _help() -> str:
 def _run(verb: Verb, arguments: list[str]) -> int:
     begun = time.monotonic()  # before the imports, which take seconds
     with _said_once():
+        _require_folder()
         parsed = parse(verb.syntax, arguments)
     settings: Any = parsed.settings
     if isinstance(settings, TrainSettings | DoctorSettings):
@@ -180,6 +195,18 @@ def _run(verb: Verb, arguments: list[str]) -> int:
     if isinstance(result, Judgement) or is_first_process():
         _print(result, as_json=settings.json)
     return result.exit_code if isinstance(result, Judgement) else 0
+
+
+def _require_folder() -> None:
+    """Refuses to begin where no relative path means anything.
+
+    Raises:
+        InputError: the current folder was deleted.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise InputError("the current folder is gone", hint="Change to one that is there") from None
 
 
 def _print(result: Result, *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""The disk: room and the right to write, plain messages where they lack, and waiting for what is written."""
+"""The disk: paths, room and the right to write, plain messages where they lack, and waiting for what is written."""
 
 from __future__ import annotations
 
@@ -13,10 +13,24 @@ from pathlib import Path
 from babygpt.errors import InputError, SpaceError
 from babygpt.units import file_size_words
 
-__all__ = ["ensure_space", "free_bytes", "fsync_dir", "fsync_file", "plain_errors"]
+__all__ = ["ensure_space", "expanded", "free_bytes", "fsync_dir", "fsync_file", "plain_errors"]
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NO_RIGHT = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def expanded(path: str | Path) -> Path:
+    """The path, with a `~` at its beginning taken for a home folder: a shell leaves it in `--out=~/run`.
+
+    Raises:
+        InputError: there is no such home folder, as in a container whose user has none.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(
+            "there is no home folder for its ~", where=str(path), hint="Give the whole path, or set HOME"
+        ) from None
 
 
 def free_bytes(path: Path) -> int:
@@ -61,8 +75,8 @@ def plain_errors(place: Path) -> Iterator[None]:
     """Turns a full disk or a missing right, whichever library met it, into one message for the user.
 
     Raises:
-        SpaceError: the disk is full.
-        InputError: the place cannot be written to.
+        SpaceError: the disk is full, or takes no file so large.
+        InputError: the place cannot be written to, or a file elsewhere be looked at.
     """
     try:
         yield
@@ -75,10 +89,30 @@ def plain_errors(place: Path) -> Iterator[None]:
             raise SpaceError(
                 what, where=str(place), hint="Free some space; what was finished is kept"
             ) from error
+        if number == errno.EFBIG:
+            raise SpaceError(
+                "a file became larger than it may be here, by ulimit -f or the file system",
+                where=str(place),
+                hint="Raise the limit (ulimit -f unlimited), or choose a folder on another disk",
+            ) from error
         if number in _NO_RIGHT:
-            what = f"cannot be written to ({os.strerror(number).lower()})"
+            reason = os.strerror(number).lower()
+            if (other := _elsewhere(error, place)) is not None:
+                raise InputError(
+                    reason, where=other, hint="Grant this user the right to it, or give another path"
+                ) from error
+            what = f"cannot be written to ({reason})"
             raise InputError(what, where=str(place), hint="Choose a folder this user may write to") from error
         raise
+
+
+def _elsewhere(error: Exception, place: Path) -> str | None:
+    """The file of an error where that lies neither below the place nor above it; None otherwise."""
+    name = getattr(error, "filename", None)
+    if not isinstance(name, str | bytes):
+        return None
+    file, here = Path(os.fsdecode(name)).absolute(), place.absolute()
+    return None if file.is_relative_to(here) or here.is_relative_to(file) else os.fsdecode(name)
 
 
 def _errno_of(error: Exception) -> int | None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from babygpt import fields
 from babygpt.computer import detect
+from babygpt.data import changes
 from babygpt.data.cache import default_cache
 from babygpt.data.module import LLMDataModule
 from babygpt.data.opening import corpora_among
+from babygpt.disk import expanded
 from babygpt.errors import CheckpointError
 from babygpt.files import read_manifest
 from babygpt.hub import fetch, looks_like_path
@@ -93,6 +94,7 @@ def evaluate(settings: EvalSettings) -> EvalResult:
 
     Raises:
         CheckpointError: no text is given and the checkpoint does not say what it was validated on.
+        DataError: no text is given, and the run's own is gone or was changed.
         DataError, ModelError: the data or the model cannot be used.
     """
     recipe = _data_recipe(settings)
@@ -136,7 +138,7 @@ def _data_recipe(settings: EvalSettings) -> DataRecipe:
         if any(corpora_among(given.path, default_cache())):
             return given  # its own held-out part
         return replace(given, val_path=given.val_path or given.path)
-    folder = Path(settings.checkpoint)
+    folder = expanded(settings.checkpoint)
     if folder.exists() or looks_like_path(settings.checkpoint):
         read_config_json(fetch(settings.checkpoint, what="model"), settings.checkpoint)
     facts = read_manifest(folder).facts if (folder / "manifest.json").is_file() else {}
@@ -145,4 +147,7 @@ def _data_recipe(settings: EvalSettings) -> DataRecipe:
             "does not say what text it was validated on", where=settings.checkpoint, hint="Give --data.path"
         )
     stored: DataRecipe = fields.build(DataRecipe, facts["data"], str(folder))
+    place = folder.resolve().parent
+    if place.name == "checkpoints" and (place.parent / changes.NAME).is_file():
+        stored = changes.unchanged(place.parent, stored, stored, ())  # where the same data lie now
     return replace(stored, tokenizer="auto")

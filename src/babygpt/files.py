@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ __all__ = [
     "MANIFEST",
     "FileEntry",
     "Manifest",
+    "check_file_place",
     "check_name",
     "ensure_space",
     "free_bytes",
@@ -55,6 +57,31 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, as hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_file_place(path: Path, option: str) -> None:
+    """Refuses a place where no file can be made, before what is to be written there is worked out.
+
+    Args:
+        path: of the file.
+        option: by which the user gave it.
+
+    Raises:
+        InputError: it is a folder, or there is no folder for it, or its name is too long.
+    """
+    try:
+        if path.is_dir():
+            raise InputError(
+                "is a folder", where=str(path), hint="Give the name of a file, such as page.html"
+            )
+        if not path.parent.is_dir():
+            hint = f"Make it, or give another {option}"
+            raise InputError("there is no such folder", where=str(path.parent), hint=hint)
+        with suppress(FileNotFoundError):
+            _beside(path, _PARTIAL).lstat()  # the longest name that is needed
+    except OSError as error:
+        what = f"cannot be written ({(error.strerror or str(error)).lower()})"
+        raise InputError(what, where=str(path), hint=f"Give another {option}") from error
 
 
 def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from babygpt.data.bounds import bounded
 from babygpt.errors import InputError
-from babygpt.untrusted import shown
+from babygpt.untrusted import is_utf8, shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -148,6 +148,12 @@ def generate(settings: GenerateSettings) -> GenerateResult:
     from babygpt.data.tokenizers import load_tokenizer
     from babygpt.model.load import load_model
 
+    if not is_utf8(settings.prompt):
+        raise InputError(
+            "holds bytes that are no UTF-8",
+            where="prompt",
+            hint="Write it in a terminal whose encoding is UTF-8",
+        )
     tokenizer = load_tokenizer(settings.checkpoint) if settings.chat else None
     asked, ends = (settings.prompt, []) if tokenizer is None else _turn(tokenizer, settings)
     model = load_model(settings.checkpoint)

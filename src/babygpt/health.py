@@ -188,7 +188,8 @@ def _risen(curves: Curves) -> Finding | None:
     return Finding(
         "diverging",
         what,
-        "Go on from a checkpoint before it with half the optim.lr, or optim.on_spike rollback",
+        "Begin a new run from a checkpoint before it (as model.name) with half the optim.lr, or give optim.on_spike"
+        " rollback",
     )
 
 

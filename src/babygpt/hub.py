@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from babygpt.disk import expanded
 from babygpt.errors import ModelError
 from babygpt.presets import preset_config, preset_names
 from babygpt.untrusted import read_json, shown
@@ -46,7 +47,7 @@ def fetch(name: str, *, revision: str | None = None, what: What) -> Path:
         ModelError: the folder is not there, the hub does not have it, it holds no safetensors, or there is no
         network.
     """
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.is_dir():
         if revision is not None:
             raise ModelError(

@@ -38,8 +38,9 @@ from babygpt.data.prepared import PreparedData
 from babygpt.data.sources import content_hash, read_documents
 from babygpt.data.tokenised import is_tokenised
 from babygpt.data.view import view_of
+from babygpt.disk import expanded
 from babygpt.errors import DataError
-from babygpt.files import write_text_atomic
+from babygpt.files import check_file_place, write_text_atomic
 from babygpt.inspection import Duplicates, InspectResult, Side
 from babygpt.prepare import PreparationView
 from babygpt.recipe import DataRecipe, Recipe
@@ -64,14 +65,17 @@ def inspect_data(settings: InspectSettings) -> InspectResult:
             target.
         CheckpointError: `resume` names no run folder.
     """
+    page = None if settings.html is None else expanded(settings.html)
+    if page is not None:
+        check_file_place(page, "--html")
     with PreparationView(Console(stderr=True)) as progress:
         module, step, notes = _module_of(settings, progress)
         if module.step_weight(step) == 0:
             raise _no_target(module.recipe, f"no token of step {step} is a target")
         result = replace(_result(settings, module, step, progress), notes=notes)
-    if settings.html is not None:
-        result = replace(result, html=settings.html)
-        write_text_atomic(Path(settings.html), pages.inspect_page(result))
+    if page is not None:
+        result = replace(result, html=str(page))
+        write_text_atomic(page, pages.inspect_page(result))
     return result
 
 
@@ -81,7 +85,7 @@ def inspect_data(settings: InspectSettings) -> InspectResult:
 def _module_of(settings: InspectSettings, progress: Progress) -> tuple[LLMDataModule, int, tuple[str, ...]]:
     """The data module, set up for whole steps at once; the step; and what was said of the data."""
     if settings.resume is not None:
-        out = Path(settings.resume)
+        out = expanded(settings.resume)
         recipe, step = _of_run(out)
         key, notes, rollbacks, reweighted = (
             changes.store_key(out),

@@ -78,7 +78,7 @@ def read_manifest(folder: Path) -> Manifest:
             raise CheckpointError(f"{MANIFEST} is damaged: its checksum differs", where=str(folder))
     except CheckpointError:
         raise
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         what = f"has no {MANIFEST}: it was never finished" if folder.is_dir() else "is no folder"
         raise CheckpointError(what, where=str(folder)) from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -19,6 +18,7 @@ from babygpt.data.opening import settings_of
 from babygpt.data.prepared import PreparedData
 from babygpt.data.several import prepare_several
 from babygpt.data.store import prepare
+from babygpt.disk import expanded
 from babygpt.errors import DataError, RecipeError
 from babygpt.presets import provisional_model
 from babygpt.settings import PrepareSettings
@@ -112,7 +112,7 @@ def prepare_data(settings: PrepareSettings) -> PrepareResult:
         SpaceError: the disk is full.
     """
     if settings.to is not None:
-        refuse_taken(Path(settings.to).expanduser())
+        refuse_taken(expanded(settings.to))
     began = time.monotonic()
 
     make = prepare_several if settings.data.weights else prepare
@@ -144,7 +144,7 @@ def _export(settings: PrepareSettings, data: PreparedData, say: Callable[[str], 
             where="to",
             hint="Copy its folder instead",
         )
-    target = Path(settings.to).expanduser()
+    target = expanded(settings.to)
     say(f"writing the corpus to {target}")
     made = export(data.folder, target, settings_of(settings.data), data.fingerprint)
     if made.name != target.absolute().name:

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from babygpt.computer import keep_freed_memory, peak_memory_bytes
 from babygpt.data.remote import STANDARD_INPUT
-from babygpt.disk import plain_errors
+from babygpt.disk import expanded, plain_errors
 from babygpt.errors import CheckpointError, InputError, MachineError, SpikeSeen, Stopped
 from babygpt.files import read_manifest
 from babygpt.launch import Launch, launched
@@ -58,7 +58,7 @@ from babygpt.training.stores import is_lost_connection
 from babygpt.training.together import Together
 from babygpt.training.watchdog import Watchdog
 from babygpt.training.writer import BackgroundWriter
-from babygpt.untrusted import shown
+from babygpt.untrusted import is_utf8, shown
 
 __all__ = ["RunResult", "train"]
 
@@ -77,6 +77,7 @@ def train(settings: TrainSettings) -> RunResult:
     """
     quiet()
     keep_freed_memory()
+    settings = _at_home(settings)
     console = Console(stderr=True)
     guard = SignalGuard()
 
@@ -113,6 +114,8 @@ def train(settings: TrainSettings) -> RunResult:
                         raise
                     run = go_back(run, spike, say)
                 except Exception as error:
+                    if isinstance(error, FileNotFoundError) and not run.out.is_dir():
+                        raise _gone(run.out) from error
                     if not is_out_of_memory(error) or not launch.is_first:
                         raise
                     run = shrink(run, error, say)
@@ -122,6 +125,28 @@ def train(settings: TrainSettings) -> RunResult:
             if job and stopped.signum == SAVE and launch.is_first:
                 requeue(job, say)
             raise
+
+
+def _at_home(settings: TrainSettings) -> TrainSettings:
+    """The settings with the run folder where a `~` in its name leads.
+
+    Raises:
+        InputError: there is no such home folder, or the name is one that no tokenizer can be saved under.
+    """
+    out, resumed = (None if each is None else str(expanded(each)) for each in (settings.out, settings.resume))
+    name = f"{out}{resumed}"
+    if not is_utf8(name) or "\0" in name:
+        what = "the name holds a zero, or bytes that are no UTF-8"
+        raise InputError(what, where="resume" if resumed else "out", hint="Give a folder of another name")
+    return replace(settings, out=out, resume=resumed)
+
+
+def _gone(out: Path) -> CheckpointError:
+    return CheckpointError(
+        "the run folder was removed while it was trained in",
+        where=str(out),
+        hint="Put it back and go on with --resume, or begin anew",
+    )
 
 
 def _first(

@@ -14,7 +14,16 @@ from typing import Any
 
 import yaml
 
-__all__ = ["is_endless", "parse_json", "parse_yaml", "read_bytes", "read_json", "redacted", "shown"]
+__all__ = [
+    "is_endless",
+    "is_utf8",
+    "parse_json",
+    "parse_yaml",
+    "read_bytes",
+    "read_json",
+    "redacted",
+    "shown",
+]
 
 # C0, DEL and C1 controls, line and paragraph separators, what reverses the direction of writing, half surrogates.
 _HIDDEN = re.compile(
@@ -49,6 +58,15 @@ def redacted(text: str) -> str:
 def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def is_utf8(text: str) -> bool:
+    """Whether text can be written: Python keeps the bytes of arguments that are no UTF-8 as half surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_endless(path: Path) -> bool:
@@ -97,7 +115,7 @@ def read_json(path: Path, most: int = 16_000_000) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values only, and no more of them than a recipe could need."""
+    """Plain values only, no more of them than a recipe could need, and each key of a group once."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -122,8 +140,18 @@ class _Loader(yaml.SafeLoader):
             raise self._refusal(f"its aliases stand for more than {_MOST_NODES:,} values", event)
         return node
 
-    def _refusal(self, problem: str, event: yaml.Event) -> yaml.MarkedYAMLError:
-        mark: Any = event.start_mark
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:  # the library would take the last and let the others go
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise self._refusal(f"the key {key.value!r} stands twice in one group", key)
+                seen.add(key.value)
+        return node
+
+    def _refusal(self, problem: str, where: yaml.Event | yaml.Node) -> yaml.MarkedYAMLError:
+        mark: Any = where.start_mark
         return yaml.composer.ComposerError(None, None, problem, mark)
 
 

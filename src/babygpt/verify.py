@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from babygpt.disk import plain_errors
+from babygpt.disk import expanded, plain_errors
 from babygpt.errors import CheckpointError, DataError
 from babygpt.files import MANIFEST, verify_folder
 from babygpt.settings import VerifySettings
@@ -87,11 +87,11 @@ def verify(settings: VerifySettings) -> VerifyResult | CorpusVerified:
         CheckpointError: there is no checkpoint, or one is missing files or damaged; each of these is named.
         DataError: the same of a corpus.
     """
-    path = Path(settings.path).expanduser()
+    path = expanded(settings.path)
     if path.name == _CORPUS or (path / _CORPUS).is_file():
         return _verify_corpus(path if path.is_dir() else path.parent)
     found, wrong = [], []
-    for folder in _checkpoints(Path(settings.path)):
+    for folder in _checkpoints(path):
         try:
             manifest = verify_folder(folder)
         except CheckpointError as error:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -11,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from babygpt.data import building, work, writing
-from babygpt.data.cache import clear_leftovers, publishing
+from babygpt.data.cache import clear_leftovers, default_cache, publishing
 from babygpt.data.store import prepare
-from babygpt.errors import DataError
+from babygpt.errors import DataError, InputError
 from babygpt.recipe import DataRecipe
 
 needs_locks = pytest.mark.skipif(sys.platform == "win32", reason="no flock")
@@ -55,6 +56,38 @@ def test_what_was_published_leaves_nothing_to_go_on_with(tmp_path: Path) -> None
         (folder / name).touch()
     clear_leftovers(folder)
     assert sorted(p.name for p in folder.iterdir()) == [".building-def", ".building-def.lock", "abc"]
+
+
+def test_a_cache_that_cannot_be_made_is_one_plain_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    message = (
+        r"cache: the folder cannot be made \(.*\)\. Set BABYGPT_CACHE to a folder that can be written to"
+    )
+    with pytest.raises(InputError, match=message), publishing(tmp_path / "file" / "babygpt" / "data"):
+        pass
+
+    def refused(path: Path, **options: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    message = (
+        r"no-home/babygpt/data: the cache: cannot be written to \(permission denied\)\. Set BABYGPT_CACHE"
+    )
+    with pytest.raises(InputError, match=message), publishing(tmp_path / "no-home" / "babygpt" / "data"):
+        pass
+
+
+def test_a_user_without_a_home_is_told_of_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    for name in ("BABYGPT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InputError, match=r"^cache: this user has no home folder for it\. Set BABYGPT_CACHE"):
+        default_cache()
 
 
 def test_young_leftovers_stay(folder: Path) -> None:

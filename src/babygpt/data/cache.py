@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from babygpt.errors import InputError
+from babygpt.disk import expanded, plain_errors
+from babygpt.errors import InputError, SpaceError
 from babygpt.files import make_folder, remove_partials
 
 try:
@@ -30,20 +31,35 @@ _UNTOUCHED_SECONDS = 3600.0
 _RESUMABLE_SECONDS = 7 * 24 * 3600.0
 _LEFT = (".partial-", ".replaced-")
 _BUILDING = ".building-"
+_OTHER = "Set BABYGPT_CACHE to a folder"
 
 
 def default_cache() -> Path:
-    """`$BABYGPT_CACHE`, else `$XDG_CACHE_HOME/babygpt`, else `~/.cache/babygpt`."""
+    """`$BABYGPT_CACHE`, else `$XDG_CACHE_HOME/babygpt`, else `~/.cache/babygpt`.
+
+    Raises:
+        InputError: this user has no home folder, and neither variable is set.
+    """
     if own := os.environ.get("BABYGPT_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "babygpt"
+        return expanded(own)
+    try:
+        return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "babygpt"
+    except InputError:
+        raise InputError(
+            "this user has no home folder for it",
+            where="cache",
+            hint=f"{_OTHER} that can be written to",
+        ) from None
 
 
 @contextmanager
 def publishing(parent: Path) -> Iterator[None]:
-    """Keeps `clear_leftovers` out of a folder, made here, while something is published into it."""
-    with suppress(OSError):
-        parent.mkdir(parents=True, exist_ok=True)
+    """Keeps `clear_leftovers` out of a folder, made here, while something is published into it.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    _make(parent)
     lock = _lock(parent, exclusive=False)
     try:
         yield
@@ -76,6 +92,17 @@ def building(parent: Path, name: str, waits: Callable[[], None]) -> Iterator[Pat
             if not path.exists():
                 path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
             os.close(lock)
+
+
+def _make(parent: Path) -> None:
+    try:
+        with plain_errors(parent):
+            make_folder(parent)
+    except SpaceError:
+        raise
+    except InputError as error:
+        what = f"the cache: {error.what}"
+        raise InputError(what, where=error.where, hint=f"{_OTHER} that can be written to") from error
 
 
 def clear_leftovers(parent: Path) -> None:

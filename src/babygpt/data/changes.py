@@ -31,6 +31,7 @@ from babygpt.data.opening import corpora_among
 from babygpt.data.prepared import PreparedData
 from babygpt.data.remote import kept_input
 from babygpt.data.sources import files_of
+from babygpt.disk import expanded
 from babygpt.errors import CheckpointError, DataError, RecipeError
 from babygpt.files import write_text_atomic
 from babygpt.recipe import DataRecipe
@@ -288,7 +289,7 @@ def _differences(then: Listing, path: str, index: Index) -> list[str]:
         root, names, _ = files_of(path)
     except DataError:
         return [f"{path} is missing"]
-    if len(then.files) == 1 == len(names) and Path(path).expanduser().is_file():
+    if len(then.files) == 1 == len(names) and expanded(path).is_file():
         now = {then.files[0].name: names[0]}  # whatever it is called now
     else:
         now = {name: name for name in names}

@@ -25,6 +25,7 @@ from typing import Any
 
 from babygpt.data.arrow import StoreManifest
 from babygpt.data.remote import is_remote, localise
+from babygpt.disk import expanded
 from babygpt.errors import DataError
 from babygpt.files import FileEntry
 from babygpt.untrusted import parse_json, read_bytes, redacted, shown
@@ -124,7 +125,7 @@ def read_corpus(path: str, cache: Path) -> Corpus | None:
     if is_remote(path):
         (file,) = localise([path], cache)[0].files
     else:
-        file = Path(path).expanduser()
+        file = expanded(path)
     try:
         content = read_bytes(file, _MOST_BYTES)
         value = parse_json(content)

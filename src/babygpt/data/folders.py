@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from babygpt.data.formats import format_of, is_known
+from babygpt.disk import expanded
 from babygpt.errors import DataError
 
 __all__ = ["files_below", "is_pattern", "matching", "read_in_a_folder"]
@@ -102,7 +103,7 @@ def matching(pattern: str) -> tuple[Path, list[str]]:
     Raises:
         DataError: nothing matches, or as `files_below`.
     """
-    parts = Path(pattern).expanduser().parts
+    parts = expanded(pattern).parts
     fixed = next(n for n, part in enumerate(parts) if re.search(r"[*?\[]", part))
     root, wanted = Path(*parts[:fixed]), parts[fixed:]
     found: list[str] = []

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from babygpt.disk import expanded
 from babygpt.errors import DataError
 from babygpt.hub import looks_like_path, reachable
 from babygpt.untrusted import redacted, shown
@@ -87,7 +88,7 @@ def open_saved(path: str) -> Any:
     import datasets  # a second's import that text files do not need
 
     try:
-        return one_split(datasets.load_from_disk(str(Path(path).expanduser())), path)
+        return one_split(datasets.load_from_disk(str(expanded(path))), path)
     except DataError:
         raise
     except Exception as error:

@@ -23,6 +23,7 @@ from babygpt.data.piece_cache import bound_of
 from babygpt.data.remote import is_remote
 from babygpt.data.streamed import StreamedStore
 from babygpt.data.tokenizers import load_tokenizer, tokenizer_identity, tokenizer_source
+from babygpt.disk import expanded
 from babygpt.errors import DataError, RecipeError, TokenizerError
 from babygpt.hub import looks_like_path
 from babygpt.recipe import DataRecipe
@@ -57,8 +58,8 @@ def settings_of(recipe: DataRecipe) -> dict[str, Any]:
     """What a corpus remembers of the recipe that it was prepared by; no path and nothing secret."""
     kept = {name: getattr(recipe, name) for name in PREPARED_BY} | {"has_val_path": bool(recipe.val_path)}
     loaded = recipe.tokenizer.removeprefix("file:")
-    if looks_like_path(loaded) or Path(loaded).expanduser().exists():
-        kept["tokenizer"] = f"the folder {Path(loaded).expanduser().absolute().name}"
+    if looks_like_path(loaded) or expanded(loaded).exists():
+        kept["tokenizer"] = f"the folder {expanded(loaded).absolute().name}"
     return kept
 
 
@@ -104,7 +105,7 @@ def open_corpus(
         stores: list[TokenStore] = [StreamedStore(place, side) for side in SIDES]
         note = f"{redacted(path)}: streamed, with at most {place.most / 1e9:.3g} GB kept in {pieces}"
     else:
-        folder = Path(path).expanduser().parent
+        folder = expanded(path).parent
         if wrong := wrong_sizes(folder, corpus):
             raise DataError(
                 wrong[0],

@@ -27,6 +27,7 @@ from babygpt.data.hub_datasets import open_hub, open_saved
 from babygpt.data.records import Columns, Document, Span, choose, content_hash, document_of
 from babygpt.data.remote import is_remote, localise
 from babygpt.data.utf8 import NotTextError
+from babygpt.disk import expanded
 from babygpt.errors import DataError
 from babygpt.hub import looks_like_path
 
@@ -122,7 +123,7 @@ def files_of(path: str) -> Files:
         for name in found:
             refuse_unread(name, str(root / name))
         return Files(root, found)
-    root = Path(path).expanduser()
+    root = expanded(path)
     if not root.is_dir():
         return _one_file(root, path)
     if is_saved(path):
@@ -174,7 +175,7 @@ def is_saved(path: str) -> bool:
     """Whether a path is a folder written by `save_to_disk`."""
     if is_remote(path):
         return False
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     if (folder / "babygpt.json").is_file():
         raise DataError("already tokenised", where=path, hint="Give the text it was made from")
     return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
@@ -208,7 +209,7 @@ class _Reader:
                     any_text = True
                     yield document
         if not any_text:
-            is_file = len(names) == 1 and Path(path).expanduser().is_file()
+            is_file = len(names) == 1 and expanded(path).is_file()
             whose = "the file" if is_file else "the files"
             what = "the file is empty" if is_file else "all of the files are empty"
             raise DataError(

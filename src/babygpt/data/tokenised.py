@@ -29,6 +29,7 @@ from babygpt.data.folders import is_pattern
 from babygpt.data.hub_datasets import open_saved
 from babygpt.data.remote import is_remote
 from babygpt.data.sources import files_of, is_saved
+from babygpt.disk import expanded
 from babygpt.errors import DataError
 
 __all__ = ["IDS", "Tokens", "are_blocks", "is_tokenised", "members", "read_tokens"]
@@ -79,14 +80,14 @@ def is_tokenised(path: str, field: str = "auto") -> bool:
 
 def members(path: str) -> list[str]:
     """The files behind a pattern or a plain folder in the order they are read; else the path itself."""
-    if not is_pattern(path) and (not Path(path).expanduser().is_dir() or is_saved(path)):
+    if not is_pattern(path) and (not expanded(path).is_dir() or is_saved(path)):
         return [path]
     root, names, _ = files_of(path)
     return [str(root / name) for name in names]
 
 
 def _has_ids(path: str, field: str) -> bool:
-    place = Path(path).expanduser()
+    place = expanded(path)
     if place.suffix == ".bin":
         return place.is_file()
     names = _column_names(place)
@@ -124,7 +125,7 @@ def read_tokens(path: str, eos: int, *, blocks: bool) -> Iterator[Tokens]:
     Raises:
         DataError: the file is damaged, or its columns do not fit together; says which row.
     """
-    rows = _bin(Path(path).expanduser()) if path.endswith(".bin") else _rows(path)
+    rows = _bin(expanded(path)) if path.endswith(".bin") else _rows(path)
     for tokens in _cut(rows, eos) if blocks else rows:
         end = len(tokens.ids)
         while end and tokens.ids[end - 1] == eos:
@@ -228,7 +229,7 @@ def _opened_arrow(file: Path) -> Any:
 
 
 def _batches(path: str) -> Iterator[pa.RecordBatch]:
-    place = Path(path).expanduser()
+    place = expanded(path)
     try:
         if place.suffix == ".parquet":
             import pyarrow.parquet as parquet

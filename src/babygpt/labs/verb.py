@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from babygpt.disk import expanded
 from babygpt.labs.catalog import NAMES, check_name, load
 from babygpt.labs.framework import SCALES
 from babygpt.settings import LabSettings
@@ -94,7 +95,7 @@ def lab(settings: LabSettings) -> LabResult | LabList:
     from babygpt.labs.verdicts import judge
 
     chosen = load(name)
-    out = Path(settings.out or f"runs/labs/{name}-{scale.name}")
+    out = expanded(settings.out or f"runs/labs/{name}-{scale.name}")
     console = Console(file=sys.stderr)
 
     def say(message: str) -> None:

@@ -10,13 +10,12 @@ of a thousand steps or more, beside its samples, of which there are at most 42; 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from babygpt.errors import InputError
-from babygpt.files import write_text_atomic
+from babygpt.disk import expanded
+from babygpt.files import check_file_place, write_text_atomic
 from babygpt.report import tables
 from babygpt.report.live import serve
 from babygpt.report.page import report_page
@@ -112,37 +111,25 @@ def report(settings: ReportSettings) -> ReportResult:
         KeyboardInterrupt: how a live page ends.
     """
     points = max(_LEAST_POINTS, min(_MOST_POINTS, _POINTS // len(settings.runs)))
+    paths = [expanded(path) for path in settings.runs]
     if settings.live:
         console = Console(stderr=True)
         serve(
-            [Path(path) for path in settings.runs],
+            paths,
             points,
             settings.port,
             lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
         )
-    runs = [read_run(Path(path), points) for path in settings.runs]
-    page = Path(settings.out) if settings.out is not None else runs[0].path / NAME
-    try:
-        _write(page, report_page(runs))
-    except OSError as error:  # a name that is too long, a place where no file can be made
-        what = f"cannot be written ({(error.strerror or str(error)).lower()})"
-        raise InputError(what, where=str(page), hint="Give another --out") from error
+    runs = [read_run(path, points) for path in paths]
+    page = expanded(settings.out) if settings.out is not None else runs[0].path / NAME
+    check_file_place(page, "--out")
+    write_text_atomic(page, report_page(runs))
     notes = [
         f"health of {label}: {finding.what}. {finding.mend}"
         for label, run in zip(tables.labels(runs), runs, strict=True)
         for finding in run.findings
     ]
     return ReportResult(str(page), tuple(map(_numbers, runs)), _rows(runs), tuple(notes))
-
-
-def _write(page: Path, content: str) -> None:
-    if page.is_dir():
-        raise InputError("is a folder", where=str(page), hint="Give the name of a file, such as page.html")
-    if not page.parent.is_dir():
-        raise InputError(
-            "there is no such folder", where=str(page.parent), hint="Make it, or give another --out"
-        )
-    write_text_atomic(page, content)
 
 
 def _rows(runs: list[RunView]) -> tuple[tuple[str, ...], ...]:
