@@ -71,18 +71,28 @@ class Computed(NDArrayOperatorsMixin):
         """The numbers at places from 0 to count - 1, int64 of their shape."""
         raise NotImplementedError
 
+    def one(self, place: int) -> int:
+        """The number at one place; a loader asks so, window by window, and arrays of one number are slow."""
+        raise NotImplementedError
+
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, int):
+            place = index + self._count if index < 0 else index
+            if not 0 <= place < self._count:
+                raise IndexError(f"{index} in an array of {self._count}")
+            return self.one(place)
         if isinstance(index, slice):
             index = np.arange(self._count, dtype=np.int64)[index]
         places = np.asarray(index)
         if places.dtype == np.bool_:
             places = np.flatnonzero(places)
-        if places.size and not (-self._count <= places.min() and places.max() < self._count):
+        lowest = places.min() if places.size else 0
+        if places.size and not (-self._count <= lowest and places.max() < self._count):
             raise IndexError(f"{index} in an array of {self._count}")
-        found = self.at(np.where(places < 0, places + self._count, places))
+        found = self.at(places if lowest >= 0 else np.where(places < 0, places + self._count, places))
         return found if found.ndim else found[()]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Int64s:
@@ -120,6 +130,10 @@ class Progression(Computed):
     def at(self, places: Int64s) -> Int64s:
         """The numbers at places, int64 of their shape."""
         return np.where(places == self._count - 1, self._last, self._first + self._step * places)
+
+    def one(self, place: int) -> int:
+        """The number at one place."""
+        return self._last if place == self._count - 1 else self._first + self._step * place
 
     def sum(self) -> int:
         """Of all numbers, in O(1)."""
