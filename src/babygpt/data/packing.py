@@ -79,20 +79,16 @@ class Computed(NDArrayOperatorsMixin):
         return self._count
 
     def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, int):
-            place = index + self._count if index < 0 else index
-            if not 0 <= place < self._count:
-                raise IndexError(f"{index} in an array of {self._count}")
-            return self.one(place)
+        if isinstance(index, int) and -self._count <= index < self._count:
+            return self.one(index if index >= 0 else index + self._count)
         if isinstance(index, slice):
             index = np.arange(self._count, dtype=np.int64)[index]
         places = np.asarray(index)
         if places.dtype == np.bool_:
             places = np.flatnonzero(places)
-        lowest = places.min() if places.size else 0
-        if places.size and not (-self._count <= lowest and places.max() < self._count):
+        if places.size and not (-self._count <= places.min() and places.max() < self._count):
             raise IndexError(f"{index} in an array of {self._count}")
-        found = self.at(places if lowest >= 0 else np.where(places < 0, places + self._count, places))
+        found = self.at(np.where(places < 0, places + self._count, places))
         return found if found.ndim else found[()]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Int64s:

@@ -26,9 +26,9 @@ def clipped(optimizer: torch.optim.Optimizer, most: float | None) -> tuple[list[
         most: largest norm; 0 and None clip nothing.
 
     Returns:
-        The parameters, and the norm before, a scalar on their device.
+        The parameters that have a gradient, and its norm before, a scalar on their device.
     """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     return parameters, torch.nn.utils.clip_grad_norm_(parameters, most or math.inf)
 
 
