@@ -10,8 +10,7 @@ Three packings, all over one flat array of N tokens:
               a target exactly once.
     padded    the same pieces, one a window.
 
-What isolated and padded do with a document longer than `block` can be chosen: split it (as above), cut it to its first
-`block` tokens, drop it, or refuse the data.
+Instead of splitting a document longer than `block`, isolated and padded can cut it there, drop it, or refuse the data.
 
 Windows without a single target (masked data) are left out: they would cost a forward pass and teach nothing. Where
 prompts count, they are kept, so that the windows are those of the same tokens without masks.
