@@ -169,7 +169,7 @@ def measure(model: str, rounds: int, steps: int, more: list[str]) -> dict[str, A
         words = [word for name, value in fields.items() for word in (f"--{name}", str(value))]
         LLMDataModule.train_dataloader = alternating  # type: ignore[method-assign, assignment]
         try:
-            with contextlib.redirect_stdout(io.StringIO()), _terminal():
+            with contextlib.redirect_stdout(io.StringIO()), terminal():
                 code = babygpt(["train", *words, *more, "--json"])
         finally:
             LLMDataModule.train_dataloader = plain  # type: ignore[method-assign]
@@ -248,16 +248,23 @@ def _spread(values: list[float]) -> list[float]:
     return [float(f"{v:.4g}") for v in (statistics.median(values), min(values), max(values))]
 
 
+class _Screen(io.TextIOWrapper):
+    """Nowhere, which says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 @contextlib.contextmanager
-def _terminal() -> Iterator[None]:
-    """Has the progress bar drawn as on a terminal, into nothing."""
-    before = os.environ.get("FORCE_COLOR")
-    os.environ["FORCE_COLOR"] = "1"
-    with open(os.devnull, "w", encoding="utf-8") as nothing, contextlib.redirect_stderr(nothing):
+def terminal() -> Iterator[None]:
+    """Has the progress bar drawn in place, as on a terminal, into nothing."""
+    before = os.environ.get("TERM")
+    os.environ["TERM"] = "xterm-256color"
+    with _Screen(open(os.devnull, "wb"), encoding="utf-8") as nothing, contextlib.redirect_stderr(nothing):
         try:
             yield
         finally:
-            os.environ.pop("FORCE_COLOR") if before is None else os.environ.update(FORCE_COLOR=before)
+            os.environ.pop("TERM") if before is None else os.environ.update(TERM=before)
 
 
 def main() -> None:

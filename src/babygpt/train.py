@@ -56,6 +56,7 @@ from babygpt.training.spikes import MOST_ROLLBACKS, read_rollbacks
 from babygpt.training.start import Run, begin, go_back, new_folder, pieces, reopen, shrink, write_measured
 from babygpt.training.stores import is_lost_connection
 from babygpt.training.together import Together
+from babygpt.training.tuning import NoProfiler
 from babygpt.training.watchdog import Watchdog
 from babygpt.training.writer import BackgroundWriter
 from babygpt.untrusted import is_utf8, shown
@@ -229,6 +230,7 @@ def _fit(
     if done >= run.steps:
         return finished(run, done)
     data, module = pieces(run)
+    module.logs_steps = False
     files = RunFiles(run.out)
     if is_first:
         cut_after(run.out / "metrics.jsonl", done if run.checkpoint else -1)
@@ -281,6 +283,7 @@ def _fit(
         enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=10,
+        profiler=NoProfiler(),
         use_distributed_sampler=False,
         callbacks=[Together(guard, watchdog, files, view, sampler, health, saving, loggers)],
         # Its own choice would go by whatever a cluster leaves in the environment.

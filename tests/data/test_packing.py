@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from babygpt.data.joined import join_windows
 from babygpt.data.packing import (
     Windows,
     describe_too_long,
@@ -148,6 +149,23 @@ def test_isolated_is_deterministic_and_packs_tightly() -> None:
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
     assert one.lengths.sum() / (len(one) * 1024) > 0.999
     assert one.targets.sum() == (lengths - 1).sum()
+
+
+@pytest.mark.parametrize("num_tokens", [10, 11, 29, 30])
+def test_computed_numbers_are_the_same_one_by_one_and_as_arrays(num_tokens: int) -> None:
+    apart, windows = stream_windows(12, 4), stream_windows(num_tokens, 4)
+    for of in (windows, join_windows([apart, windows], [12, num_tokens])):
+        for numbers in (of.starts, of.lengths, of.offsets, of.targets):
+            count = len(numbers)
+            whole = np.asarray(numbers).tolist()
+            assert [numbers[n] for n in range(count)] == whole
+            assert [numbers[n] for n in range(-count, 0)] == whole
+            assert numbers[np.arange(-count, count)].tolist() == whole * 2
+            for outside in (count, -count - 1):
+                with pytest.raises(IndexError):
+                    numbers[outside]
+                with pytest.raises(IndexError):
+                    numbers[np.array([0, outside])]
 
 
 def test_pieces_of_a_window_stand_in_the_order_of_the_data() -> None:

@@ -71,6 +71,15 @@ def test_what_is_logged(make_data: Make, make_module: Make) -> None:
     assert float(metrics["val_bits_per_byte"]) == pytest.approx(bits, rel=1e-5)
 
 
+def test_a_run_that_reads_the_meter_logs_validations_alone(make_data: Make, make_module: Make) -> None:
+    module = make_module()
+    module.logs_steps = False
+    trainer = trainer_of(max_steps=4, val_check_interval=2, limit_val_batches=1.0, log_every_n_steps=2)
+    trainer.fit(module, datamodule=make_data(4))
+    assert set(trainer.callback_metrics) == {"val_loss", "val_perplexity", "val_bits_per_byte"}
+    assert [record.step for record in module.meter.drain()] == [1, 2, 3, 4]
+
+
 def test_it_trains_in_train_mode_also_after_a_validation(make_data: Make, make_module: Make) -> None:
     module = make_module(dropout=0.5)
     modes: list[bool] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -86,6 +87,37 @@ def test_the_collector_rests_between_intervals(
     assert watch.collector == {False}
     assert put_away == ["freeze", "unfreeze"]
     assert _is_as_before(module)
+
+
+def test_what_lives_on_is_walked_over_once_a_second(
+    make_data: Make, make_module: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight steps of 0.3 s, an interval every two; a cycle of the first step is gone at the interval's end."""
+    walks: list[tuple[int, ...]] = []
+    gone: list[int] = []
+    clock, real = [0.0], gc.collect
+    monkeypatch.setattr("babygpt.training.tuning.time.monotonic", lambda: clock[0])
+
+    class Steps(L.Callback):
+        def on_train_start(self, trainer: Any, *_: Any) -> None:
+            def collect(*generation: int) -> int:
+                walks.append((trainer.global_step, *generation))
+                return real(*generation)
+
+            monkeypatch.setattr(gc, "collect", collect)
+
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            clock[0] += 0.3
+            if trainer.global_step == 1:
+                cycle = torch.nn.Identity()
+                cycle.itself = [cycle]
+                weakref.finalize(cycle, lambda: gone.append(trainer.global_step))
+
+    trainer_of(max_steps=8, log_every_n_steps=2, callbacks=[Steps()]).fit(
+        make_module(), datamodule=make_data(4)
+    )
+    assert walks[-4:] == [(2, 0), (4,), (6, 0), (8,)]
+    assert gone == [2]
 
 
 def test_a_trainer_that_logs_nothing_trains(make_data: Make, make_module: Make) -> None:

@@ -29,10 +29,16 @@ class Computed(NDArrayOperatorsMixin):
         """The numbers at places from 0 to count - 1, int64 of their shape."""
         raise NotImplementedError
 
+    def one(self, place: int) -> int:
+        """The number at one place; a loader asks so, window by window, and arrays of one number are slow."""
+        raise NotImplementedError
+
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, int) and -self._count <= index < self._count:
+            return self.one(index if index >= 0 else index + self._count)
         if isinstance(index, slice):
             index = np.arange(self._count, dtype=np.int64)[index]
         places = np.asarray(index)
@@ -78,6 +84,10 @@ class Progression(Computed):
     def at(self, places: Int64s) -> Int64s:
         """The numbers at places, int64 of their shape."""
         return np.where(places == self._count - 1, self._last, self._first + self._step * places)
+
+    def one(self, place: int) -> int:
+        """The number at one place."""
+        return self._last if place == self._count - 1 else self._first + self._step * place
 
     def sum(self) -> int:
         """Of all numbers, in O(1)."""

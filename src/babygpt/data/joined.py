@@ -134,15 +134,6 @@ class _Behind(Computed):
         super().__init__(self._firsts[-1])
         self._parts, self._added = parts, added
 
-    def __getitem__(self, index: Any) -> Any:
-        if not isinstance(index, int):
-            return super().__getitem__(index)
-        place = index + self._count if index < 0 else index
-        if not 0 <= place < self._count:
-            raise IndexError(f"{index} in an array of {self._count}")
-        number = bisect_right(self._firsts, place) - 1
-        return self._parts[number][place - self._firsts[number]] + self._added[number]
-
     def at(self, places: Int64s) -> Int64s:
         """The numbers at places, int64 of their shape."""
         found = np.empty(places.shape, dtype=np.int64)
@@ -153,6 +144,11 @@ class _Behind(Computed):
                 np.asarray(self._parts[number][places[own] - self._firsts[number]]) + self._added[number]
             )
         return found
+
+    def one(self, place: int) -> int:
+        """The number at one place."""
+        number = bisect_right(self._firsts, place) - 1
+        return int(self._parts[number][place - self._firsts[number]]) + self._added[number]
 
 
 def join_windows(parts: Sequence[Windows], tokens: Sequence[int]) -> Windows:

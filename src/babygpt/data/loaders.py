@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
-from babygpt.data.batches import BatchPlan
+from babygpt.data.batches import BatchPlan, WindowDataset
 
-__all__ = ["EpochLoader", "StepRows"]
+__all__ = ["EpochLoader", "InPlace", "StepRows"]
 
 
 class EpochLoader:
@@ -21,7 +20,7 @@ class EpochLoader:
     tells Lightning that the loader resumes by itself, as it does: from the number of completed steps.
     """
 
-    def __init__(self, loader: DataLoader[Any], length: int) -> None:
+    def __init__(self, loader: Iterable[dict[str, torch.Tensor]], length: int) -> None:
         self._loader = loader
         self._length = length
 
@@ -38,6 +37,16 @@ class EpochLoader:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes nothing."""
         del state_dict
+
+
+class InPlace:
+    """Loads in this process: a `DataLoader` without others takes as long for its own book-keeping as for a window."""
+
+    def __init__(self, dataset: WindowDataset, rows: Iterable[Any]) -> None:
+        self._dataset, self._rows = dataset, rows
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        return map(self._dataset.__getitem__, self._rows)
 
 
 class Position(Protocol):

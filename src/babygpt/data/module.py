@@ -10,14 +10,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from babygpt.data.agreement import check_agreement
@@ -362,6 +361,6 @@ class LLMDataModule(L.LightningDataModule):
             order, train.windows, self.batch_size, self.world_size, accumulate, train.prompt_weight
         )
 
-    def _loader(self, dataset: WindowDataset, rows: Any) -> DataLoader[Any]:
+    def _loader(self, dataset: WindowDataset, rows: Any) -> Iterable[dict[str, torch.Tensor]]:
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return loader_of(dataset, rows, self.workers, on_cuda=on_cuda)

@@ -68,7 +68,8 @@ class Order:
         stretches = range(first // _STRETCH, (last - 1) // _STRETCH + 1)
         found = [_stretch(number, self.num_windows, self.seed, epoch) for number in stretches]
         start = first - stretches.start * _STRETCH
-        return np.concatenate(found)[start : start + last - first]
+        whole = found[0] if len(found) == 1 else np.concatenate(found)
+        return whole[start : start + last - first].copy()
 
 
 # The loader is a little ahead of the step whose targets are counted; training and validation take turns.

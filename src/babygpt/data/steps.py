@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 from babygpt.data.ahead import Ahead, StreamedWindows, is_streamed
 from babygpt.data.arrow import TokenStore
 from babygpt.data.batches import BatchPlan, WindowDataset, pad_id_of
 from babygpt.data.layout import lay_out_sources
+from babygpt.data.loaders import InPlace
 from babygpt.data.mixture import Mixture, Stretch
 from babygpt.data.order import Order
 from babygpt.data.packing import Windows
@@ -126,9 +128,13 @@ def accumulation_of(trainer: Any) -> int | None:
     return int(trainer.accumulate_grad_batches)
 
 
-def loader_of(dataset: WindowDataset, rows: Iterable[Any], workers: int, *, on_cuda: bool) -> DataLoader[Any]:
+def loader_of(
+    dataset: WindowDataset, rows: Iterable[Any], workers: int, *, on_cuda: bool
+) -> Iterable[dict[str, torch.Tensor]]:
     """Loads the windows of each item of `rows`, ahead of time where they have to be fetched."""
     rows = Ahead(rows, workers) if isinstance(dataset, StreamedWindows) else rows
+    if not workers and not on_cuda:
+        return InPlace(dataset, rows)
     return DataLoader(dataset, batch_size=None, sampler=rows, num_workers=workers, pin_memory=on_cuda)
 
 

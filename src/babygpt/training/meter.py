@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -58,7 +58,7 @@ class StepRecord:
     def to_dict(self) -> dict[str, Any]:
         """The record as plain values; `skipped`, `spike` and `loss_weight` are there only where they say something."""
         rare = ("skipped", "spike", "loss_weight")
-        return {k: v for k, v in asdict(self).items() if k not in rare or v}
+        return {k: v for k, v in vars(self).items() if k not in rare or v}
 
 
 def mean_loss(records: Sequence[StepRecord]) -> tuple[float, float] | None:

@@ -12,6 +12,7 @@ Everything that makes a step exact lives here and in `LLMDataModule`, so that pl
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -114,6 +115,7 @@ class BabyGPT(L.LightningModule):
         self.skipped = SkippedSteps()
         self.updating = False  # whether weights may be between two steps
         self.spike: int | None = None  # the first step whose loss was one
+        self.logs_steps = True  # off where the meter's records are all that is read: Lightning's log is slow
         self._rules = OPTIMIZERS[optimizer] if rules is None else tuple(rules)
         self._head = find_head(self.model)
         self._validation = ValidationSums()
@@ -251,7 +253,7 @@ class BabyGPT(L.LightningModule):
         if not self._interval_over:
             return
         records, self._interval, self._interval_over = self._interval, [], False
-        mean = mean_loss(records)
+        mean = mean_loss(records) if self.logs_steps else None
         if mean is not None:
             loss, weight = mean
             self.log(
@@ -374,7 +376,7 @@ class BabyGPT(L.LightningModule):
     def _is_finite(self, norm: torch.Tensor) -> bool:
         """Whether gradient and loss of the step are numbers; ranks share the gradient, and so the answer."""
         nll = self.meter.nll_under_way if self.trainer.world_size == 1 else None
-        return bool(torch.isfinite(norm if nll is None else norm + nll))
+        return math.isfinite((norm if nll is None else norm + nll).item())
 
     def _reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sums over the ranks; every rank gets the sum."""
