@@ -175,8 +175,11 @@ def _first(
         else:
             settings = replace(settings, out=str(new_folder(settings.out)))
             others.keep(begun_by(settings, Path(str(settings.out))))
-            run = begin(settings, say, progress)
-            held.enter_context(alone_in(run.out))
+
+            def claim(out: Path) -> None:
+                held.enter_context(alone_in(out))
+
+            run = begin(settings, say, progress, claim)
     if _step_of(run.checkpoint) < run.steps:
         held.enter_context(noted(run.out, run.plan.micro_batch, say))
         if run.plan.devices > 1 and not others.is_open:

@@ -20,6 +20,8 @@ from babygpt.errors import MachineError
 from babygpt.machine import MachinePlan
 from babygpt.recipe import DataRecipe, Recipe, read_recipe
 from babygpt.settings import TrainSettings
+from babygpt.training import start
+from babygpt.training.alive import alone_in
 from babygpt.training.start import Run, shrink
 from command import Command
 from sparse import write_sparse_store
@@ -88,6 +90,37 @@ def test_a_fetch_that_takes_long_is_told_of_as_it_goes(
     assert "resume: going on after step 2 of 4" in seen.err
     assert (seen.err.count(again), seen.err.count(split)) == (1, 1)
     assert seen.err.index(again) < seen.err.index("data: reading") < seen.err.index(split)
+
+
+def test_a_folder_that_another_run_took_meanwhile_is_left_as_it_is(
+    command: Command, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {
+        "model.name": "preset:gpt2-1m",
+        "data.path": corpus,
+        "data.block": 32,
+        "data.tokenizer": "train:300",
+        "budget.steps": 1,
+        "machine.device": "cpu",
+    }
+    words = [f"--{name}={value}" for name, value in fields.items()]
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    with alone_in(begun):
+        seen = command("train", *words, f"--out={begun}")
+    assert seen.code == 2
+    assert "another process is training in it" in seen.err
+    assert not list(begun.iterdir())
+
+    def taken(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "recipe.yaml").write_text("another's", encoding="utf-8")
+
+    monkeypatch.setattr(start, "make_folder", taken)
+    seen = command("train", *words, f"--out={tmp_path / 'ended'}")
+    assert seen.code == 2
+    assert "already holds another run" in seen.err
+    assert [file.read_text(encoding="utf-8") for file in (tmp_path / "ended").iterdir()] == ["another's"]
 
 
 def test_changed_data_are_refused_and_nothing_is_written(command: Command, stopped: Path) -> None:

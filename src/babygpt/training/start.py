@@ -116,13 +116,19 @@ def reopen(out: Path, settings: TrainSettings, checkpoint: Path | None) -> Run:
 # -- a new run -------------------------------------------------------------------------------------------------------
 
 
-def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -> Run:
+def begin(
+    settings: TrainSettings,
+    say: Say,
+    progress: Progress,
+    claim: Callable[[Path], None],
+) -> Run:
     """Resolves recipe and plan, checks the model on its data, and then makes the run folder.
 
     Args:
         settings: as given.
         say: tells the user what was found and decided.
         progress: of preparing the data.
+        claim: called with the folder before anything is written into it; raises where it is another run's.
 
     Raises:
         InputError: something given is wrong; nothing has been written.
@@ -160,6 +166,8 @@ def begin(settings: TrainSettings, say: Say, progress: Progress | None = None) -
         windows = built[0].plan.windows
         say(f"data: {packing_statistics(prepared.train.offsets, windows, recipe.data.packing).note()}")
     make_folder(out)
+    claim(out)
+    new_folder(str(out))  # another run may have begun and ended in it meanwhile
     write_machine(out, facts, plan, planned, seconds)
     changes.remember(out, prepared)
     write_recipe(out / "recipe.yaml", recipe)
