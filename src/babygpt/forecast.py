@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from babygpt.model.cost import MemoryParts
 from babygpt.planner import Planned
 from babygpt.recipe import Recipe
+from babygpt.settings import CheckpointPlan
 from babygpt.timing import StepTime
 from babygpt.units import seconds_words, size_words
 
 __all__ = [
-    "SAVED_COPIES",
     "Duration",
     "checkpoint_bytes",
     "disk_words",
@@ -19,6 +19,7 @@ __all__ = [
     "memory_parts",
     "memory_words",
     "plan_words",
+    "saved_copies",
     "saving_seconds",
     "speed_words",
     "start_words",
@@ -26,8 +27,6 @@ __all__ = [
     "validation_seconds",
 ]
 
-# The newest two and the best, each with weights and optimiser state in fp32.
-SAVED_COPIES = 3
 # Tokens of the sample at each validation.
 _SAMPLED = 48
 # A save reads its bytes again and again: copied, summed as it is written, as the best and as the newest, and once more
@@ -129,10 +128,16 @@ def memory_parts(memory: MemoryParts) -> list[str]:
     return [f"{name} {size_words(part)}" for name, part in asdict(memory).items() if part]
 
 
+def saved_copies(keep: int = CheckpointPlan.keep) -> int:
+    """Checkpoints that are kept at a time: the newest (`checkpoint.keep`) and the best."""
+    return keep + 1
+
+
 def disk_words(memory: MemoryParts) -> str:
     """What the checkpoints that are kept at a time take."""
     one = checkpoint_bytes(memory)
-    return f"{size_words(SAVED_COPIES * one)}: {SAVED_COPIES} checkpoints of {size_words(one)}"
+    copies = saved_copies()
+    return f"{size_words(copies * one)}: {copies} checkpoints of {size_words(one)}"
 
 
 def speed_words(step: float, tokens: int, origin: str) -> str:

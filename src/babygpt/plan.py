@@ -22,13 +22,13 @@ from babygpt.computer import detect, memory_available
 from babygpt.data.module import LLMDataModule
 from babygpt.errors import MachineError
 from babygpt.forecast import (
-    SAVED_COPIES,
     Duration,
     checkpoint_bytes,
     disk_words,
     duration,
     memory_parts,
     memory_words,
+    saved_copies,
     speed_words,
     time_words,
 )
@@ -226,7 +226,7 @@ def plan(settings: PlanSettings) -> PlanResult:
         time=taken,
         tokens_per_second=tokens / seconds.step,
         checkpoint_bytes=one,
-        disk_bytes=SAVED_COPIES * one,
+        disk_bytes=saved_copies() * one,
         kilowatt_hours=None if watts is None else watts * taken.whole / 3.6e6,
         price=None if settings.price_per_hour is None else settings.price_per_hour * taken.whole / 3600,
         expected=dial.expected(recipe, data),

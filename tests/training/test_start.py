@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from babygpt.checkpoints import discover
 from babygpt.data.cache import default_cache
 from babygpt.data.digests import Index
-from babygpt.errors import MachineError
+from babygpt.errors import MachineError, SpaceError
 from babygpt.machine import MachinePlan
 from babygpt.recipe import DataRecipe, Recipe, read_recipe
 from babygpt.settings import TrainSettings
@@ -121,6 +121,25 @@ def test_a_folder_that_another_run_took_meanwhile_is_left_as_it_is(
     assert seen.code == 2
     assert "already holds another run" in seen.err
     assert [file.read_text(encoding="utf-8") for file in (tmp_path / "ended").iterdir()] == ["another's"]
+
+
+def test_room_is_asked_for_as_many_checkpoints_as_are_kept(
+    command: Command, corpus: Path, tmp_path: Path
+) -> None:
+    fields = {
+        "model.name": "preset:gpt2-1m",
+        "data.path": corpus,
+        "data.block": 32,
+        "data.tokenizer": "train:300",
+        "budget.steps": 1,
+        "checkpoint.keep": 10**9,
+        "machine.device": "cpu",
+        "out": tmp_path / "run",
+    }
+    seen = command("train", *(f"--{name}={value}" for name, value in fields.items()))
+    assert seen.code == SpaceError.exit_code
+    assert "the checkpoints of this run" in seen.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_changed_data_are_refused_and_nothing_is_written(command: Command, stopped: Path) -> None:

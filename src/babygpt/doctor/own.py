@@ -19,7 +19,7 @@ from babygpt.data.module import LLMDataModule
 from babygpt.disk import ensure_space
 from babygpt.doctor.findings import Finding, fault, ok, warning
 from babygpt.errors import InputError
-from babygpt.forecast import SAVED_COPIES, checkpoint_bytes, memory_words
+from babygpt.forecast import checkpoint_bytes, memory_words, saved_copies
 from babygpt.machine import MachinePlan
 from babygpt.machine_settings import DoctorSettings
 from babygpt.model.cost import model_cost
@@ -105,7 +105,7 @@ def _planned(
     found += [ok("plan", note) for note in note_on_size(settings.recipe)]
     if plan.compile and plan.device == "mps":
         found.append(warning("plan", "torch.compile is not reliable on MPS", "Leave machine.compile at auto"))
-    room = SAVED_COPIES * checkpoint_bytes(planned.memory)
+    room = saved_copies() * checkpoint_bytes(planned.memory)
     ensure_space(Path(settings.out or "runs"), room, "the checkpoints of this run")
     return recipe, plan, found
 

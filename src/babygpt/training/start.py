@@ -22,7 +22,7 @@ from babygpt.data.mixture import in_words
 from babygpt.data.module import LLMDataModule
 from babygpt.errors import CheckpointError, InputError, MachineError, RecipeError, SpikeSeen
 from babygpt.files import ensure_space, make_folder, write_json_atomic
-from babygpt.forecast import SAVED_COPIES, checkpoint_bytes, plan_words, start_words
+from babygpt.forecast import checkpoint_bytes, plan_words, saved_copies, start_words
 from babygpt.machine import MachinePlan
 from babygpt.recipe import Recipe, read_recipe, write_recipe
 from babygpt.settings import TrainSettings
@@ -153,9 +153,9 @@ def begin(
     say(f"model: {recipe.model.name}, {parameters:,} parameters, on {facts.describe()}")
     for line in plan_words(planned):
         say(f"plan: {line}")
-    ensure_space(out.parent, SAVED_COPIES * checkpoint_bytes(planned.memory), "the checkpoints of this run")
-    prepared = data.prepared
-    saved = checkpoint_bytes(planned.memory)
+    prepared, saved = data.prepared, checkpoint_bytes(planned.memory)
+    room = saved_copies(settings.checkpoint.keep) * saved
+    ensure_space(out.parent, room, "the checkpoints of this run")
     recipe, plan, built, seconds = _fitting(
         recipe, planned.plan, prepared.key, request.most_cached, say, since, saved
     )
