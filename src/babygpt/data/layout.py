@@ -25,7 +25,7 @@ from babygpt.data.cache import clear_leftovers, publishing
 from babygpt.data.joined import join_windows, parts_of
 from babygpt.data.packing import Packing, TooLong, Windows, describe_too_long, pack
 from babygpt.disk import fsync_file
-from babygpt.errors import DataError
+from babygpt.errors import DataError, InputError
 from babygpt.recipe import DataRecipe
 
 __all__ = ["lay_out", "lay_out_sources", "notes_on_length"]
@@ -152,6 +152,6 @@ def _write(path: Path, store: TokenStore, windows: Windows) -> None:
                     np.asarray(getattr(windows, name), dtype="<i8").tofile(file)
             fsync_file(partial)
             os.replace(partial, path)
-    except OSError:
+    except (OSError, InputError):
         with suppress(OSError):
             partial.unlink()
