@@ -161,6 +161,8 @@ def test_mistakes_of_other_verbs():
     assert refusal("eval", "--checkpoint", "x").endswith("It goes without one: babygpt eval CHECKPOINT.")
     assert refusal("eval", "-run").endswith("or, without a flag, behind --: babygpt eval -- -run.")
     assert refusal("eval", "-run/last").endswith("stands behind --: babygpt eval -- -run/last.")
+    said = refusal("generate", "--", "-x", "--prompt", "a")
+    assert said.endswith("belongs to no flag. Flags stand before --.")
     assert refusal("eval", "x", "--data.tokenizer", "y").startswith("there is no flag --data.tokenizer.")
     assert refusal("eval", "x", "--data.prompt_weight", "0.5").startswith(
         "there is no flag --data.prompt_weight."

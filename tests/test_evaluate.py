@@ -92,7 +92,9 @@ def test_a_runs_own_text_is_found_from_any_folder_and_refused_where_it_was_chang
     there = evaluate(EvalSettings("../runs/one/checkpoints/step-000001"))
     assert (there.loss, there.targets) == (here.loss, here.targets)
     text.write_text(text.read_text(encoding="utf-8") + "and more", encoding="utf-8")
-    with pytest.raises(DataError, match=r"the data are not those the run was begun with: .* was changed"):
+    with pytest.raises(
+        DataError, match=r"the data are not those the run was begun with: .* was changed.*what was"
+    ):
         evaluate(EvalSettings("../runs/one/checkpoints/step-000001"))
 
 

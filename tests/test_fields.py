@@ -183,6 +183,14 @@ def test_a_merged_group_may_say_otherwise(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text("a: &a {b: 1, c: 2}\nd: &d {<<: *a, b: 3}\ne: {<<: *d, c: 4}\n")
     assert read_yaml(path) == {"a": {"b": 1, "c": 2}, "d": {"b": 3, "c": 2}, "e": {"b": 3, "c": 4}}
+    path.write_text("a: &a {b: 1}\nc: &c {d: 2}\ne:\n  <<: *a\n  <<: *c\n")
+    assert read_yaml(path)["e"] == {"b": 1, "d": 2}
+
+
+def test_read_yaml_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "r.yaml").write_text("a: 1")
+    assert read_yaml("~/r.yaml") == {"a": 1}
 
 
 def test_read_yaml_of_a_missing_file(tmp_path):

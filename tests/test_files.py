@@ -163,7 +163,7 @@ def test_no_right_to_write_is_one_plain_message(tmp_path: Path, number: int) -> 
 
 def test_what_may_not_be_read_elsewhere_is_named_itself(tmp_path: Path) -> None:
     place = tmp_path / "run"
-    for named in (place, place / "checkpoints" / "x", tmp_path):
+    for named in (place, place / "checkpoints" / "x", tmp_path, "name-in-an-open-folder"):
         with pytest.raises(InputError) as caught, plain_errors(place):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(named))
         assert caught.value.where == str(place)
@@ -185,6 +185,7 @@ def test_a_home_folder_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("HOME", "/home/me")
     assert expanded("~/run") == Path("/home/me/run")
     assert expanded("run~/~") == Path("run~/~")
+    assert expanded("./~run") == Path("./~run")
     with pytest.raises(InputError, match=r"^~no-such-user/run: there is no home folder for its ~\."):
         expanded("~no-such-user/run")
 

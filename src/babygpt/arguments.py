@@ -332,7 +332,9 @@ def _plain_error(syntax: Syntax[Any], arguments: list[str], text: str) -> Recipe
     extra = re.search(r"unrecognized arguments: (.*)", text, re.DOTALL)
     if extra:
         hint = "A value follows its flag, in quotes if it has spaces"
-        if syntax.positional and extra[1].startswith("-"):
+        if "--" in arguments:
+            hint = "Flags stand before --"
+        elif syntax.positional and extra[1].startswith("-"):
             hint = f"What begins with a dash stands behind --: {syntax.prog} -- {extra[1]}"
         return RecipeError(f"{extra[1]!r} belongs to no flag", hint=hint)
     return RecipeError(" ".join(text.split()).rstrip("."))

@@ -25,6 +25,8 @@ def expanded(path: str | Path) -> Path:
     Raises:
         InputError: there is no such home folder, as in a container whose user has none.
     """
+    if not str(path).startswith("~"):  # pathlib takes ./~name for ~name
+        return Path(path)
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -97,7 +99,9 @@ def plain_errors(place: Path) -> Iterator[None]:
             ) from error
         if number in _NO_RIGHT:
             reason = os.strerror(number).lower()
-            if (other := _elsewhere(error, place)) is not None:
+            # What is only read fails for no read-only file system.
+            other = None if number == errno.EROFS else _elsewhere(error, place)
+            if other is not None:
                 raise InputError(
                     reason, where=other, hint="Grant this user the right to it, or give another path"
                 ) from error
@@ -107,9 +111,12 @@ def plain_errors(place: Path) -> Iterator[None]:
 
 
 def _elsewhere(error: Exception, place: Path) -> str | None:
-    """The file of an error where that lies neither below the place nor above it; None otherwise."""
+    """The file of an error where that lies neither below the place nor above it; None otherwise.
+
+    Inside an open folder (`dir_fd`, as of shutil.rmtree) the system names it from there, not from the current folder.
+    """
     name = getattr(error, "filename", None)
-    if not isinstance(name, str | bytes):
+    if not isinstance(name, str | bytes) or not (os.path.isabs(name) or os.path.lexists(name)):
         return None
     file, here = Path(os.fsdecode(name)).absolute(), place.absolute()
     return None if file.is_relative_to(here) or here.is_relative_to(file) else os.fsdecode(name)

@@ -15,7 +15,7 @@ from babygpt.data.cache import default_cache
 from babygpt.data.module import LLMDataModule
 from babygpt.data.opening import corpora_among
 from babygpt.disk import expanded
-from babygpt.errors import CheckpointError
+from babygpt.errors import CheckpointError, DataError
 from babygpt.files import read_manifest
 from babygpt.hub import fetch, looks_like_path
 from babygpt.model.attention import model_inputs
@@ -149,5 +149,9 @@ def _data_recipe(settings: EvalSettings) -> DataRecipe:
     stored: DataRecipe = fields.build(DataRecipe, facts["data"], str(folder))
     place = folder.resolve().parent
     if place.name == "checkpoints" and (place.parent / changes.NAME).is_file():
-        stored = changes.unchanged(place.parent, stored, stored, ())  # where the same data lie now
+        try:
+            stored = changes.unchanged(place.parent, stored, stored, ())  # where the same data lie now
+        except DataError as error:
+            hint = "Put them back; --data.path reads the whole of a text, also what was trained on"
+            raise DataError(error.what, where=error.where, hint=hint) from None
     return replace(stored, tokenizer="auto")

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, Union
 
 import yaml
 
+from babygpt.disk import expanded
 from babygpt.errors import InputError, RecipeError
 from babygpt.names import unknown_field
 from babygpt.untrusted import parse_yaml, read_bytes
@@ -226,8 +227,9 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     Raises:
         RecipeError: the file is missing, no YAML, or holds no mapping.
     """
+    place = expanded(path)
     try:
-        values = parse_yaml(read_bytes(Path(path), _LARGEST_FILE))
+        values = parse_yaml(read_bytes(place, _LARGEST_FILE))
     except OSError as error:
         raise RecipeError(f"cannot be read: {error.strerror}", where=str(path)) from None
     except UnicodeDecodeError as error:

@@ -115,7 +115,7 @@ def train(settings: TrainSettings) -> RunResult:
                         raise
                     run = go_back(run, spike, say)
                 except Exception as error:
-                    if isinstance(error, FileNotFoundError) and not run.out.is_dir():
+                    if isinstance(error, FileNotFoundError) and not (run.out / "recipe.yaml").is_file():
                         raise _gone(run.out) from error
                     if not is_out_of_memory(error) or not launch.is_first:
                         raise

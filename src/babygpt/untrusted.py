@@ -144,7 +144,7 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:  # the library would take the last and let the others go
-            if isinstance(key, yaml.ScalarNode):
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":  # which may bring several groups
                 if key.value in seen:
                     raise self._refusal(f"the key {key.value!r} stands twice in one group", key)
                 seen.add(key.value)

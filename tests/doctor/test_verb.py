@@ -505,6 +505,15 @@ def test_what_a_check_did_not_foresee_is_a_finding(shop: Workshop, monkeypatch: 
     assert "ZeroDivisionError" in found.what
 
 
+def test_no_home_folder_is_a_finding(shop: Workshop, monkeypatch: Patch) -> None:
+    for name in ("BABYGPT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, "~no-such-user")
+    monkeypatch.delenv("BABYGPT_CACHE")
+    found = {each.about: each for each in verb.doctor(DoctorSettings(out="~no-such-user/run")).findings}
+    assert found["cache"].what == "cache: this user has no home folder for it"
+    assert found["run folder"].what == "~no-such-user/run: there is no home folder for its ~"
+
+
 def test_no_torch_before_it_is_known_to_work() -> None:
     """In a fresh process the verb's file imports nothing that could be broken."""
     heavy = set(probe.PACKAGES)

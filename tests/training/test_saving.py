@@ -77,7 +77,8 @@ class Fit:
 @pytest.fixture
 def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def make(**plan: Any) -> Fit:
-        made = Fit(tmp_path, **plan)
+        (tmp_path / "recipe.yaml").touch()
+        made = Fit(tmp_path / "checkpoints", **plan)
         monkeypatch.setattr(
             saving, "copy_checkpoint", lambda path, name: made.saved.append(name) or path.with_name(name)
         )
@@ -86,6 +87,16 @@ def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         return made
 
     return make
+
+
+def test_nothing_is_saved_into_a_run_folder_that_is_gone(fit: Any, tmp_path: Path) -> None:
+    run = fit()
+    for _ in range(3):
+        run.step()
+    (tmp_path / "recipe.yaml").unlink()
+    with pytest.raises(FileNotFoundError, match=r"the run folder is gone: .*recipe\.yaml"):
+        run.step()
+    assert run.saved == []
 
 
 def test_a_step_that_validates_is_saved_once_after_its_validation(fit: Any) -> None:
@@ -167,7 +178,7 @@ def test_a_validation_outside_the_fit_saves_nothing(fit: Any) -> None:
 def test_a_name_in_use_is_never_written_over(fit: Any, tmp_path: Path) -> None:
     run = fit()
     for taken in ("step-000003", "step-000003-v1"):
-        (tmp_path / taken).mkdir()
+        (tmp_path / "checkpoints" / taken).mkdir(parents=True)
     run.signum = signal.SIGTERM
     run.trainer.global_step = 2
     with pytest.raises(Stopped):

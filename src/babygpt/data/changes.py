@@ -32,7 +32,7 @@ from babygpt.data.prepared import PreparedData
 from babygpt.data.remote import kept_input
 from babygpt.data.sources import files_of
 from babygpt.disk import expanded
-from babygpt.errors import CheckpointError, DataError, RecipeError
+from babygpt.errors import CheckpointError, DataError, InputError, RecipeError
 from babygpt.files import write_text_atomic
 from babygpt.recipe import DataRecipe
 from babygpt.untrusted import redacted
@@ -287,7 +287,7 @@ def _differences(then: Listing, path: str, index: Index) -> list[str]:
         return [] if same else [_of_another_python(then)]
     try:
         root, names, _ = files_of(path)
-    except DataError:
+    except InputError:
         return [f"{path} is missing"]
     if len(then.files) == 1 == len(names) and expanded(path).is_file():
         now = {then.files[0].name: names[0]}  # whatever it is called now

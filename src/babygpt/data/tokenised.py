@@ -14,6 +14,7 @@ Memory: one batch of rows, or 8 MB of ids, and the longest document.
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ def members(path: str) -> list[str]:
     if not is_pattern(path) and (not expanded(path).is_dir() or is_saved(path)):
         return [path]
     root, names, _ = files_of(path)
-    return [str(root / name) for name in names]
+    return [os.path.join(root, name) for name in names]
 
 
 def _has_ids(path: str, field: str) -> bool:

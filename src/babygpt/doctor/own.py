@@ -7,7 +7,6 @@ as `train` would; the model is built and run on one micro-batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -16,7 +15,7 @@ from babygpt import planner
 from babygpt.checks import check_schedule, failure
 from babygpt.computer import detect
 from babygpt.data.module import LLMDataModule
-from babygpt.disk import ensure_space
+from babygpt.disk import ensure_space, expanded
 from babygpt.doctor.findings import Finding, fault, ok, warning
 from babygpt.errors import InputError
 from babygpt.forecast import checkpoint_bytes, memory_words, saved_copies
@@ -106,7 +105,7 @@ def _planned(
     if plan.compile and plan.device == "mps":
         found.append(warning("plan", "torch.compile is not reliable on MPS", "Leave machine.compile at auto"))
     room = saved_copies() * checkpoint_bytes(planned.memory)
-    ensure_space(Path(settings.out or "runs"), room, "the checkpoints of this run")
+    ensure_space(expanded(settings.out or "runs"), room, "the checkpoints of this run")
     return recipe, plan, found
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from babygpt.disk import free_bytes, fsync_dir
+from babygpt.disk import expanded, free_bytes, fsync_dir
 from babygpt.doctor.findings import Finding, fault, ok, warning
 
 __all__ = ["check_place"]
@@ -81,7 +81,7 @@ def check_place(about: str, folder: Path, choose: str) -> Iterator[Finding]:
 
 def _nearest(folder: Path) -> Path:
     """The folder, or the nearest of its parents that is there."""
-    path = folder.expanduser().absolute()
+    path = expanded(folder).absolute()
     return next((each for each in (path, *path.parents) if os.path.lexists(each)), path)
 
 

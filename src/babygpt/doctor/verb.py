@@ -17,6 +17,7 @@ from babygpt.data.cache import default_cache
 from babygpt.doctor import environment, network, places, system, versions
 from babygpt.doctor.findings import Diagnosis, Finding, fault
 from babygpt.doctor.numerics import started
+from babygpt.errors import InputError
 from babygpt.machine_settings import DoctorSettings
 
 __all__ = ["doctor"]
@@ -67,6 +68,9 @@ def _guarded(about: str, check: Callable[[], Iterable[Finding]]) -> list[Finding
     """A check's findings; what it did not foresee is one of them."""
     try:
         return list(check())
+    except InputError as error:
+        where = f"{error.where}: " if error.where else ""
+        return [fault(about, f"{where}{error.what}", error.hint or "Mend it")]
     except Exception as error:
         return [fault(about, f"the check itself failed: {type(error).__name__}: {error}", "Please report it")]
 

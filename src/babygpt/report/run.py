@@ -263,9 +263,13 @@ def _notes_of(key: str) -> tuple[tuple[str, ...], bool]:
     """What the cache's manifests say of the stores, and whether all of them are there."""
     notes: list[str] = []
     keys = key.split("+")
+    try:
+        cache = default_cache()
+    except InputError:  # this user has none
+        return (), False
     for number, one in enumerate(keys[:_MOST_STORES], 1):
         try:
-            said = read_manifest(default_cache() / "data" / check_name(one)).facts.get("notes", [])
+            said = read_manifest(cache / "data" / check_name(one)).facts.get("notes", [])
         except CheckpointError:
             return (), False
         source = f"source {number}: " if len(keys) > 1 else ""

@@ -12,6 +12,7 @@ the end of the step that found out.
 
 from __future__ import annotations
 
+import errno
 import math
 import shlex
 import time
@@ -213,6 +214,9 @@ class RunCheckpoints(L.Callback):
         begun = time.monotonic()
         self._flush_all(pl_module)
         self._look_for_spike(trainer, pl_module)
+        recipe = self._plan.folder.parent / "recipe.yaml"
+        if trainer.is_global_zero and not recipe.is_file():  # writing a checkpoint would make the folder anew
+            raise FileNotFoundError(errno.ENOENT, "the run folder is gone", str(recipe))
         path = free_name(self._plan.folder / name)
         trainer.save_checkpoint(path)
         self.stalled += time.monotonic() - begun
