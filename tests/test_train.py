@@ -120,6 +120,7 @@ def test_a_run_folder_that_is_removed_meanwhile_is_told_of(
     with pytest.raises(CheckpointError, match="run: the run folder was removed while it was trained in"):
         verb.train(TrainSettings(out=str(out)))
     out.mkdir()
+    (out / "recipe.yaml").touch()
     with pytest.raises(FileNotFoundError):
         verb.train(TrainSettings(out=str(out)))
 
