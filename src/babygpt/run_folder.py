@@ -31,6 +31,7 @@ __all__ = [
     "checkpoint_at",
     "checkpoint_folders",
     "discover",
+    "holds_run",
     "losses_of_sources",
     "read_rollbacks",
     "recipe_of",
@@ -42,6 +43,11 @@ ROLLBACKS = "rollbacks.json"
 _TAIL = 1024  # bytes of a growing file that are looked at again, a few lines with their speeds
 
 
+def holds_run(out: Path) -> bool:
+    """Whether a folder is a run's: its recipe is there, which is written last as a run begins."""
+    return (out / "recipe.yaml").is_file()
+
+
 def recipe_of(out: Path) -> Recipe:
     """The recipe that a run folder holds.
 
@@ -49,7 +55,7 @@ def recipe_of(out: Path) -> Recipe:
         CheckpointError: it is no run folder.
         RecipeError: the recipe is damaged.
     """
-    if not (out / "recipe.yaml").is_file():
+    if not holds_run(out):
         raise CheckpointError(
             "is not a run folder: it has no recipe.yaml",
             where=str(out),

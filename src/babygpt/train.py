@@ -33,7 +33,7 @@ from babygpt.machine import MachineRequest
 from babygpt.model.cost import model_cost
 from babygpt.prepare import PreparationView
 from babygpt.report.verb import report
-from babygpt.run_folder import whole_lines
+from babygpt.run_folder import holds_run, whole_lines
 from babygpt.settings import ReportSettings, TrainSettings
 from babygpt.training.alive import alone_in, noted
 from babygpt.training.callbacks import RunFiles, Sampler, cut_after
@@ -115,7 +115,7 @@ def train(settings: TrainSettings) -> RunResult:
                         raise
                     run = go_back(run, spike, say)
                 except Exception as error:
-                    if isinstance(error, FileNotFoundError) and not (run.out / "recipe.yaml").is_file():
+                    if isinstance(error, FileNotFoundError) and not holds_run(run.out):
                         raise _gone(run.out) from error
                     if not is_out_of_memory(error) or not launch.is_first:
                         raise

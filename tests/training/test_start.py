@@ -58,6 +58,19 @@ def stopped(command: Command, corpus: Path, tmp_path: Path) -> Path:
     return out
 
 
+def words_of_one_step(corpus: Path) -> list[str]:
+    """The flags of a run of one step, but for its folder."""
+    fields = {
+        "model.name": "preset:gpt2-1m",
+        "data.path": corpus,
+        "data.block": 32,
+        "data.tokenizer": "train:300",
+        "budget.steps": 1,
+        "machine.device": "cpu",
+    }
+    return [f"--{name}={value}" for name, value in fields.items()]
+
+
 def snapshot(out: Path) -> dict[Path, int]:
     return {p: p.stat().st_mtime_ns for p in [out, *out.rglob("*")]}
 
@@ -95,15 +108,7 @@ def test_a_fetch_that_takes_long_is_told_of_as_it_goes(
 def test_a_folder_that_another_run_took_meanwhile_is_left_as_it_is(
     command: Command, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fields = {
-        "model.name": "preset:gpt2-1m",
-        "data.path": corpus,
-        "data.block": 32,
-        "data.tokenizer": "train:300",
-        "budget.steps": 1,
-        "machine.device": "cpu",
-    }
-    words = [f"--{name}={value}" for name, value in fields.items()]
+    words = words_of_one_step(corpus)
     begun = tmp_path / "begun"
     begun.mkdir()
     with alone_in(begun):
@@ -126,17 +131,8 @@ def test_a_folder_that_another_run_took_meanwhile_is_left_as_it_is(
 def test_room_is_asked_for_as_many_checkpoints_as_are_kept(
     command: Command, corpus: Path, tmp_path: Path
 ) -> None:
-    fields = {
-        "model.name": "preset:gpt2-1m",
-        "data.path": corpus,
-        "data.block": 32,
-        "data.tokenizer": "train:300",
-        "budget.steps": 1,
-        "checkpoint.keep": 10**9,
-        "machine.device": "cpu",
-        "out": tmp_path / "run",
-    }
-    seen = command("train", *(f"--{name}={value}" for name, value in fields.items()))
+    words = words_of_one_step(corpus)
+    seen = command("train", *words, f"--checkpoint.keep={10**9}", f"--out={tmp_path / 'run'}")
     assert seen.code == SpaceError.exit_code
     assert "the checkpoints of this run" in seen.err
     assert not (tmp_path / "run").exists()

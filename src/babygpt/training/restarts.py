@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from babygpt.recipe import to_yaml
+from babygpt.run_folder import holds_run
 from babygpt.settings import TrainSettings
 
 __all__ = ["Begun", "begun_by", "going_on"]
@@ -48,7 +49,7 @@ def going_on(begun: Begun | None, settings: TrainSettings) -> TrainSettings | No
         return None
     if settings.out is not None and os.path.abspath(settings.out) != begun.out:
         return None
-    if not (Path(begun.out) / "recipe.yaml").is_file():  # it had not come that far
+    if not holds_run(Path(begun.out)):  # it had not come that far
         return None
     # The budget is in the folder's recipe, as steps; standard input was read by the first start.
     once = "-" in (*settings.data.path, *settings.data.val_path)

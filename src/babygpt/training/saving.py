@@ -26,6 +26,7 @@ import lightning as L
 from babygpt.checkpoints import LAST, best, best_name, copy_checkpoint, keep, link_last, resolve, step_name
 from babygpt.errors import SpikeSeen, Stopped
 from babygpt.files import free_name, read_manifest, remove_partials
+from babygpt.run_folder import holds_run
 from babygpt.training.guards import SignalGuard
 from babygpt.training.memory import is_out_of_memory, let_go
 from babygpt.training.writer import BackgroundWriter
@@ -214,9 +215,9 @@ class RunCheckpoints(L.Callback):
         begun = time.monotonic()
         self._flush_all(pl_module)
         self._look_for_spike(trainer, pl_module)
-        recipe = self._plan.folder.parent / "recipe.yaml"
-        if trainer.is_global_zero and not recipe.is_file():  # writing a checkpoint would make the folder anew
-            raise FileNotFoundError(errno.ENOENT, "the run folder is gone", str(recipe))
+        run = self._plan.folder.parent
+        if trainer.is_global_zero and not holds_run(run):  # writing a checkpoint would make the folder anew
+            raise FileNotFoundError(errno.ENOENT, "the run folder is gone", str(run / "recipe.yaml"))
         path = free_name(self._plan.folder / name)
         trainer.save_checkpoint(path)
         self.stalled += time.monotonic() - begun

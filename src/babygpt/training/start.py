@@ -25,6 +25,7 @@ from babygpt.files import ensure_space, make_folder, write_json_atomic
 from babygpt.forecast import checkpoint_bytes, plan_words, saved_copies, start_words
 from babygpt.machine import MachinePlan
 from babygpt.recipe import Recipe, read_recipe, write_recipe
+from babygpt.run_folder import holds_run
 from babygpt.settings import TrainSettings
 from babygpt.timing import StepTime
 from babygpt.training import dial
@@ -101,7 +102,7 @@ def reopen(out: Path, settings: TrainSettings, checkpoint: Path | None) -> Run:
         CheckpointError: its folder is not to be seen from here.
     """
     until = time.monotonic() + _SEEN_SECONDS
-    while not (out / "recipe.yaml").is_file() or not (checkpoint is None or checkpoint.is_dir()):
+    while not holds_run(out) or not (checkpoint is None or checkpoint.is_dir()):
         if time.monotonic() > until:
             raise CheckpointError(
                 "the run folder of the first process is not to be seen from this computer",
