@@ -75,6 +75,13 @@ CONTENDERS = (
     Contender("tutorial", "plain_lightning", "16-mixed", "lightning", "the tutorial's script"),
     Contender("babygpt", "ours", "command", "babygpt", "BabyGPT, babygpt train"),
     Contender("babygpt-fp32", "ours", "command-fp32", "babygpt", "BabyGPT, babygpt train, 32-true"),
+    Contender(
+        "babygpt-third",
+        "ours",
+        "command-third",
+        "babygpt",
+        "BabyGPT, babygpt train, micro-batch given, one block in three computed again",
+    ),
     Contender("babygpt-lightning", "ours", "lightning", "babygpt", "BabyGPT in L.Trainer"),
     Contender("babygpt-lightning-bf16", "ours", "lightning-bf16", "babygpt", "BabyGPT in L.Trainer, bf16"),
 )

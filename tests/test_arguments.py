@@ -99,6 +99,15 @@ def test_lists_of_numbers():
     assert train("--optim.betas=[0.8, 9e-1]").settings.optim.betas == (0.8, 0.9)
 
 
+@pytest.mark.parametrize("given", [["--budget.tokens", "1.5e6"], ["--budget.tokens=1.5e6"]], ids=repr)
+def test_whole_numbers_by_powers_of_ten(given, tmp_path):
+    assert train(*given, "--data.path", "1e3").settings.budget.tokens == 1_500_000
+    file = tmp_path / "recipe.yaml"
+    file.write_text("budget: {tokens: 1.5e6}\ndata: {path: [a]}\n")
+    assert train("--config", str(file)).settings.budget.tokens == 1_500_000
+    assert train(*given, "--data.path", "1e3").settings.data.path == ("1e3",)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -134,6 +143,7 @@ def test_wrong_lists(arguments, message):
         (["--optim.lr", "fast"], "--optim.lr: fast is not a number or auto."),
         (["--optim.lr"], "--optim.lr: needs a number or auto."),
         (["--optim.lr", "-1"], "optim.lr: -1.0 is not a number above 0."),
+        (["--budget.steps", "1e-2"], "--budget.steps: 1e-2 is not a whole number or null."),
         (["--budget.steps", "1.5"], "--budget.steps: 1.5 is not a whole number or null."),
         (["--budget.steps", "1", "--budget.tokens", "1"], "budget: steps and tokens are given."),
         (["--machine.device", "gpu"], "--machine.device: gpu is not one of auto, cpu, cuda, mps."),

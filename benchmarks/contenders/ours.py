@@ -1,4 +1,6 @@
-"""BabyGPT. Variants: `command` (`babygpt train`), `command-fp32`, `lightning` (L.Trainer), `lightning-bf16`.
+"""BabyGPT by `babygpt train` (`command`, `command-fp32`, `command-third`) or L.Trainer (`lightning`, `lightning-bf16`).
+
+`command-third` is given the micro-batch, and computes one block in three again.
 
 The command validates and saves only at the run's end here, since the others do neither in the measured
 region. Both doors read the text; that they see the very ids of the other contenders is checked.
@@ -32,8 +34,13 @@ class Trained:
     arithmetic: str
 
 
-def command(spec: Spec, precision: str) -> Trained:
-    """`babygpt train` in this process, so that the probe sees its steps."""
+def command(spec: Spec, **machine: Any) -> Trained:
+    """`babygpt train` in this process, so that the probe sees its steps.
+
+    Args:
+        spec: the run's task.
+        machine: flags of that group.
+    """
     arguments = {
         "model.name": spec.model,
         "data.path": spec.work / "train.txt",
@@ -46,7 +53,7 @@ def command(spec: Spec, precision: str) -> Trained:
         "validate.every_steps": spec.steps,
         "checkpoint.every_steps": spec.steps,
         "seed": spec.seed,
-        "machine.precision": precision,
+        **{f"machine.{name}": value for name, value in machine.items()},
         "out": _OUT,
     }
     words = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
@@ -100,8 +107,9 @@ def main() -> None:
     os.environ["BABYGPT_CACHE"] = str(spec.work / "babygpt-cache")
     probe = StepProbe(spec)
     doors = {
-        "command": lambda: command(spec, "auto"),
-        "command-fp32": lambda: command(spec, "32-true"),
+        "command": lambda: command(spec),
+        "command-fp32": lambda: command(spec, precision="32-true"),
+        "command-third": lambda: command(spec, micro_batch=spec.micro_batch, activation_checkpointing=3),
         "lightning": lambda: lightning(spec, None),
         "lightning-bf16": lambda: lightning(spec, "bf16-mixed"),
     }

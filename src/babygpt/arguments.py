@@ -2,7 +2,7 @@
 
 1. Every flag is looked up first, so that a mistyped one is answered with the nearest name.
 2. A recipe file is checked against the same fields, and its errors name the file.
-3. `--data.path a b` becomes the one value that the parser takes for a list.
+3. `--data.path a b` becomes the one value that the parser takes for a list, and 1e9 the whole number that it is.
 4. jsonargparse parses the flags, over what the file says, whatever their order.
 5. The settings are built, and check their own ranges.
 
@@ -105,7 +105,7 @@ def parse(syntax: Syntax[S], arguments: Sequence[str]) -> Parsed[S]:
         from_files.update(_read_file(syntax, path))
     if any(syntax.is_exclusive(n) for n in names):
         from_files = {n: v for n, v in from_files.items() if not syntax.is_exclusive(n)}
-    ready = _join_lists(syntax, rest)
+    ready = _join_lists(syntax, list(_spell_out(syntax, rest)))
     parser = _parser(syntax)
     # Not through the parser's own reader, whose numbers are not YAML's: a revision 1e5 would not stay text.
     parser.set_defaults(from_files)
@@ -182,6 +182,18 @@ def _read_file(syntax: Syntax[Any], path: str) -> dict[str, Any]:
     fields.build(syntax.config or syntax.settings, values, path)
     read = {name: value for name, value in flat.items() if name in syntax.flags}
     return {name: fields.convert(value, syntax.flags[name], name) for name, value in read.items()}
+
+
+def _spell_out(syntax: Syntax[Any], arguments: Sequence[str]) -> Iterator[str]:
+    """Rewrites `--budget.tokens 1e9` in digits, as the parser wants a whole number."""
+    awaited: Any = None
+    for argument in arguments:
+        match = _FLAG.fullmatch(argument)
+        hint = syntax.flags.get(match[1]) if match else awaited
+        value = match[2] if match else argument
+        awaited = hint if match and value is None else None
+        whole = fields.as_whole(value) if value and int in (hint, *typing.get_args(hint)) else None
+        yield argument if whole is None else f"{argument.removesuffix(value)}{whole}"
 
 
 def _join_lists(syntax: Syntax[Any], arguments: Sequence[str]) -> list[str]:

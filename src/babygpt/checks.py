@@ -14,9 +14,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from babygpt.data.labels import IGNORED
 from babygpt.errors import CheckError, InputError
 from babygpt.model.attention import model_inputs, packing_leak
-from babygpt.model.cross_entropy import IGNORED
 from babygpt.model.loss import Head, count_targets, sum_nll
 from babygpt.optim.schedules import multiplier
 

@@ -7,10 +7,12 @@ them against the same type hints.
 from __future__ import annotations
 
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
@@ -24,6 +26,7 @@ from babygpt.untrusted import parse_yaml, read_bytes
 
 __all__ = [
     "Auto",
+    "as_whole",
     "build",
     "check_number",
     "check_paths",
@@ -40,6 +43,8 @@ __all__ = [
 T = TypeVar("T")
 Auto = Literal["auto"]
 
+# YAML 1.1, which reads recipe files, takes 1e9 for text.
+_POWER = re.compile(r"\d{1,20}(\.\d{1,20})?[eE]\+?\d{1,2}", re.ASCII)
 _LARGEST_FILE = 1_000_000  # bytes; a recipe has some fifty lines
 
 
@@ -136,6 +141,9 @@ def _fit(value: Any, hint: Any) -> Any:
         # YAML 1.1 reads 1e-3, which has no point, as text.
         number = _as_float(value)
         return _MISFIT if number is None else number
+    if hint is int and isinstance(value, str):
+        whole = as_whole(value)
+        return _MISFIT if whole is None else whole
     if origin is Literal:
         fits = any(value == a and type(value) is type(a) for a in args)
     else:
@@ -160,6 +168,12 @@ def _as_float(value: Any) -> float | None:
         return float(value)
     except (ValueError, OverflowError):
         return None
+
+
+def as_whole(text: str) -> int | None:
+    """The whole number that is written with a power of ten, as 1e9 or 2.5e6; None for any other text."""
+    number = Decimal(text) if _POWER.fullmatch(text) else None
+    return int(number) if number is not None and number == int(number) else None
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str | None = None) -> T:

@@ -12,11 +12,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from babygpt.data.labels import IGNORED
 from babygpt.errors import ModelError
 from babygpt.model import cross_entropy
 from babygpt.model import loss as loss_module
 from babygpt.model.blocks import recompute_blocks
-from babygpt.model.cross_entropy import IGNORED, LOGITS_BYTES, LogitsMemory, chunk_rows, head_nll, logits_nll
+from babygpt.model.cross_entropy import LOGITS_BYTES, LogitsMemory, chunk_rows, head_nll, logits_nll
 from babygpt.model.loss import Head, count_targets, find_head, sum_nll
 
 WITH_HEAD = ["gpt2", "llama", "qwen3", "gpt_neox", "phi", "opt", "bloom", "gptj"]
@@ -56,6 +57,18 @@ def _assert_same_gradient(got: dict[str, Any], wanted: dict[str, Any], tolerance
         # A gradient that is zero by symmetry (a key's bias) holds rounding only: its size is that of its
         # parts.
         assert difference <= tolerance * gradient.double().norm() + 1e-3 * tolerance, name
+
+
+def _sizes_of_products(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by the rows of each product with the head's weight."""
+    sizes: list[int] = []
+    multiply = cross_entropy._multiply
+    monkeypatch.setattr(
+        cross_entropy,
+        "_multiply",
+        lambda rows, *a, out: (sizes.append(len(out)), multiply(rows, *a, out=out)),
+    )
+    return sizes
 
 
 class TestHead:
@@ -126,20 +139,29 @@ class TestValue:
     def test_no_more_logits_than_asked_for_are_there_at_a_time(
         self, build: Any, batch: Any, monkeypatch: Any
     ) -> None:
-        sizes: list[int] = []
-        multiply = cross_entropy._multiply
-        monkeypatch.setattr(
-            cross_entropy,
-            "_multiply",
-            lambda rows, *a, out: (sizes.append(len(out)), multiply(rows, *a, out=out)),
-        )
+        sizes = _sizes_of_products(monkeypatch)
         model = build("gpt2")
-        head = find_head(model)
-        sum_nll(model, _inputs(batch), batch["labels"], head, logits_bytes=4 * 97 * 60)
+        head, everything = find_head(model), batch["input_ids"]
+        sum_nll(model, _inputs(batch), everything, head, logits_bytes=4 * 97 * 60)
         assert sizes == [60]
         sizes.clear()
-        sum_nll(model, _inputs(batch), batch["labels"], head, logits_bytes=4 * 97 * 60 - 1)
+        sum_nll(model, _inputs(batch), everything, head, logits_bytes=4 * 97 * 60 - 1)
         assert sizes == [59, 1]
+
+    @pytest.mark.parametrize(("targets", "rows"), [(1, 1), (13 + 19, 13 + 19), (52, 52), (53, 60), (0, 60)])
+    def test_the_head_is_applied_to_targets_where_many_tokens_are_none(
+        self, build: Any, batch: Any, monkeypatch: Any, targets: int, rows: int
+    ) -> None:
+        """Up to seven in eight of 60; all rows where there is none, so that every weight has a gradient."""
+        sizes, model = _sizes_of_products(monkeypatch), build("llama").double()
+        chosen = torch.randperm(57, generator=torch.Generator().manual_seed(1)) < targets
+        labels = torch.full_like(batch["input_ids"], IGNORED)
+        labels[:, 1:] = batch["input_ids"][:, 1:].where(chosen.view(3, 19), IGNORED)
+        plain = {**batch, "labels": labels}
+        wanted = _gradient(model, _plain_loss(model, plain))
+        total = sum_nll(model, _inputs(batch), labels, find_head(model))
+        assert sizes == [rows]
+        _assert_same_gradient(_gradient(model, total), wanted, 1e-10)
 
     def test_chunks_suit_matrix_products(self) -> None:
         assert chunk_rows(50257, 2**27) == 640  # 667 would do
@@ -240,6 +262,44 @@ class TestGradient:
             )
         assert errors[1] <= 1.2 * errors[0]
         assert errors[0] < 0.1
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_columns_that_fill_up_the_vocabulary_change_nothing(
+    dtype: torch.dtype, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on an accelerator; 97 columns become 128, whose zeros would be a fifth of the softmax if they counted.
+
+    Beside the vocabulary as it is: logits and gradients are narrowed once in both, so that they may lie two roundings
+    apart.
+    """
+    generator = torch.Generator().manual_seed(0)
+    rows, linear = torch.randn(50, 16, generator=generator), torch.nn.Linear(16, 97, bias=bias)
+    targets = torch.randint(0, 97, (50,), generator=generator)
+    targets[::7] = IGNORED
+    columns: list[int] = []
+    multiply = cross_entropy._multiply
+    monkeypatch.setattr(
+        cross_entropy,
+        "_multiply",
+        lambda *a, out: (columns.append(out.shape[1]), multiply(*a, out=out)),
+    )
+
+    def found(multiple: int) -> list[torch.Tensor]:
+        monkeypatch.setattr(cross_entropy, "_CPU_COLUMNS", multiple)
+        linear.zero_grad()
+        leaf = rows.clone().requires_grad_()
+        with torch.autocast("cpu", dtype):
+            total = head_nll(leaf, linear.weight, linear.bias, targets, 20, LogitsMemory())
+        total.backward()  # type: ignore[no-untyped-call]
+        return [total.detach(), *(p.grad for p in (leaf, *linear.parameters()) if p.grad is not None)]
+
+    plain, padded = found(1), found(64)
+    assert columns == [97] * 3 + [128] * 3
+    assert [len(plain), *map(len, plain[1:])] == [3 + bias, 50, 97, *[97] * bias]
+    for one, other in zip(plain, padded, strict=True):
+        torch.testing.assert_close(other, one, rtol=2 * torch.finfo(dtype).eps, atol=torch.finfo(dtype).eps)
 
 
 def test_large_hidden_states_do_not_overflow_in_fp16() -> None:

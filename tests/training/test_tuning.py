@@ -73,19 +73,22 @@ def test_nothing_is_compiled_after_the_first_step(make_data: Make, make_module: 
 
 
 @pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("frozen", [0, 1], ids=["", "by-the-caller"])
 def test_the_collector_rests_between_intervals(
-    make_data: Make, make_module: Make, monkeypatch: pytest.MonkeyPatch, fails: bool
+    make_data: Make, make_module: Make, monkeypatch: pytest.MonkeyPatch, fails: bool, frozen: int
 ) -> None:
+    """What a caller froze stays so: there is one place for what is frozen, and no thawing of a part."""
     watch, module, put_away = Watch(2 if fails else None), make_module(), list[str]()
     for name in ("freeze", "unfreeze"):
         monkeypatch.setattr(gc, name, lambda name=name: put_away.append(name))
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: frozen)
     try:
         _trained(make_data(4), module, watch)
         assert not fails
     except KeyError:
         assert fails
     assert watch.collector == {False}
-    assert put_away == ["freeze", "unfreeze"]
+    assert put_away == ([] if frozen else ["freeze", "unfreeze"])
     assert _is_as_before(module)
 
 

@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babygpt.data.arrow import TokenStore
+from babygpt.data.labels import IGNORED
 from babygpt.data.mixture import Mixture
 from babygpt.data.order import Order, permute
 from babygpt.data.packing import Packing, Windows, pack
@@ -23,7 +24,6 @@ from babygpt.errors import RecipeError
 
 __all__ = [
     "EMPTY_ROW",
-    "IGNORE_INDEX",
     "BatchPlan",
     "ValidationPlan",
     "WindowDataset",
@@ -32,7 +32,6 @@ __all__ = [
 ]
 
 EMPTY_ROW = -1  # in place of a window number
-IGNORE_INDEX = -100  # label of a token that is no target: what the models of transformers ignore
 _VALIDATION_SEED = 0
 
 Int64s = npt.NDArray[np.int64]
@@ -130,7 +129,7 @@ def make_batch(
     """
     shape = (len(rows), windows.block)
     input_ids = np.full(shape, pad_id, dtype=np.int64)
-    labels = np.full(shape, IGNORE_INDEX, dtype=np.int64)
+    labels = np.full(shape, IGNORED, dtype=np.int64)
     # 1 on an empty row's first position: a row that may attend to nothing gives NaN in the softmax.
     attention_mask = np.zeros(shape, dtype=np.int64)
     attention_mask[:, 0] = 1
@@ -147,7 +146,7 @@ def make_batch(
                 if windows.isolated:
                     position_ids[row, at : at + length] = np.arange(length)
                 if prompt_weight:
-                    is_target = labels[row, at + 1 : at + length] != IGNORE_INDEX
+                    is_target = labels[row, at + 1 : at + length] != IGNORED
                     weights[row, at + 1 : at + length] = np.where(is_target, 1, prompt_weight)
                 at += length
         if windows.isolated:
@@ -173,7 +172,7 @@ def _fill_labels(labels: Int64s, store: TokenStore, start: int, ids: npt.NDArray
     """Labels of one piece: every target but its first token, which nothing in the piece predicts."""
     if store.has_targets:
         is_target = store.target_mask(start + 1, len(ids) - 1)
-        labels[1:] = np.where(is_target, ids[1:].astype(np.int64), IGNORE_INDEX)
+        labels[1:] = np.where(is_target, ids[1:].astype(np.int64), IGNORED)
     else:
         labels[1:] = ids[1:]
 

@@ -28,6 +28,7 @@ import pyarrow as pa
 from babygpt.data.arrow import MANIFEST_NAME, numbers
 from babygpt.data.folders import is_pattern
 from babygpt.data.hub_datasets import open_saved
+from babygpt.data.labels import IGNORED
 from babygpt.data.remote import is_remote
 from babygpt.data.sources import files_of, is_saved
 from babygpt.disk import expanded
@@ -43,7 +44,6 @@ _ROWS = 1000
 _CHUNK = 1 << 22
 _LLM_C = 20240520  # the first four bytes of its files, https://github.com/karpathy/llm.c
 _LLM_C_HEADER = 1024
-_IGNORED_LABEL = -100
 
 
 @dataclass(frozen=True)
@@ -277,10 +277,10 @@ def _row(cells: dict[str, npt.NDArray[np.int64]], where: str, given: list[str]) 
     is_target = None
     if given:
         values = cells[given[0]]
-        is_target = values != (_IGNORED_LABEL if given[0] == "labels" else 0)
+        is_target = values != (IGNORED if given[0] == "labels" else 0)
         if given[0] == "labels" and not np.array_equal(values[is_target], ids[is_target]):
             raise DataError(
-                f"labels differ from {IDS} where they are not {_IGNORED_LABEL}",
+                f"labels differ from {IDS} where they are not {IGNORED}",
                 where=where,
                 hint="A label stands where its own id does; the shift by one is made in training",
             )

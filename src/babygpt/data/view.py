@@ -18,7 +18,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babygpt.data.arrow import TokenStore
-from babygpt.data.batches import IGNORE_INDEX
+from babygpt.data.labels import IGNORED
 from babygpt.data.packing import Windows
 
 __all__ = ["DocumentView", "Piece", "WindowView", "view_of"]
@@ -129,7 +129,7 @@ def view_of(
         tokenizer: of the store.
     """
     ids, labels = batch["input_ids"][row].tolist(), batch["labels"][row].tolist()
-    is_target = [label != IGNORE_INDEX for label in labels]
+    is_target = [label != IGNORED for label in labels]
     kinds = list(zip(is_target, _prompt_weights(batch, row, is_target), strict=True))
     documents, at = [], 0
     for piece in range(int(windows.offsets[window]), int(windows.offsets[window + 1])):

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from babygpt import BabyGPT
+from babygpt.data.labels import IGNORED
 from babygpt.labs.framework import Arm, Contrast, Lab, Measured, Outcome, Setting
 from babygpt.labs.trials import curves_of, measured, trial
 
@@ -31,7 +32,7 @@ class EachAlike(BabyGPT):
         """The mean loss of the micro-batch; one without targets adds nothing."""
         exact = super().training_step(batch, batch_idx)
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        mine = (batch["labels"][:, 1:] != -100).sum().clamp(min=1)
+        mine = (batch["labels"][:, 1:] != IGNORED).sum().clamp(min=1)
         alike = data.step_targets(self.trainer.global_step) / (self.trainer.accumulate_grad_batches * mine)
         return exact * torch.as_tensor(alike)
 

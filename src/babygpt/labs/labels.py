@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from babygpt import BabyGPT
+from babygpt.data.labels import IGNORED
 from babygpt.labs.framework import Arm, Contrast, Lab, Measured, Outcome, Setting
 from babygpt.labs.trials import Trial, measured, trial
 
 __all__ = ["LAB", "Relabelled", "double", "unshifted"]
 
 _SHOWN = 8
-IGNORED = -100
 
 
 def unshifted(batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-__all__ = ["IGNORED", "LOGITS_BYTES", "LogitsMemory", "chunk_rows", "head_nll", "logits_nll"]
+from babygpt.data.labels import IGNORED
 
-IGNORED = -100
+__all__ = ["LOGITS_BYTES", "LogitsMemory", "chunk_rows", "head_nll", "logits_nll"]
+
 # Of a chunk's fp32 logits at most: of large vocabularies, whose matrix products become inefficient with fewer rows.
 LOGITS_BYTES = 2**27
 # With more rows they gain nothing that matters.
@@ -26,6 +28,9 @@ _ROWS = 2048
 # What a CPU core keeps close while it works on it.
 _CACHE_BYTES = 2**20
 _FP16_SCALE = 2.0**-6
+# Columns of the logits' products on an accelerator: rows that begin off its boundaries keep 16-bit products off the
+# tensor cores' quick kernels (GPT-2's 50,257 columns). A processor's libraries arrange matrices as they like.
+_COLUMNS, _CPU_COLUMNS = 64, 1
 
 
 def chunk_rows(vocabulary: int, logits_bytes: int = LOGITS_BYTES) -> int:
@@ -148,8 +153,9 @@ class _HeadNLL(torch.autograd.Function):
         of_rows, of_weight, of_bias = (work.differentiate and needed for needed in ctx.needs_input_grad[:3])
         differentiate, wide = of_rows or of_weight or of_bias, _wide(work.dtype)
         with _without_autocast(rows):
-            inputs, matrix = rows.to(work.dtype), weight.to(work.dtype)
-            offset = None if bias is None else bias.to(work.dtype)
+            vocabulary = len(weight)
+            inputs, matrix = rows.to(work.dtype), _padded(weight.to(work.dtype))
+            offset = None if bias is None else _padded(bias.to(work.dtype))
             narrow = work.memory.take(work.chunk, matrix, work.dtype)
             logits = narrow if work.dtype == wide else work.memory.take(work.chunk, matrix, wide)
             losses = rows.new_empty(len(rows), dtype=wide)
@@ -157,22 +163,25 @@ class _HeadNLL(torch.autograd.Function):
             grad_weight, grad_bias = None, None
             for part in _parts(len(rows), work.chunk):
                 some, wanted, counts = inputs[part], targets[part], _some(weights, part)
-                product, share = narrow[: len(some)], logits[: len(some)]
+                # Columns beyond the vocabulary are 0 as logits, and stay so as their gradient.
+                product, share = narrow[: len(some)], logits[: len(some), :vocabulary]
                 _multiply(some, matrix, offset, out=product)
                 if work.dtype != wide:
-                    share.copy_(product)
+                    share.copy_(product[:, :vocabulary])
                 for piece in _parts(len(some), _piece_rows(share)):
                     losses[part][piece] = _to_gradient(
                         share[piece], wanted[piece], _some(counts, piece), differentiate
                     )
                 if differentiate and work.dtype != wide:
-                    product.copy_(share)
+                    product[:, :vocabulary] = share
                 if grad_rows is not None:
                     torch.mm(product, matrix, out=grad_rows[part])
                 if of_weight:
                     grad_weight = _plus_product(grad_weight, product.t(), some)
                 if of_bias:
                     grad_bias = share.sum(dim=0) if grad_bias is None else grad_bias + share.sum(dim=0)
+        if grad_weight is not None:
+            grad_weight = grad_weight[:vocabulary]
         _keep(ctx, (grad_rows, rows), (grad_weight, weight), (grad_bias, bias))
         return losses.sum()
 
@@ -262,6 +271,14 @@ def _to_gradient(
 
 def _some(weights: torch.Tensor | None, part: slice) -> torch.Tensor | None:
     return None if weights is None else weights[part]
+
+
+def _padded(of_head: torch.Tensor) -> torch.Tensor:
+    """The head's weight [vocabulary, width] or bias [vocabulary], with zeros up to whole columns of the logits."""
+    if of_head.element_size() > 2:
+        return of_head
+    missing = -len(of_head) % (_CPU_COLUMNS if of_head.device.type == "cpu" else _COLUMNS)
+    return F.pad(of_head, (0,) * (2 * of_head.dim() - 1) + (missing,)) if missing else of_head
 
 
 def _multiply(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:

@@ -1,7 +1,8 @@
 """Summed next-token loss of a model.
 
 Where a model's logits are nothing but its head applied to its last hidden states (found by a numeric probe, not by a
-list of names), the loss takes the hidden states and never has all logits at once (`cross_entropy.py`). Other models
+list of names), the loss takes the hidden states and never has all logits at once (`cross_entropy.py`); on a CPU those
+of the targets alone, so that masked prompts and padding cost the head nothing. Other models
 (soft-capped or scaled logits, mixture-of-experts with a balancing loss) go through their own forward. Nothing here
 waits for the device.
 """
@@ -16,10 +17,10 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 
+from babygpt.data.labels import IGNORED
 from babygpt.errors import ModelError
 from babygpt.model.attention import known_packing
 from babygpt.model.cross_entropy import (
-    IGNORED,
     LOGITS_BYTES,
     LogitsMemory,
     chunk_rows,
@@ -30,6 +31,8 @@ from babygpt.model.cross_entropy import (
 __all__ = ["Head", "count_targets", "find_head", "sum_nll"]
 
 _PROBE_GAIN = 1000.0
+# With a larger share of targets, copying their rows costs what it saves.
+_MOST_COUNTED = 7 / 8
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,21 @@ def sum_nll(
     linear = head.linear
     chunk = chunk_rows(linear.weight.shape[0], logits_bytes)
     targets, shares = targets.to(rows.device), None if shares is None else shares.to(rows.device)
+    if (counted := _counted_rows(targets)) is not None:
+        rows, targets = rows[counted], targets[counted]
+        shares = None if shares is None else shares[counted]
     return head_nll(rows, linear.weight, linear.bias, targets, chunk, head.memory, shares)
+
+
+def _counted_rows(targets: torch.Tensor) -> torch.Tensor | None:
+    """Which rows have a target, where enough have none; looked for on a CPU only, since a device is waited for.
+
+    Not where none has one: the head then has no gradient, for which other processes may wait.
+    """
+    if targets.device.type != "cpu":
+        return None
+    counted = (targets != IGNORED).nonzero()[:, 0]
+    return counted if 0 < len(counted) <= _MOST_COUNTED * len(targets) else None
 
 
 def _own_logits_nll(

@@ -45,10 +45,13 @@ class StepTuning(L.Callback):
             self._compile(trainer, module)
         if gc.isenabled():
             gc.collect()
-            gc.freeze()
+            # There is one place for what is frozen: a caller's own would be thawed with ours.
+            freezes = not gc.get_freeze_count()
+            if freezes:
+                gc.freeze()
             gc.disable()
             self._walked = time.monotonic()
-            self._held.callback(_collector_as_before)
+            self._held.callback(_collector_as_before, freezes)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -114,6 +117,7 @@ def interval_of(trainer: L.Trainer) -> int:
     return getattr(trainer, "log_every_n_steps", 0) or _INTERVAL
 
 
-def _collector_as_before() -> None:
+def _collector_as_before(thaws: bool) -> None:
     gc.enable()
-    gc.unfreeze()
+    if thaws:
+        gc.unfreeze()
