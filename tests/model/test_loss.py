@@ -163,6 +163,17 @@ class TestValue:
         assert sizes == [rows]
         _assert_same_gradient(_gradient(model, total), wanted, 1e-10)
 
+    def test_memory_of_logits_does_not_grow_with_the_targets(self, build: Any, batch: Any) -> None:
+        model = build("llama")
+        head, sizes = find_head(model), set[int]()
+        assert head is not None
+        for counted in (2, 9, 20):
+            labels = batch["input_ids"].clone()
+            labels[:, counted:] = IGNORED
+            sum_nll(model, _inputs(batch), labels, head)
+            sizes.add(len(head.memory._kept[torch.float32]))
+        assert sizes == {60 * 97}
+
     def test_chunks_suit_matrix_products(self) -> None:
         assert chunk_rows(50257, 2**27) == 640  # 667 would do
         assert chunk_rows(50257, 4 * 50257 * 63) == 63

@@ -89,7 +89,7 @@ def head_nll(
         weight: [vocabulary, width].
         bias: [vocabulary], if there is one.
         targets: int64 [tokens], `IGNORED` where there is none.
-        chunk: rows at a time.
+        chunk: rows at a time, at least 1; memory is taken for as many, even if there are fewer.
         memory: for their logits.
         weights: float [tokens], how much each row's loss counts; None is 1 each.
 
@@ -99,7 +99,7 @@ def head_nll(
     kind = rows.device.type
     narrow = torch.is_autocast_enabled(kind) and rows.dtype != torch.float64
     dtype = torch.get_autocast_dtype(kind) if narrow else rows.dtype
-    work = _Work(max(1, min(chunk, len(rows))), dtype, torch.is_grad_enabled(), memory)
+    work = _Work(chunk, dtype, torch.is_grad_enabled(), memory)
     nll: torch.Tensor = _HeadNLL.apply(  # type: ignore[no-untyped-call]
         rows, weight, bias, targets, _as_wide(weights, dtype), work
     )

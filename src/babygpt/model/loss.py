@@ -138,7 +138,8 @@ def sum_nll(
         hidden = head.base(**inputs).last_hidden_state
     rows = hidden.reshape(-1, hidden.shape[-1])
     linear = head.linear
-    chunk = chunk_rows(linear.weight.shape[0], logits_bytes)
+    # Of all rows, whatever number of them counts: memory that grew with it would leave gaps.
+    chunk = max(1, min(chunk_rows(linear.weight.shape[0], logits_bytes), len(rows)))
     targets, shares = targets.to(rows.device), None if shares is None else shares.to(rows.device)
     if (counted := _counted_rows(targets)) is not None:
         rows, targets = rows[counted], targets[counted]
