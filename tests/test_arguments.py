@@ -105,7 +105,22 @@ def test_whole_numbers_by_powers_of_ten(given, tmp_path):
     file = tmp_path / "recipe.yaml"
     file.write_text("budget: {tokens: 1.5e6}\ndata: {path: [a]}\n")
     assert train("--config", str(file)).settings.budget.tokens == 1_500_000
+    file.write_text("budget: {tokens: 1.5e+6}\ndata: {path: [a]}\n")
+    assert train("--config", str(file)).settings.budget.tokens == 1_500_000
     assert train(*given, "--data.path", "1e3").settings.data.path == ("1e3",)
+
+
+def test_powers_of_ten_that_are_no_numbers_stay_text():
+    """A name behind a whole number, and whatever stands behind --."""
+    generate = VERBS["generate"].syntax
+    assert (
+        parse(generate, ["1e3", "--max_new_tokens", "1e1"]).settings
+        == parse(generate, ["1e3", "--max_new_tokens=10"]).settings
+    )
+    assert parse(generate, ["--max_new_tokens", "5", "1e3"]).settings.checkpoint == "1e3"
+    assert parse(generate, ["--max_new_tokens", "1e1", "1e3"]).settings.checkpoint == "1e3"
+    given = ("--port=1e3", "--port", "1e3")
+    assert parse(VERBS["report"].syntax, ("--", *given)).settings.runs == given
 
 
 @pytest.mark.parametrize(

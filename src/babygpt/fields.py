@@ -144,6 +144,8 @@ def _fit(value: Any, hint: Any) -> Any:
     if hint is int and isinstance(value, str):
         whole = as_whole(value)
         return _MISFIT if whole is None else whole
+    if hint is int and isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
+        return int(value)  # YAML 1.1 reads 1.5e+6, with point and sign, as a number with a fraction
     if origin is Literal:
         fits = any(value == a and type(value) is type(a) for a in args)
     else:
@@ -171,9 +173,9 @@ def _as_float(value: Any) -> float | None:
 
 
 def as_whole(text: str) -> int | None:
-    """The whole number that is written with a power of ten, as 1e9 or 2.5e6; None for any other text."""
+    """The whole number below 2**63 that is written with a power of ten, as 1e9 or 2.5e6; None for any other text."""
     number = Decimal(text) if _POWER.fullmatch(text) else None
-    return int(number) if number is not None and number == int(number) else None
+    return int(number) if number is not None and number == int(number) and number < 2**63 else None
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str | None = None) -> T:

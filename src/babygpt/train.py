@@ -22,7 +22,9 @@ import lightning as L
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from rich.console import Console
 
+from babygpt import budgets
 from babygpt.computer import keep_freed_memory, peak_memory_bytes
+from babygpt.data.module import LLMDataModule
 from babygpt.data.remote import STANDARD_INPUT
 from babygpt.disk import expanded, plain_errors
 from babygpt.errors import CheckpointError, InputError, MachineError, SpikeSeen, Stopped
@@ -31,6 +33,7 @@ from babygpt.launch import Launch, launched
 from babygpt.logger_names import check_installed
 from babygpt.machine import MachineRequest
 from babygpt.model.cost import model_cost
+from babygpt.model.loss import rows_of_head
 from babygpt.prepare import PreparationView
 from babygpt.report.verb import report
 from babygpt.run_folder import holds_run, whole_lines
@@ -241,7 +244,7 @@ def _fit(
 
     before = whole_lines(run.out / "metrics.jsonl") if is_first else ()
     health = HealthWatch(files, before, run.steps, say)
-    flops = _step_flops(run, module)
+    flops = _step_flops(run, data, module)
 
     def measured(peak: float) -> None:
         write_measured(run.out, matrix_peak=peak, step_flops=flops)
@@ -318,10 +321,14 @@ def _fit(
     return replace(result, report=_page(run, console)) if trainer.is_global_zero else result
 
 
-def _step_flops(run: Run, module: BabyGPT) -> float:
-    """Floating-point operations of a step's windows, forward and backward."""
-    block, windows = int(run.recipe.data.block), int(run.recipe.data.global_batch_size)
-    return float(model_cost(module.model.config).flops_per_token(block)) * block * windows
+def _step_flops(run: Run, data: LLMDataModule, module: BabyGPT) -> float:
+    """Floating-point operations of a step, forward and backward, but for those of the head that are passed over."""
+    flops = budgets.step_flops(run.recipe, module.model.config)
+    if not module.has_head:
+        return flops
+    cost, tokens = model_cost(module.model.config), data.block * int(run.recipe.data.global_batch_size)
+    spared = 1 - rows_of_head(data.plan.counted_share, run.plan.device)
+    return flops - 6 * cost.vocabulary * cost.width * tokens * spared
 
 
 def _page(run: Run, console: Console) -> str | None:

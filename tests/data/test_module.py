@@ -144,6 +144,16 @@ def mixed(corpus: Path, pairs: Path, batch_size: int = 5, **kwargs: Any) -> LLMD
     return module_of(corpus, batch_size, **{"path": paths, "weights": [0.6, 0.4], **kwargs})
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_the_share_of_tokens_that_count_is_that_of_an_epoch(pairs: Path, weight: float) -> None:
+    data = module_of(pairs, block=32, packing="isolated", prompt_weight=weight)
+    data.setup("fit")
+    batches = [data.micro_batch(n) for n in range(data.steps_per_epoch * data.micro_batches)]
+    counted = [b["loss_weights"] > 0 if weight else b["labels"] != -100 for b in batches]
+    windows = len(data.plan.windows)
+    assert data.plan.counted_share == pytest.approx(sum(int(c.sum()) for c in counted) / (windows * 32))
+
+
 def test_prompts_of_one_source_count_beside_text_that_has_none(corpus: Path, pairs: Path) -> None:
     data = mixed(corpus, pairs, packing="isolated", prompt_weight=0.25)
     assert [n for n in data.notes if "prompt_weight" in n] == [

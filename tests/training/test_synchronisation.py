@@ -19,6 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from architectures import save_tiny
 from babygpt import BabyGPT, LLMDataModule
+from babygpt.data.labels import IGNORED
+from babygpt.model.loss import _counted_rows
 from fits import trainer_of
 
 INTERVAL = 3
@@ -26,7 +28,8 @@ INTERVAL = 3
 _WAITS = {torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.equal}
 _WAYS_OUT = {"tolist", "numpy", "cpu", "__array__"}
 # Never on a device: masks that are still with the loader, and what Lightning's bar shows of `train_loss`.
-_ON_THE_CPU = {"module.py on_before_batch_transfer", "apply_func.py to_item"}
+# Which rows have a target is looked for on a CPU alone, as `test_targets_on_a_device_are_not_looked_at` shows.
+_ON_THE_CPU = {"module.py on_before_batch_transfer", "apply_func.py to_item", "loss.py _counted_rows"}
 
 
 def _caller() -> str:
@@ -68,6 +71,14 @@ class _ByStep(L.Callback):
         mine = [name for name in self.seen if name not in _ON_THE_CPU]
         self.steps[trainer.global_step] = self.steps.get(trainer.global_step, Counter()) + Counter(mine)
         self.seen.clear()
+
+
+def test_targets_on_a_device_are_not_looked_at() -> None:
+    """Tensors without data, which nothing can be read from."""
+    assert _counted_rows(torch.full((64,), IGNORED, device="meta")) is None
+    found = _counted_rows(torch.tensor([IGNORED, 3, IGNORED]))
+    assert found is not None
+    assert found.tolist() == [1]
 
 
 @pytest.mark.parametrize(("kind", "optimizer"), [("gpt2", "adamw"), ("llama", "muon")])

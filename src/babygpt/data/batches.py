@@ -69,6 +69,12 @@ class BatchPlan:
         """Micro-batches of one optimiser step: the same on every rank and in every step."""
         return -(-self.order.global_batch_size // (self.micro_batch * self.world_size))
 
+    @property
+    def counted_share(self) -> float:
+        """Of the tokens of all windows, the share whose loss counts: targets, and prompts where they have a weight."""
+        counted = self.windows.predicted() if self.prompt_weight else int(self.windows.targets.sum())
+        return counted / (len(self.windows) * self.windows.block)
+
     def rows(self, step: int, micro: int, rank: int = 0) -> Int64s:
         """Window numbers of a micro-batch, int64 [micro_batch]; `EMPTY_ROW` (-1) beyond the step's last."""
         if not (0 <= micro < self.micro_batches and 0 <= rank < self.world_size):

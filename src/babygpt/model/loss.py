@@ -28,11 +28,21 @@ from babygpt.model.cross_entropy import (
     logits_nll,
 )
 
-__all__ = ["Head", "count_targets", "find_head", "sum_nll"]
+__all__ = ["Head", "count_targets", "find_head", "rows_of_head", "sum_nll"]
 
 _PROBE_GAIN = 1000.0
 # With a larger share of targets, copying their rows costs what it saves.
 _MOST_COUNTED = 7 / 8
+
+
+def rows_of_head(share: float, device: str) -> float:
+    """The share of a micro-batch's tokens that the head is applied to, if so many of them count.
+
+    Args:
+        share: of the tokens that are targets, or have a weight.
+        device: as `cpu`.
+    """
+    return share if device == "cpu" and share <= _MOST_COUNTED else 1.0
 
 
 @dataclass(frozen=True)
@@ -152,10 +162,10 @@ def _counted_rows(targets: torch.Tensor) -> torch.Tensor | None:
 
     Not where none has one: the head then has no gradient, for which other processes may wait.
     """
-    if targets.device.type != "cpu":
+    if targets.device.type != "cpu" or not len(targets):
         return None
     counted = (targets != IGNORED).nonzero()[:, 0]
-    return counted if 0 < len(counted) <= _MOST_COUNTED * len(targets) else None
+    return counted if len(counted) and rows_of_head(len(counted) / len(targets), "cpu") < 1 else None
 
 
 def _own_logits_nll(

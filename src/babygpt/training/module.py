@@ -364,6 +364,11 @@ class BabyGPT(L.LightningModule):
         inputs = model_inputs(batch, isolated="position_ids" in batch)
         return sum_nll(self.model, inputs, batch["labels"], self._head, weights=batch.get("loss_weights"))
 
+    @property
+    def has_head(self) -> bool:
+        """Whether the loss applies the head by itself, instead of taking the model's own logits."""
+        return self._head is not None
+
     def _attend_as(self, data: LLMDataModule) -> None:
         """Some models isolate packed documents in their eager attention only."""
         if not data.isolated:

@@ -44,7 +44,7 @@ class ProgressView(L.Callback):
         console: where it goes.
         files: whose records are shown.
         health: whose findings are shown.
-        step_flops: operations of a step's windows, forward and backward; None where they are not known.
+        step_flops: operations of a step, forward and backward; None where they are not known.
         measured: told what the devices multiply at most, in operations a second; of a short run that nobody watches
             it is not measured.
     """
@@ -144,7 +144,7 @@ class ProgressView(L.Callback):
             self._trace.add(line["train_loss"])
         speed = steps[-1]["tokens_per_second"] if steps else None
         if speed and self._peak and self._step_flops:
-            # By the windows and not by the targets: of those that are not learned all the work is done, too.
+            # By the steps and not by the targets: of tokens that are not learned nearly all the work is done, too.
             targets = sum(line["targets"] for line in steps) / len(steps)
             self._share = self._step_flops * speed / max(1.0, targets) / self._peak
 

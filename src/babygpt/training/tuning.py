@@ -5,7 +5,8 @@
 * Compiled kernels add up in an order of their own in each process unless told otherwise; they are, so that a run
   that goes on keeps its bits.
 * The collector walks over every object that Python holds, a few hundred milliseconds in a process that has imported
-  torch, and at no foreseeable moment. What is there when training begins is left out of its walks; it runs
+  torch, and at no foreseeable moment. What is there when training begins is left out of its walks, unless the caller
+  has chosen what is; it runs
   when an interval is over, over what the interval has left, and at most once a second over all since the beginning.
 * Lightning enters a context for its profiler around each of some thirty hooks a step, which need not be built anew.
 """
