@@ -22,6 +22,7 @@ from architectures import loss_alone, own_loss, plain, save_tiny
 from babygpt import BabyGPT, LLMDataModule, TrainSettings
 from babygpt.checkpoints import discover
 from babygpt.errors import CheckpointError
+from babygpt.model.load import load_config
 from babygpt.recipe import read_recipe
 from command import Command, Seen
 from fits import PRESET, by_hand, weights_equal, worst
@@ -643,3 +644,26 @@ def test_a_run_of_gradients_that_are_no_numbers_ends_with_advice(
     steps = [m for m in lines_of(out / "metrics.jsonl") if m.get("skipped")]
     assert [m["step"] for m in steps] == list(range(2, 12))
     assert all(len(m["windows"]) == 4 for m in steps)
+
+
+# -- what a run says of its speed --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("device", "has_head", "share", "spared"),
+    [("cpu", True, 0.25, 0.75), ("cpu", True, 0.9, 0), ("cuda", True, 0.25, 0), ("cpu", False, 0.25, 0)],
+)
+def test_operations_that_the_head_passes_over_are_not_counted(
+    device: str, has_head: bool, share: float, spared: float
+) -> None:
+    """6 for each of its weights and each token without a target."""
+    config = load_config("preset:llama-64x2", vocab_size=1000)
+    run: Any = SimpleNamespace(
+        recipe=SimpleNamespace(data=SimpleNamespace(block=128, global_batch_size=4)),
+        plan=SimpleNamespace(device=device),
+    )
+    data: Any = SimpleNamespace(block=128, plan=SimpleNamespace(counted_share=share))
+    module: Any = SimpleNamespace(has_head=has_head, model=SimpleNamespace(config=config))
+    flops_of = importlib.import_module("babygpt.train")._step_flops
+    every = flops_of(run, data, SimpleNamespace(has_head=False, model=module.model))
+    assert every - flops_of(run, data, module) == 6 * 1000 * 64 * 128 * 4 * spared

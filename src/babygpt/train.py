@@ -244,10 +244,12 @@ def _fit(
 
     before = whole_lines(run.out / "metrics.jsonl") if is_first else ()
     health = HealthWatch(files, before, run.steps, say)
-    flops = _step_flops(run, data, module)
+
+    def flops() -> float:
+        return _step_flops(run, data, module)
 
     def measured(peak: float) -> None:
-        write_measured(run.out, matrix_peak=peak, step_flops=flops)
+        write_measured(run.out, matrix_peak=peak, step_flops=flops())
 
     view = ProgressView(run.steps, console, files, health, flops, measured)
     sampler = Sampler(run.out, data.tokenizer, first_words(data), view.sample)

@@ -52,7 +52,9 @@ def view_on(
         file=out, force_terminal=terminal, width=100, height=40, color_system=None, legacy_windows=False
     )
     health: Any = SimpleNamespace(found=found)
-    return ProgressView(total, console, files, health, flops, measured), out
+    return ProgressView(
+        total, console, files, health, None if flops is None else lambda: flops, measured
+    ), out
 
 
 def test_colours_asked_for_make_no_terminal_of_a_pipe() -> None:

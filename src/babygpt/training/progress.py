@@ -44,7 +44,8 @@ class ProgressView(L.Callback):
         console: where it goes.
         files: whose records are shown.
         health: whose findings are shown.
-        step_flops: operations of a step, forward and backward; None where they are not known.
+        step_flops: asked as training begins for the operations of a step, forward and backward; None where they are not
+            known.
         measured: told what the devices multiply at most, in operations a second; of a short run that nobody watches
             it is not measured.
     """
@@ -55,11 +56,12 @@ class ProgressView(L.Callback):
         console: Console,
         files: RunFiles,
         health: HealthWatch,
-        step_flops: float | None = None,
+        step_flops: Callable[[], float] | None = None,
         measured: Callable[[float], None] = lambda peak: None,
     ) -> None:
         self._total, self._console, self._files, self._health = total_steps, console, files, health
-        self._step_flops, self._measured = step_flops, measured
+        self._ask_flops, self._measured = step_flops, measured
+        self._step_flops: float | None = None
         self._live: Live | None = None
         self._drawn: tuple[int, list[int]] = (0, [])
         self._draw_at = 0.0
@@ -80,7 +82,8 @@ class ProgressView(L.Callback):
         del pl_module
         in_place = trainer.is_global_zero and stays_in_place(self._console)
         self._device = trainer.strategy.root_device
-        if trainer.is_global_zero and self._step_flops is not None:
+        if trainer.is_global_zero and self._ask_flops is not None:
+            self._step_flops = self._ask_flops()
             ahead = self._step_flops * (self._total - trainer.global_step)
             if in_place or ahead >= _WORTH_MEASURING:
                 self._peak = trainer.world_size * matrix_peak(self._device, trainer.precision)
