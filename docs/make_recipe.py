@@ -35,7 +35,8 @@ _HEAD = """# Every field of a recipe
 Each field is a flag (`--optim.lr 0.001`) and a key in YAML (`optim:` and below it `lr: 0.001`). Where the
 default is `auto`, the run decides, says so, and writes the decision into `recipe.yaml` or `machine.json`.
 `machine` and `checkpoint` are not part of the recipe: they change how a run is done, not what is learned.
-Beside the groups there is `seed` (0): of initial weights, data order and dropout.
+Beside the groups there is `seed` (0): of initial weights, data order and dropout. Whole numbers may be written
+with a power of ten: `--budget.tokens 1.5e6`.
 
 This page is made from the program by `docs/make_recipe.py`.
 """
