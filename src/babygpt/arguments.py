@@ -187,11 +187,13 @@ def _read_file(syntax: Syntax[Any], path: str) -> dict[str, Any]:
 def _spell_out(syntax: Syntax[Any], arguments: Sequence[str]) -> Iterator[str]:
     """Rewrites `--budget.tokens 1e9` in digits, as the parser wants a whole number."""
     awaited: Any = None
-    ended = False
-    for argument in arguments:
-        ended = ended or argument == "--"
-        match = None if ended else _FLAG.fullmatch(argument)
-        hint = syntax.flags.get(match[1]) if match else None if ended else awaited
+    todo = iter(arguments)
+    for argument in todo:
+        if argument == "--":
+            yield from (argument, *todo)
+            return
+        match = _FLAG.fullmatch(argument)
+        hint = syntax.flags.get(match[1]) if match else awaited
         value = match[2] if match else argument
         awaited = hint if match and value is None else None
         whole = fields.as_whole(value) if value and int in (hint, *typing.get_args(hint)) else None

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import lightning as L
@@ -244,9 +245,7 @@ def _fit(
 
     before = whole_lines(run.out / "metrics.jsonl") if is_first else ()
     health = HealthWatch(files, before, run.steps, say)
-
-    def flops() -> float:
-        return _step_flops(run, data, module)
+    flops = cache(partial(_step_flops, run, data, module))
 
     def measured(peak: float) -> None:
         write_measured(run.out, matrix_peak=peak, step_flops=flops())
@@ -328,7 +327,10 @@ def _step_flops(run: Run, data: LLMDataModule, module: BabyGPT) -> float:
     flops = budgets.step_flops(run.recipe, module.model.config)
     if not module.has_head:
         return flops
-    cost, tokens = model_cost(module.model.config), data.block * int(run.recipe.data.global_batch_size)
+    cost, tokens = (
+        model_cost(module.model.config),
+        int(run.recipe.data.block) * int(run.recipe.data.global_batch_size),
+    )
     spared = 1 - rows_of_head(data.plan.counted_share, run.plan.device)
     return flops - 6 * cost.vocabulary * cost.width * tokens * spared
 

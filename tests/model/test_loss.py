@@ -59,14 +59,14 @@ def _assert_same_gradient(got: dict[str, Any], wanted: dict[str, Any], tolerance
         assert difference <= tolerance * gradient.double().norm() + 1e-3 * tolerance, name
 
 
-def _sizes_of_products(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by the rows of each product with the head's weight."""
+def _sizes_of_products(monkeypatch: pytest.MonkeyPatch, dimension: int = 0) -> list[int]:
+    """Grows by the rows, or the columns, of each product with the head's weight."""
     sizes: list[int] = []
     multiply = cross_entropy._multiply
     monkeypatch.setattr(
         cross_entropy,
         "_multiply",
-        lambda rows, *a, out: (sizes.append(len(out)), multiply(rows, *a, out=out)),
+        lambda *a, out: (sizes.append(out.shape[dimension]), multiply(*a, out=out)),
     )
     return sizes
 
@@ -289,13 +289,7 @@ def test_columns_that_fill_up_the_vocabulary_change_nothing(
     rows, linear = torch.randn(50, 16, generator=generator), torch.nn.Linear(16, 97, bias=bias)
     targets = torch.randint(0, 97, (50,), generator=generator)
     targets[::7] = IGNORED
-    columns: list[int] = []
-    multiply = cross_entropy._multiply
-    monkeypatch.setattr(
-        cross_entropy,
-        "_multiply",
-        lambda *a, out: (columns.append(out.shape[1]), multiply(*a, out=out)),
-    )
+    columns = _sizes_of_products(monkeypatch, 1)
 
     def found(multiple: int) -> list[torch.Tensor]:
         monkeypatch.setattr(cross_entropy, "_CPU_COLUMNS", multiple)

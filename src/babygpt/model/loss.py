@@ -2,9 +2,8 @@
 
 Where a model's logits are nothing but its head applied to its last hidden states (found by a numeric probe, not by a
 list of names), the loss takes the hidden states and never has all logits at once (`cross_entropy.py`); on a CPU those
-of the targets alone, so that masked prompts and padding cost the head nothing. Other models
-(soft-capped or scaled logits, mixture-of-experts with a balancing loss) go through their own forward. Nothing here
-waits for the device.
+of the targets alone, so that masked prompts and padding cost the head nothing. Other models (soft-capped or scaled
+logits, mixture-of-experts with a balancing loss) go through their own forward. Nothing here waits for the device.
 """
 
 from __future__ import annotations
